@@ -1,0 +1,83 @@
+"""What a codec is: one step from encoded towards decoded bytes.
+
+A chain is run backwards: the last codec applied when encoding is decoded first. Only decoding is
+implemented; zarrgpu does not write. Host decoders release the GIL where their library does, and
+write into `out` where the caller gives it, so that engines can decode into recycled memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+from zarrgpu.model import ByteArray
+
+
+class CodecError(Exception):
+    """A decoder refused its input; the engine turns it into a `ChunkDecodeError` with the chunk."""
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """One bytes-to-bytes decoder with its configuration."""
+
+    name: ClassVar[str]
+
+    def encoded_nbytes(self, decoded_nbytes: int) -> int | None:
+        """Encoded size for a decoded size where it does not depend on the data, else None."""
+
+    def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
+        """Decode one chunk.
+
+        Parameters
+        ----------
+        encoded : uint8 array
+            May be a view of a larger buffer; is not modified.
+        nbytes : int
+            Decoded size: exact where `out` is given, otherwise an upper bound that the decoder must
+            refuse to exceed (it is what stops a decompression bomb).
+        out : uint8 array of `nbytes` elements, or None
+            Where to put the result; C-contiguous and writable.
+
+        Returns
+        -------
+        uint8 array
+            `out`, or a new array or a view of `encoded`.
+
+        Raises
+        ------
+        CodecError
+            If the input is corrupt or its decoded size is not `nbytes`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class CodecChain:
+    """Codecs of one array in encoding order, with the exact sizes between them where known.
+
+    Attributes
+    ----------
+    codecs : tuple of Codec
+    decoded_nbytes : int
+        Size of a fully decoded chunk.
+    """
+
+    codecs: tuple[Codec, ...]
+    decoded_nbytes: int
+
+    def stage_nbytes(self) -> list[int | None]:
+        """Decoded size of each codec, in encoding order; None where it depends on the data."""
+        sizes: list[int | None] = []
+        size: int | None = self.decoded_nbytes
+        for codec in self.codecs:
+            sizes.append(size)
+            size = None if size is None else codec.encoded_nbytes(size)
+        return sizes
+
+    @property
+    def encoded_nbytes(self) -> int | None:
+        """Stored size of a chunk where it does not depend on the data."""
+        size: int | None = self.decoded_nbytes
+        for codec in self.codecs:
+            size = None if size is None else codec.encoded_nbytes(size)
+        return size

@@ -1,0 +1,300 @@
+"""The value objects that every layer speaks: what an array is and where its chunks lie.
+
+Nothing here does I/O or knows a file format. A Zarr array, one level of an OME-Zarr image and one
+level of a TIFF are all an `ArraySpec`: a regular grid of equally shaped encoded chunks, a codec
+chain, and a `ChunkLocation` that says where the encoded bytes of each chunk are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN_NBYTES = -1
+"""Size of a chunk that is stored as a whole object: known once the object is read."""
+
+MISSING_NBYTES = -2
+"""Size of a chunk that is not stored: its elements are the fill value."""
+
+ByteArray: TypeAlias = NDArray[np.uint8]
+"""One-dimensional array of bytes in host memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """Contiguous bytes of one object.
+
+    Attributes
+    ----------
+    offset : int
+        First byte, from the start of the object.
+    nbytes : int
+        Number of bytes, at least 0.
+    """
+
+    offset: int
+    nbytes: int
+
+    def __post_init__(self) -> None:
+        if self.offset < 0 or self.nbytes < 0:
+            msg = f"byte range must not be negative, got offset={self.offset} nbytes={self.nbytes}"
+            raise ValueError(msg)
+
+    @property
+    def end(self) -> int:
+        """One past the last byte."""
+        return self.offset + self.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class CodecSpec:
+    """Name and configuration of one codec as metadata states it, in canonical (Zarr v3) form.
+
+    Attributes
+    ----------
+    name : str
+        Canonical name; `codecs.registry` maps it to a decoder.
+    configuration : mapping
+        JSON-like options, plus binary values where a format has them (JPEG tables).
+    """
+
+    name: str
+    configuration: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEncoding:
+    """How chunk coordinates become a key (Zarr v3 ``chunk_key_encoding``).
+
+    Attributes
+    ----------
+    name : "default" or "v2"
+        ``default`` gives ``c/1/2``, ``v2`` gives ``1/2``.
+    separator : "/" or "."
+    prefix : str
+        Path of the array within its store, without a trailing slash; empty for the root.
+    """
+
+    name: Literal["default", "v2"]
+    separator: Literal["/", "."]
+    prefix: str = ""
+
+    def key(self, coords: tuple[int, ...]) -> str:
+        """Key of the chunk at `coords`.
+
+        >>> KeyEncoding("default", "/", "a").key((1, 2))
+        'a/c/1/2'
+        >>> KeyEncoding("v2", ".").key(())
+        '0'
+        """
+        parts = [str(c) for c in coords]
+        if self.name == "default":
+            chunk = self.separator.join(["c", *parts])
+        else:
+            chunk = self.separator.join(parts) if parts else "0"
+        return f"{self.prefix}/{chunk}" if self.prefix else chunk
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPerChunk:
+    """Every chunk is an object of its own (unsharded Zarr)."""
+
+    key_encoding: KeyEncoding
+
+
+@dataclass(frozen=True, slots=True)
+class Sharded:
+    """Chunks are inner chunks of shards; each shard is an object with an index.
+
+    Attributes
+    ----------
+    key_encoding : KeyEncoding
+        Of the shards.
+    shard_shape : tuple of int
+        Elements; a multiple of the array's chunk shape in every dimension.
+    index_codecs : tuple of CodecSpec
+        Bytes-to-bytes codecs of the index in encoding order (usually ``crc32c``).
+    index_endian : "little" or "big"
+    index_nbytes : int
+        Encoded size of the index.
+    index_location : "start" or "end"
+    """
+
+    key_encoding: KeyEncoding
+    shard_shape: tuple[int, ...]
+    index_codecs: tuple[CodecSpec, ...]
+    index_endian: Literal["little", "big"]
+    index_nbytes: int
+    index_location: Literal["start", "end"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Manifest:
+    """All chunks are byte ranges of one object, listed (TIFF tiles, virtual references).
+
+    Attributes
+    ----------
+    key : str
+        The object.
+    offsets, nbytes : int64 arrays, one element per chunk in C order of the grid
+        ``nbytes == MISSING_NBYTES`` marks a chunk that is not stored.
+    """
+
+    key: str
+    offsets: NDArray[np.int64]
+    nbytes: NDArray[np.int64]
+
+
+ChunkLocation: TypeAlias = ObjectPerChunk | Sharded | Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ArraySpec:
+    """One array as the planner and the engines see it.
+
+    Attributes
+    ----------
+    source : str
+        Path or URL, for messages.
+    shape : tuple of int
+        Elements per axis, C order.
+    dtype : numpy.dtype
+        As stored, byte order included.
+    chunk_shape : tuple of int
+        Elements of one independently decodable chunk (the inner chunk of a shard). Chunks at the
+        upper edges are stored whole and overhang the array.
+    fill_value : numpy scalar or None
+        Value of chunks that are not stored, in native byte order. ``None`` (Zarr v2 ``null``)
+        leaves them undefined; zarrgpu reads zeros then.
+    codecs : tuple of CodecSpec
+        Bytes-to-bytes codecs, in the order in which they were applied when encoding.
+    axis_order : tuple of int
+        Stored order of the axes: a decoded chunk is a C-contiguous array whose axis ``k`` is array
+        axis ``axis_order[k]``. Identity for C order.
+    location : ChunkLocation
+    dimension_names : tuple of (str or None)
+    attributes : mapping
+    """
+
+    source: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunk_shape: tuple[int, ...]
+    fill_value: Any
+    codecs: tuple[CodecSpec, ...]
+    axis_order: tuple[int, ...]
+    location: ChunkLocation
+    dimension_names: tuple[str | None, ...]
+    attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def grid_shape(self) -> tuple[int, ...]:
+        """Chunks per axis."""
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_shape, strict=True))
+
+    @property
+    def chunk_nbytes(self) -> int:
+        """Decoded size of a chunk in bytes."""
+        return math.prod(self.chunk_shape) * self.dtype.itemsize
+
+    @property
+    def shard_shape(self) -> tuple[int, ...] | None:
+        """Elements of a shard, or None where the array is not sharded."""
+        return self.location.shard_shape if isinstance(self.location, Sharded) else None
+
+    @property
+    def fill_scalar(self) -> np.generic:
+        """Fill value as a NumPy scalar in native byte order; zero where it is undefined."""
+        native = self.dtype.newbyteorder("=")
+        if self.fill_value is None:
+            return np.zeros((), native)[()]
+        return np.asarray(self.fill_value, native)[()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How to read: travels with the call, never a global.
+
+    Attributes
+    ----------
+    memory_budget_bytes : int
+        Upper bound of what one read holds besides its output: encoded and decoded chunks.
+    max_gap_bytes : int
+        Neighbouring byte ranges of one object at most this far apart are fetched as one.
+    max_coalesced_bytes : int
+        A coalesced range does not grow beyond this.
+    io_concurrency : int or None
+        Requests in flight; None takes the store's own default.
+    num_threads : int or None
+        Decoding threads on the host; None takes the cores this process may use.
+    verify_checksums : bool
+        Check crc32c and similar trailers.
+    strict : bool
+        With a CUDA device, raise instead of decoding on the host what has no device decoder.
+    """
+
+    memory_budget_bytes: int = 1 << 30
+    max_gap_bytes: int = 64 << 10
+    max_coalesced_bytes: int = 8 << 20
+    io_concurrency: int | None = None
+    num_threads: int | None = None
+    verify_checksums: bool = True
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("memory_budget_bytes", "max_coalesced_bytes"):
+            if getattr(self, name) <= 0:
+                msg = f"{name} must be positive, got {getattr(self, name)}"
+                raise ValueError(msg)
+        if self.max_gap_bytes < 0:
+            msg = f"max_gap_bytes must not be negative, got {self.max_gap_bytes}"
+            raise ValueError(msg)
+        for name in ("io_concurrency", "num_threads"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                msg = f"{name} must be positive or None, got {value}"
+                raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SlideSpec:
+    """A pyramid of 2-D images: a whole-slide file or a multiscale OME-Zarr image.
+
+    Attributes
+    ----------
+    source : str
+    vendor : str
+        As OpenSlide names it where it does (``"aperio"``), else the format (``"ome-zarr"``).
+    levels : tuple of ArraySpec
+        Finest first; all have the same number of axes.
+    axes : tuple of str
+        Name of each array axis: ``("y", "x", "c")`` for a slide, ``("t", "c", "z", "y", "x")`` or
+        fewer for OME-Zarr.
+    mpp : tuple of (float or None)
+        Micrometres per pixel of level 0 in x and y; None where the file does not say.
+    properties : mapping of str to str
+        OpenSlide-style keys (``openslide.*``, vendor keys).
+    associated : mapping of str to ArraySpec
+        Label, macro, thumbnail; axes ``(y, x, c)``.
+    icc_profile : bytes or None
+    """
+
+    source: str
+    vendor: str
+    levels: tuple[ArraySpec, ...]
+    axes: tuple[str, ...]
+    mpp: tuple[float | None, float | None]
+    properties: Mapping[str, str]
+    associated: Mapping[str, ArraySpec]
+    icc_profile: bytes | None = None
