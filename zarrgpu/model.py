@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -65,7 +64,7 @@ class CodecSpec:
     """
 
     name: str
-    configuration: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    configuration: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +190,7 @@ class ArraySpec:
     axis_order: tuple[int, ...]
     location: ChunkLocation
     dimension_names: tuple[str | None, ...]
-    attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ndim(self) -> int:

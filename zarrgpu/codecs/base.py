@@ -81,3 +81,20 @@ class CodecChain:
         for codec in self.codecs:
             size = None if size is None else codec.encoded_nbytes(size)
         return size
+
+
+def checked(got: int, nbytes: int, *, exact: bool) -> int:
+    """Return the decoded size `got`; raise CodecError if it is not (or above) `nbytes`."""
+    if got != nbytes if exact else got > nbytes:
+        msg = f"decodes to {got} bytes, expected {'' if exact else 'at most '}{nbytes}"
+        raise CodecError(msg)
+    return got
+
+
+def place(decoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
+    """Check the size of a decoded chunk and copy it into `out` where that is given."""
+    checked(decoded.size, nbytes, exact=out is not None)
+    if out is None:
+        return decoded
+    out[:] = decoded
+    return out

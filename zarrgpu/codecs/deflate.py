@@ -1,0 +1,105 @@
+"""Deflate in its two wrappers: gzip and zlib.
+
+Spec: RFC 1950, 1951, 1952. Zarr v3 ``gzip``, v2 ``{"id": "gzip"}`` and ``{"id": "zlib"}`` (v3
+``numcodecs.zlib``), TIFF compressions 8 and 32946 (zlib).
+Example: ``{"name": "gzip", "configuration": {"level": 5}}``.
+
+libdeflate (imagecodecs) is 2.3 to 2.6 times zlib's speed, but decodes one member and wants the exact
+size; where it declines, zlib gives the answer, so both always agree.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from zarrgpu.codecs.base import CodecError, place
+from zarrgpu.model import ByteArray
+
+
+@cache
+def _libdeflate(name: str) -> Any:
+    """Decoder of imagecodecs, or None where it is not installed."""
+    try:
+        import imagecodecs
+    except ImportError:
+        return None
+    return getattr(imagecodecs, f"{name}_decode", None)
+
+
+def _decode(name: str, wbits: int, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
+    if out is not None and (fast := _libdeflate(name)) is not None:
+        try:
+            if fast(encoded, out=out).size == nbytes:
+                return out
+        except Exception:  # noqa: BLE001, S110 - zlib below decides, and says what is wrong
+            pass
+    return place(_decode_zlib(wbits, encoded, nbytes), nbytes, out)
+
+
+def _decode_zlib(wbits: int, encoded: ByteArray, nbytes: int) -> ByteArray:
+    """Decode all members, stopping one byte past `nbytes`."""
+    parts: list[bytes] = []
+    rest, total = encoded.tobytes(), 0
+    while rest and total <= nbytes:
+        stream = zlib.decompressobj(wbits)
+        try:
+            parts.append(stream.decompress(rest, nbytes + 1 - total))
+            total += len(parts[-1])
+            if total <= nbytes and not stream.eof:
+                parts.append(stream.flush())
+                total += len(parts[-1])
+        except zlib.error as error:
+            raise CodecError(str(error)) from error
+        if total <= nbytes and not stream.eof:
+            msg = f"stream is cut off: {total} bytes decoded, expected {nbytes}"
+            raise CodecError(msg)
+        rest = stream.unused_data.lstrip(b"\0") if wbits > 15 else b""
+    return np.frombuffer(b"".join(parts), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class GzipCodec:
+    """Gzip members, CRC-32 verified."""
+
+    name: ClassVar[str] = "gzip"
+
+    @classmethod
+    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
+        """The level is irrelevant to decoding."""
+        del configuration
+        return cls()
+
+    def encoded_nbytes(self, decoded_nbytes: int) -> int | None:
+        """Depends on the data."""
+        del decoded_nbytes
+
+    def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
+        """Decode with libdeflate or zlib."""
+        return _decode("gzip", 31, encoded, nbytes, out)
+
+
+@dataclass(frozen=True, slots=True)
+class ZlibCodec:
+    """A zlib stream, Adler-32 verified."""
+
+    name: ClassVar[str] = "zlib"
+
+    @classmethod
+    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
+        """The level is irrelevant to decoding."""
+        del configuration
+        return cls()
+
+    def encoded_nbytes(self, decoded_nbytes: int) -> int | None:
+        """Depends on the data."""
+        del decoded_nbytes
+
+    def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
+        """Decode with libdeflate or zlib."""
+        return _decode("zlib", 15, encoded, nbytes, out)

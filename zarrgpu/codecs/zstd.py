@@ -1,0 +1,130 @@
+"""Zstandard.
+
+Spec: RFC 8878. Zarr v3 ``zstd``, v2 ``{"id": "zstd"}``, TIFF compression 50000.
+Example: ``{"name": "zstd", "configuration": {"level": 3, "checksum": false}}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from zarrgpu.codecs.base import CodecError, checked, place
+from zarrgpu.model import ByteArray
+
+_MAGIC = 0xFD2FB528
+_BLOCK_MAX = 128 << 10
+_UNSIZED_SLACK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHeader:
+    """First frame of a zstd stream.
+
+    Attributes
+    ----------
+    content_nbytes : int or None
+        Decoded size if the writer stored it.
+    header_nbytes : int
+    has_checksum : bool
+    has_dictionary : bool
+    """
+
+    content_nbytes: int | None
+    header_nbytes: int
+    has_checksum: bool
+    has_dictionary: bool
+
+
+def parse_frame_header(encoded: ByteArray) -> FrameHeader:
+    """Read the frame header (RFC 8878, 3.1.1.1); raise CodecError if it is not one."""
+    head = encoded[:18].tobytes()
+    if len(head) < 6 or int.from_bytes(head[:4], "little") != _MAGIC:
+        msg = f"not a zstd frame: starts with {head[:4].hex() or 'nothing'}, expected 28b52ffd"
+        raise CodecError(msg)
+    descriptor = head[4]
+    single_segment = bool(descriptor & 0x20)
+    at = 5 + (not single_segment)
+    dictionary_nbytes = (0, 1, 2, 4)[descriptor & 3]
+    dictionary = int.from_bytes(head[at : at + dictionary_nbytes], "little")
+    at += dictionary_nbytes
+    size_code = descriptor >> 6
+    size_nbytes = (1 if single_segment else 0, 2, 4, 8)[size_code]
+    content: int | None = None
+    if size_nbytes:
+        content = int.from_bytes(head[at : at + size_nbytes], "little") + (256 * (size_code == 1))
+    at += size_nbytes
+    if at > len(head):
+        msg = f"zstd frame header is cut off after {len(head)} bytes"
+        raise CodecError(msg)
+    return FrameHeader(content, at, bool(descriptor & 4), dictionary != 0)
+
+
+def decoded_bound(encoded: ByteArray, header: FrameHeader) -> int:
+    """Upper bound of the decoded size of a first frame, by walking its block headers."""
+    at, bound = header.header_nbytes, 0
+    while True:
+        raw = encoded[at : at + 3].tobytes()
+        if len(raw) < 3:
+            msg = f"zstd frame is cut off at byte {len(encoded)}"
+            raise CodecError(msg)
+        block = int.from_bytes(raw, "little")
+        kind, size = (block >> 1) & 3, block >> 3
+        bound += size if kind in (0, 1) else _BLOCK_MAX
+        at += 3 + (1 if kind == 1 else size)
+        if block & 1:
+            return bound
+
+
+@dataclass(frozen=True, slots=True)
+class ZstdCodec:
+    """Zstandard frames; the content checksum is verified by the library where it is present."""
+
+    name: ClassVar[str] = "zstd"
+
+    @classmethod
+    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
+        """Every encoder option is irrelevant to decoding."""
+        del configuration
+        return cls()
+
+    def encoded_nbytes(self, decoded_nbytes: int) -> int | None:
+        """Depends on the data."""
+        del decoded_nbytes
+
+    def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
+        """Decode with libzstd (numcodecs)."""
+        from numcodecs import zstd
+
+        header = parse_frame_header(encoded)
+        if header.has_dictionary:
+            msg = "zstd frame needs a dictionary, which Zarr and TIFF do not carry"
+            raise CodecError(msg)
+        if header.content_nbytes is None:
+            return self._decode_unsized(encoded, header, nbytes, out)
+        checked(header.content_nbytes, nbytes, exact=out is not None)
+        target = np.empty(header.content_nbytes, np.uint8) if out is None else out
+        try:
+            zstd.decompress(encoded, target)
+        except (RuntimeError, ValueError) as error:
+            raise CodecError(str(error)) from error
+        return target
+
+    def _decode_unsized(
+        self, encoded: ByteArray, header: FrameHeader, nbytes: int, out: ByteArray | None
+    ) -> ByteArray:
+        """Decode a stream without a stored size; bounded before it is run."""
+        from numcodecs import zstd
+
+        bound = decoded_bound(encoded, header)
+        if bound > 2 * nbytes + _UNSIZED_SLACK:
+            msg = f"zstd frame may decode to {bound} bytes, expected {nbytes}"
+            raise CodecError(msg)
+        try:
+            decoded = np.frombuffer(zstd.decompress(encoded), np.uint8)
+        except (RuntimeError, ValueError) as error:
+            raise CodecError(str(error)) from error
+        return place(decoded, nbytes, out)

@@ -1,0 +1,109 @@
+"""Any fsspec filesystem (http, s3, gs, memory, zip ...) as a store.
+
+Requests are issued from several threads at once; fsspec's asynchronous filesystems run them on one
+event loop, so a thread costs little while it waits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from zarrgpu.errors import StoreError
+from zarrgpu.model import ByteArray, ByteRange
+
+ATTEMPTS = 3
+"""How often a request is tried before its failure is reported."""
+
+
+class FsspecStore:
+    """Objects of an fsspec filesystem below `root`.
+
+    Parameters
+    ----------
+    filesystem : fsspec.AbstractFileSystem
+    root : str
+        Path within it, as the filesystem writes it (protocol stripped).
+    """
+
+    io_concurrency = 32
+
+    def __init__(self, filesystem: Any, root: str) -> None:
+        self.filesystem = filesystem
+        self.root = root.rstrip("/")
+        protocol = filesystem.protocol
+        self.protocol = protocol if isinstance(protocol, str) else protocol[0]
+        self.url = self.root if "://" in self.root else f"{self.protocol}://{self.root}"
+
+    def __repr__(self) -> str:
+        return f"FsspecStore({self.url!r})"
+
+    def get(self, key: str) -> ByteArray | None:
+        """Whole object, or None if there is none."""
+        return self._cat(key, None, None)
+
+    def get_range(self, key: str, byte_range: ByteRange) -> ByteArray | None:
+        """Exactly the bytes of `byte_range`, or None if there is no such object."""
+        if byte_range.nbytes == 0:
+            return None if self.size(key) is None else np.empty(0, np.uint8)
+        data = self._cat(key, byte_range.offset, byte_range.end)
+        if data is not None and data.size != byte_range.nbytes:
+            msg = (
+                f"{self.url!r} key {key!r}: asked for bytes {byte_range.offset}-{byte_range.end}, "
+                f"got {data.size} bytes; the object is truncated or its index is wrong"
+            )
+            raise StoreError(msg)
+        return data
+
+    def get_suffix(self, key: str, nbytes: int) -> ByteArray | None:
+        """Last `nbytes` bytes or the whole object, or None if there is none."""
+        size = self.size(key)
+        if size is None:
+            return None
+        start = max(0, size - nbytes)
+        return self.get_range(key, ByteRange(start, size - start))
+
+    def size(self, key: str) -> int | None:
+        """Size of the object in bytes, or None if there is none."""
+        info = self._attempt(key, lambda path: self.filesystem.info(path))
+        if info is None or info.get("type") == "directory":
+            return None
+        return None if info.get("size") is None else int(info["size"])
+
+    def list_dir(self, prefix: str) -> list[str]:
+        """Names directly under `prefix`, sorted."""
+        found = self._attempt(prefix, lambda path: self.filesystem.ls(path, detail=False))
+        base = self._path(prefix).rstrip("/")
+        names = {str(path).rstrip("/").rsplit("/", 1)[-1] for path in found or ()}
+        return sorted(names - {base.rsplit("/", 1)[-1]} if base in (found or ()) else names)
+
+    def _path(self, key: str) -> str:
+        return f"{self.root}/{key}" if key else self.root
+
+    def _cat(self, key: str, start: int | None, end: int | None) -> ByteArray | None:
+        data = self._attempt(
+            key, lambda path: self.filesystem.cat_file(path, start=start, end=end)
+        )
+        return None if data is None else np.frombuffer(data, np.uint8)
+
+    def _attempt(self, key: str, request: Any) -> Any:
+        """Run a request, again after a passing failure; None where the object is missing."""
+        path = self._path(key)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return request(path)
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                return None
+            except PermissionError as error:
+                msg = f"{self.url!r} key {key!r}: access denied: {error}"
+                raise StoreError(msg) from error
+            except Exception as error:
+                # filesystems raise their client library's own errors; none is worth leaking
+                if attempt == ATTEMPTS:
+                    msg = (
+                        f"{self.url!r} key {key!r}: failed {ATTEMPTS} times, last with "
+                        f"{type(error).__name__}: {error}"
+                    )
+                    raise StoreError(msg) from error
+        return None

@@ -1,0 +1,120 @@
+"""Files under a folder, or one file: plain positional reads that release the GIL."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zarrgpu.errors import StoreError
+from zarrgpu.model import ByteArray, ByteRange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+
+
+class LocalStore:
+    """Objects are files below `root`; keys are relative paths with ``/``.
+
+    Parameters
+    ----------
+    root : path
+        Folder. It need not exist: then every object is missing.
+    """
+
+    io_concurrency = 1
+    """Page-cache reads do not wait, so decoding threads read for themselves."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.path.abspath(root)  # noqa: PTH100 - a string is faster to join with
+        self.url = self.root
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self.root!r})"
+
+    def get(self, key: str) -> ByteArray | None:
+        """Whole file, or None if there is none."""
+        with self._opened(key) as fd:
+            return None if fd is None else self._read(fd, key, ByteRange(0, os.fstat(fd).st_size))
+
+    def get_range(self, key: str, byte_range: ByteRange) -> ByteArray | None:
+        """Exactly the bytes of `byte_range`, or None if there is no such file."""
+        with self._opened(key) as fd:
+            return None if fd is None else self._read(fd, key, byte_range)
+
+    def get_suffix(self, key: str, nbytes: int) -> ByteArray | None:
+        """Last `nbytes` bytes or the whole file, or None if there is none."""
+        with self._opened(key) as fd:
+            if fd is None:
+                return None
+            size = os.fstat(fd).st_size
+            start = max(0, size - nbytes)
+            return self._read(fd, key, ByteRange(start, size - start))
+
+    def size(self, key: str) -> int | None:
+        """Size of the file in bytes, or None if there is none."""
+        with self._opened(key) as fd:
+            return None if fd is None else os.fstat(fd).st_size
+
+    def list_dir(self, prefix: str) -> list[str]:
+        """Names directly under `prefix`, sorted."""
+        try:
+            return sorted(os.listdir(self._path(prefix)))  # noqa: PTH208 - names, not Paths
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return []
+            raise self._error(prefix, error) from error
+
+    def _path(self, key: str) -> str:
+        if ".." in Path(key).parts:
+            msg = f"key {key!r} leaves the store {self.url!r}"
+            raise StoreError(msg)
+        return f"{self.root}/{key}" if key else self.root
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[int | None]:
+        """Yield a descriptor, or None where there is no such file."""
+        try:
+            fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                yield None
+                return
+            raise self._error(key, error) from error
+        try:
+            yield fd
+        except IsADirectoryError:
+            yield None
+        except OSError as error:
+            if isinstance(error, StoreError):
+                raise
+            raise self._error(key, error) from error
+        finally:
+            os.close(fd)
+
+    def _read(self, fd: int, key: str, byte_range: ByteRange) -> ByteArray:
+        size = os.fstat(fd).st_size
+        if byte_range.end > size:
+            msg = (
+                f"{self.url!r} key {key!r}: bytes {byte_range.offset}-{byte_range.end} lie beyond "
+                f"the end of the object ({size} bytes); the file is truncated or its index is wrong"
+            )
+            raise StoreError(msg)
+        out = np.empty(byte_range.nbytes, np.uint8)
+        view, done = memoryview(out), 0
+        while done < byte_range.nbytes:
+            got = os.preadv(fd, [view[done:]], byte_range.offset + done)
+            if got == 0:
+                msg = f"{self.url!r} key {key!r}: the object shrank while it was read"
+                raise StoreError(msg)
+            done += got
+        return out
+
+    def _error(self, key: str, error: OSError) -> StoreError:
+        return StoreError(f"{self.url!r} key {key!r}: {error.strerror or error}")
