@@ -1,0 +1,42 @@
+"""PackBits run lengths.
+
+Spec: TIFF 6.0, section 9. TIFF compression 32773; numcodecs ``packbits`` is another thing (bit
+packing of booleans). Example: ``CodecSpec("packbits")``. No checksum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from zarrgpu.codecs.base import place
+from zarrgpu.codecs.imagecodecs_call import call_imagecodecs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zarrgpu.model import ByteArray
+
+
+@dataclass(frozen=True, slots=True)
+class PackBitsCodec:
+    """PackBits by imagecodecs."""
+
+    name: ClassVar[str] = "packbits"
+
+    @classmethod
+    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
+        """There is nothing to configure."""
+        del configuration
+        return cls()
+
+    def encoded_nbytes(self, decoded_nbytes: int) -> None:
+        """Depends on the data."""
+
+    def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
+        """Decode the whole stream; imagecodecs refuses one that does not fit."""
+        scratch = np.empty(nbytes, np.uint8)
+        decoded = call_imagecodecs("packbits_decode", encoded, out=scratch)
+        return place(scratch[: decoded.size], nbytes, out)

@@ -1,0 +1,197 @@
+"""Aperio SVS: which pages of a TIFF are levels, which are label, macro and thumbnail, what is said.
+
+Facts from OpenSlide's reader (openslide-vendor-aperio.c) and measured files, facts/slides.md:
+
+- an Aperio slide is a TIFF whose page 0 is tiled and described by text that starts with "Aperio";
+- levels are the tiled pages in file order; the stripped pages are the thumbnail (page 1), the label
+  (NewSubfileType 1) and the macro image (9);
+- the description is ``header|key = value|...``, numbers possibly with a decimal comma;
+- a tile of zero bytes was lost by the scanner; the tiles of coarser levels that cover it were made
+  from nothing and are often corrupt, so they count as missing too.
+
+Missing tiles read as 0. OpenSlide gives transparent black at level 0, and renders those of coarser
+levels from the level before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from zarrgpu.errors import RequestError, UnsupportedFormatError
+from zarrgpu.formats.slide_properties import (
+    associated_properties,
+    level_properties,
+    parse_number,
+    scale_properties,
+    tiff_properties,
+)
+from zarrgpu.formats.tiff import page_to_array_spec
+from zarrgpu.formats.tiff_page import TiffPage, read_tiff
+from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest, SlideSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zarrgpu.formats.tiff_ifd import ReadRange
+
+_SUBFILE_NAMES: Final = MappingProxyType({1: "label", 9: "macro"})
+
+
+def is_aperio(pages: Sequence[TiffPage]) -> bool:
+    """Whether the pages of a TIFF are those of an Aperio slide."""
+    return bool(pages) and pages[0].tiled and pages[0].description.startswith("Aperio")
+
+
+def read_aperio(read_range: ReadRange, size: int, *, source: str, key: str) -> SlideSpec:
+    """Open an Aperio slide; see `aperio_slide` for the result and the errors.
+
+    Parameters
+    ----------
+    read_range : callable
+        ``(offset, nbytes)`` to exactly these bytes of the file, or an error.
+    size : int
+        Bytes in the file.
+    source : str
+        Path or URL, for messages.
+    key : str
+        The file's key in its store.
+    """
+    pages = read_tiff(read_range, size, source=source)
+    if not is_aperio(pages):
+        msg = f"{source!r} is not an Aperio slide; its description is {pages[0].description[:60]!r}"
+        raise UnsupportedFormatError(msg)
+    return aperio_slide(pages, read_range, size, key=key)
+
+
+def aperio_slide(
+    pages: Sequence[TiffPage], read_range: ReadRange, size: int, *, key: str
+) -> SlideSpec:
+    """Describe the slide that `pages` hold.
+
+    Levels have axes ``(y, x, c)``. Properties are those of OpenSlide by name and value, except
+    ``quickhash-1``, which needs image data. An associated image that zarrgpu cannot decode is left
+    out, and the property ``zarrgpu.associated.<name>.unsupported`` says why.
+
+    Raises
+    ------
+    UnsupportedFormatError, UnsupportedCodecError
+        A level uses what zarrgpu does not read; ImageDepth is not 1.
+    MetadataError
+        Tags contradict one another or leave the file.
+    """
+    first = pages[0]
+    for page in pages:
+        if page.image_depth != 1:
+            msg = f"ifd {page.index} of {page.source!r}: ImageDepth {page.image_depth}, expected 1"
+            raise UnsupportedFormatError(msg)
+    levels = [page_to_array_spec(page, key=key) for page in pages if page.tiled]
+    levels = _without_damaged_tiles(levels)
+    associated, problems = _associated(pages, key)
+    icc_profile = read_icc_profile(first, read_range, size)
+    described = parse_description(first.description)
+    mpp = parse_number(described.get("MPP"))
+    properties = {
+        "openslide.vendor": "aperio",
+        **tiff_properties(first),
+        **level_properties(levels),
+        **{f"aperio.{name}": value for name, value in described.items()},
+        **scale_properties(mpp, parse_number(described.get("AppMag"))),
+        **problems,
+    }
+    if icc_profile:
+        properties["openslide.icc-size"] = str(len(icc_profile))
+    for name, page in associated.items():
+        properties |= associated_properties(name, page, _icc_nbytes(name, page, first))
+    usable_mpp = mpp if mpp is not None and mpp > 0 else None
+    return SlideSpec(
+        source=first.source,
+        vendor="aperio",
+        levels=tuple(levels),
+        axes=("y", "x", "c"),
+        mpp=(usable_mpp, usable_mpp),
+        properties=MappingProxyType(properties),
+        associated=MappingProxyType(
+            {name: page_to_array_spec(page, key=key) for name, page in associated.items()}
+        ),
+        icc_profile=icc_profile,
+    )
+
+
+def parse_description(description: str) -> dict[str, str]:
+    """Keys and values of an Aperio ImageDescription; parts without ``=`` are no keys.
+
+    >>> parse_description("Aperio Image Library v1|AppMag = 20|MPP = 0,4990|odd")
+    {'AppMag': '20', 'MPP': '0,4990'}
+    """
+    pairs = (part.partition("=") for part in description.split("|")[1:])
+    return {key.strip(): value.strip() for key, equals, value in pairs if equals}
+
+
+def read_icc_profile(page: TiffPage, read_range: ReadRange, size: int) -> bytes | None:
+    """Embedded colour profile of a page, None if there is none or the file is cut off before it."""
+    at = page.icc_profile
+    if at is None or not at.nbytes or at.end > size:
+        return None
+    return bytes(read_range(at.offset, at.nbytes))
+
+
+def _icc_nbytes(name: str, page: TiffPage, first: TiffPage) -> int:
+    """Size of an associated image's profile; a thumbnail that names the slide's own has that."""
+    if page.icc_profile is None and name == "thumbnail":
+        profile_name = parse_description(page.description).get("ICC Profile")
+        same = parse_description(first.description).get("ICC Profile") == profile_name
+        page = first if same and profile_name is not None else page
+    return page.icc_profile.nbytes if page.icc_profile else 0
+
+
+def _associated(pages: Sequence[TiffPage], key: str) -> tuple[dict[str, TiffPage], dict[str, str]]:
+    """Find the stripped pages by name, and a property for each that cannot be decoded."""
+    found: dict[str, TiffPage] = {}
+    problems: dict[str, str] = {}
+    for page in pages:
+        name = None if page.tiled else _associated_name(page)
+        if name is None or name in found:
+            continue
+        try:
+            page_to_array_spec(page, key=key)
+        except RequestError as error:
+            problems[f"zarrgpu.associated.{name}.unsupported"] = str(error)
+        else:
+            found[name] = page
+    return found, problems
+
+
+def _associated_name(page: TiffPage) -> str | None:
+    """Name by position, by subfile type, else by the second line of the description."""
+    if page.index == 1:
+        return "thumbnail"
+    if page.subfile_type in _SUBFILE_NAMES:
+        return _SUBFILE_NAMES[page.subfile_type]
+    lines = page.description.splitlines()
+    word = lines[1].split(" ")[0] if len(lines) > 1 else ""
+    return word if word in _SUBFILE_NAMES.values() else None
+
+
+def _without_damaged_tiles(levels: list[ArraySpec]) -> list[ArraySpec]:
+    """Mark the tiles of coarser levels that cover a missing tile as missing."""
+    result = levels[:1]
+    for level in levels[1:]:
+        finer = result[-1]
+        if not (isinstance(finer.location, Manifest) and isinstance(level.location, Manifest)):
+            raise TypeError  # pragma: no cover - page_to_array_spec makes manifests
+        rows, columns = finer.grid_shape[:2]
+        missing = np.flatnonzero(finer.location.nbytes == MISSING_NBYTES)
+        nbytes = level.location.nbytes.copy()
+        if missing.size:
+            down, across = level.grid_shape[:2]
+            # tiles of the finer level per tile of this one, as OpenSlide counts them
+            tall, wide = max(round(rows / down), 1), max(round(columns / across), 1)
+            row, column = missing // columns // tall, missing % columns // wide
+            inside = (row < down) & (column < across)
+            nbytes[row[inside] * across + column[inside]] = MISSING_NBYTES
+        result.append(replace(level, location=replace(level.location, nbytes=nbytes)))
+    return result

@@ -1,0 +1,90 @@
+"""Properties of a slide under OpenSlide's names, with OpenSlide's number texts.
+
+Source: https://openslide.org/properties/ and openslide-decode-tifflike.c.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Final
+
+from zarrgpu.formats.tiff_tags import RESOLUTION_UNITS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zarrgpu.formats.tiff_page import TiffPage
+    from zarrgpu.model import ArraySpec
+
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+
+
+def number_text(value: float) -> str:
+    """Text of a number: 17 significant digits at most, none that are not needed.
+
+    >>> number_text(0.499), number_text(20.0)
+    ('0.499', '20')
+    """
+    short = f"{value:.15g}"
+    return short if float(short) == value else f"{value:.17g}"
+
+
+def parse_number(text: str | None) -> float | None:
+    """Read a number with a decimal point or comma; None if the whole text is not a finite one.
+
+    >>> parse_number("0,4990"), parse_number("20x"), parse_number("")
+    (0.499, None, None)
+    """
+    candidate = "" if text is None else text.strip().replace(",", ".")
+    number = float(candidate) if _NUMBER.fullmatch(candidate) else math.inf
+    return number if math.isfinite(number) else None
+
+
+def tiff_properties(page: TiffPage) -> dict[str, str]:
+    """``tiff.*`` tags of the first page, and ``openslide.comment``."""
+    properties = {f"tiff.{name}": text for name, text in page.text.items()}
+    properties |= {f"tiff.{name}": number_text(value) for name, value in page.numbers.items()}
+    properties["tiff.ResolutionUnit"] = RESOLUTION_UNITS.get(page.resolution_unit, "unknown")
+    if "ImageDescription" in page.text:
+        properties["openslide.comment"] = page.description
+    return properties
+
+
+def level_properties(levels: Sequence[ArraySpec]) -> dict[str, str]:
+    """Size, tile size and downsample of each level.
+
+    The downsample is the mean of the ratios of heights and of widths, not a power of two.
+    """
+    height, width = levels[0].shape[:2]
+    properties = {"openslide.level-count": str(len(levels))}
+    for index, level in enumerate(levels):
+        down, across = level.shape[:2]
+        values = {
+            "downsample": number_text((height / down + width / across) / 2),
+            "height": str(down),
+            "width": str(across),
+            "tile-height": str(level.chunk_shape[0]),
+            "tile-width": str(level.chunk_shape[1]),
+        }
+        properties |= {f"openslide.level[{index}].{name}": text for name, text in values.items()}
+    return properties
+
+
+def associated_properties(name: str, page: TiffPage, icc_nbytes: int) -> dict[str, str]:
+    """Size of an associated image and of its colour profile."""
+    prefix = f"openslide.associated.{name}"
+    properties = {f"{prefix}.width": str(page.width), f"{prefix}.height": str(page.height)}
+    if icc_nbytes:
+        properties[f"{prefix}.icc-size"] = str(icc_nbytes)
+    return properties
+
+
+def scale_properties(mpp: float | None, objective_power: float | None) -> dict[str, str]:
+    """Pixel size and magnification, where the file states them."""
+    properties = {}
+    if mpp is not None:
+        properties["openslide.mpp-x"] = properties["openslide.mpp-y"] = number_text(mpp)
+    if objective_power is not None:
+        properties["openslide.objective-power"] = number_text(objective_power)
+    return properties

@@ -1,0 +1,323 @@
+"""The bytes of a TIFF's directory chain: header, image file directories (IFDs), field values.
+
+Classic TIFF and BigTIFF, both byte orders. Steps: read the head of the file once; follow the chain
+from IFD to IFD, fetching a block where the cache does not reach; values that lie outside their IFD
+are fetched only for tags that are asked for, neighbours together. Nothing here knows what a tag
+means, and no image data is read.
+
+Every offset and count comes from the file and is checked against its size before it is used.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import numpy as np
+
+from zarrgpu.errors import MetadataError
+from zarrgpu.formats.tiff_tags import (
+    BYTE_TYPES,
+    FIELD_NBYTES,
+    INTEGER_TYPES,
+    RATIONAL_TYPE,
+    Tag,
+)
+from zarrgpu.model import ByteRange
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ReadRange: TypeAlias = Callable[[int, int], bytes]
+"""``(offset, nbytes)`` to exactly these bytes of the file, or an error."""
+
+BLOCK_NBYTES: Final = 64 << 10
+"""Least number of bytes per request: one latency on an object store, and usually a whole IFD."""
+
+MAX_IFDS: Final = 1000
+"""Slides have tens; the bound keeps what a hostile chain can make us cache to 64 MiB."""
+
+MAX_FIELDS: Final = 4096
+MAX_SMALL_NBYTES: Final = 16 << 20
+"""Largest value of a tag that is not a chunk table: OME-XML is the largest met, a few MB."""
+
+_INT64_MAX: Final = (1 << 63) - 1
+
+
+class RangeCache:
+    """Blocks of the file that were read, so that a value near its IFD costs no further request."""
+
+    def __init__(self, read_range: ReadRange, size: int, source: str) -> None:
+        self.size = size
+        self.source = source
+        self._read_range = read_range
+        self._starts: list[int] = []
+        self._blocks: list[bytes] = []
+
+    def read(self, offset: int, nbytes: int, location: tuple[str | int, ...]) -> bytes:
+        """Bytes ``[offset, offset + nbytes)``; `MetadataError` at `location` if beyond the file."""
+        if offset < 0 or offset + nbytes > self.size:
+            msg = (
+                f"bytes {offset} to {offset + nbytes} lie beyond the end of the file "
+                f"({self.size} bytes); the file is truncated or damaged"
+            )
+            raise MetadataError(msg, source=self.source, location=location)
+        cached = self._find(offset, nbytes)
+        return self._fetch(offset, nbytes, location) if cached is None else cached
+
+    def holds(self, byte_range: ByteRange) -> bool:
+        """Whether reading `byte_range` would need no request."""
+        return self._find(byte_range.offset, byte_range.nbytes) is not None
+
+    def _find(self, offset: int, nbytes: int) -> bytes | None:
+        at = bisect_right(self._starts, offset) - 1
+        if at < 0:
+            return None
+        begin = offset - self._starts[at]
+        block = self._blocks[at]
+        return block[begin : begin + nbytes] if begin + nbytes <= len(block) else None
+
+    def _fetch(self, offset: int, nbytes: int, location: tuple[str | int, ...]) -> bytes:
+        wanted = min(max(nbytes, BLOCK_NBYTES), self.size - offset)
+        block = bytes(self._read_range(offset, wanted))
+        if len(block) != wanted:
+            msg = f"asked for {wanted} bytes at {offset}, got {len(block)}; is the file changing?"
+            raise MetadataError(msg, source=self.source, location=location)
+        at = bisect_right(self._starts, offset)
+        self._starts.insert(at, offset)
+        self._blocks.insert(at, block)
+        return block[:nbytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One directory entry: where its values are, not the values.
+
+    Attributes
+    ----------
+    field_type, count : int
+    byte_range : ByteRange
+        Of the values; inside the entry itself when they fit there.
+    """
+
+    field_type: int
+    count: int
+    byte_range: ByteRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ifd:
+    """One image file directory; values are read, checked and converted on demand.
+
+    Attributes
+    ----------
+    index : int
+        Position in the chain, from 0; what error messages name.
+    byte_order : "<" or ">"
+    fields : mapping of int to Field
+        The first entry of each tag, as libtiff takes it.
+    cache : RangeCache
+    """
+
+    index: int
+    byte_order: Literal["<", ">"]
+    fields: Mapping[int, Field]
+    cache: RangeCache
+
+    def error(self, tag: Tag, message: str, kind: str = "value") -> MetadataError:
+        """Error that names this directory and `tag`."""
+        location = ("ifd", self.index, tag.name)
+        return MetadataError(message, source=self.cache.source, location=location, kind=kind)
+
+    def prefetch(self, tags: Iterable[Tag], *, max_nbytes: int) -> None:
+        """Fetch the values of `tags`, those that lie close together in one request.
+
+        Values above `max_nbytes` or outside the file are left to fail where they are asked for.
+        """
+        ranges = [self.fields[tag].byte_range for tag in tags if tag in self.fields]
+        todo = sorted(
+            (r.offset, r.end)
+            for r in ranges
+            if r.nbytes <= max_nbytes and r.end <= self.cache.size and not self.cache.holds(r)
+        )
+        merged: list[tuple[int, int]] = []
+        for offset, end in todo:
+            if merged and offset <= merged[-1][1] + BLOCK_NBYTES:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((offset, end))
+        for offset, end in merged:
+            self.cache.read(offset, end - offset, ("ifd", self.index))
+
+    def integers(self, tag: Tag, *, max_count: int = 4096) -> NDArray[np.int64] | None:
+        """Values of an unsigned integer tag, None if it is absent."""
+        field = self.fields.get(tag)
+        if field is None:
+            return None
+        kind = INTEGER_TYPES.get(field.field_type)
+        if kind is None:
+            raise self.error(tag, f"expected an integer field, got type {field.field_type}", "type")
+        if not 0 < field.count <= max_count:
+            raise self.error(tag, f"expected 1 to {max_count} values, got {field.count}")
+        values = np.frombuffer(self._bytes(tag, field), self.byte_order + kind)
+        if kind == "u8" and values.max() > _INT64_MAX:
+            raise self.error(tag, f"value {values.max()} does not fit a signed 64-bit integer")
+        return values.astype(np.int64)
+
+    def integer(self, tag: Tag, default: int | None = None) -> int:
+        """First value of an integer tag; `default`, or `MetadataError`, if it is absent."""
+        values = self.integers(tag)
+        if values is not None:
+            return int(values[0])
+        if default is None:
+            raise self.error(tag, "required tag is missing", "missing")
+        return default
+
+    def binary(self, tag: Tag, *, max_nbytes: int = MAX_SMALL_NBYTES) -> bytes:
+        """Bytes of an ASCII, BYTE or UNDEFINED tag; empty if it is absent."""
+        field = self.fields.get(tag)
+        if field is None:
+            return b""
+        if field.field_type not in BYTE_TYPES:
+            raise self.error(tag, f"expected a byte field, got type {field.field_type}", "type")
+        if field.count > max_nbytes:
+            raise self.error(tag, f"expected at most {max_nbytes} bytes, got {field.count}")
+        return self._bytes(tag, field)
+
+    def text(self, tag: Tag) -> str | None:
+        """Text up to the first NUL, UTF-8 or else Latin-1; None if the tag is absent."""
+        if tag not in self.fields:
+            return None
+        raw = self.binary(tag).split(b"\0", 1)[0]
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            return raw.decode("latin-1")
+
+    def rational(self, tag: Tag) -> float | None:
+        """First value of a RATIONAL tag in single precision, as libtiff gives it; None if unusable.
+
+        Such tags only describe, so an odd type or a zero denominator is no reason to refuse.
+        """
+        field = self.fields.get(tag)
+        if field is None or field.field_type != RATIONAL_TYPE or field.count < 1:
+            return None
+        raw = self.cache.read(field.byte_range.offset, 8, ("ifd", self.index, tag.name))
+        numerator, denominator = struct.unpack(self.byte_order + "II", raw)
+        return float(np.float32(numerator / denominator)) if denominator else None
+
+    def _bytes(self, tag: Tag, field: Field) -> bytes:
+        at = field.byte_range
+        return self.cache.read(at.offset, at.nbytes, ("ifd", self.index, tag.name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How classic TIFF and BigTIFF differ: widths of counts and offsets."""
+
+    byte_order: Literal["<", ">"]
+    first_ifd: int
+    count_format: str
+    entry_format: str
+    pointer_format: str
+
+
+def is_tiff(head: bytes) -> bool:
+    r"""Whether `head`, the first 4 bytes or more of a file, is that of a TIFF or BigTIFF.
+
+    >>> is_tiff(b"II*\0"), is_tiff(b"MM\0+"), is_tiff(b"\x89PNG")
+    (True, True, False)
+    """
+    return bytes(head[:4]) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def read_ifds(read_range: ReadRange, size: int, *, source: str) -> tuple[Ifd, ...]:
+    """Read the directory chain of a TIFF.
+
+    Parameters
+    ----------
+    read_range : ReadRange
+    size : int
+        Bytes in the file.
+    source : str
+        Path or URL, for messages.
+
+    Raises
+    ------
+    MetadataError
+        Not a TIFF, or the chain leaves the file, loops or is absurdly long.
+    """
+    cache = RangeCache(read_range, size, source)
+    layout = _header(cache)
+    ifds: list[Ifd] = []
+    seen: set[int] = set()
+    offset = layout.first_ifd
+    while offset:
+        where = ("ifd", len(ifds))
+        if offset in seen:
+            msg = f"the directory chain loops back to offset {offset}"
+            raise MetadataError(msg, source=source, location=where)
+        if len(ifds) == MAX_IFDS:
+            msg = f"more than {MAX_IFDS} directories"
+            raise MetadataError(msg, source=source, location=where)
+        seen.add(offset)
+        fields, offset = _directory(cache, layout, offset, where)
+        ifds.append(Ifd(index=len(ifds), byte_order=layout.byte_order, fields=fields, cache=cache))
+    if not ifds:
+        raise MetadataError("the file has no directory", source=source, kind="missing")
+    return tuple(ifds)
+
+
+def _header(cache: RangeCache) -> _Layout:
+    head = cache.read(0, min(16, cache.size), ("header",))
+    if not is_tiff(head) or len(head) < 8:
+        msg = f"not a TIFF: starts with {head[:4]!r}"
+        raise MetadataError(msg, source=cache.source, location=("header",), kind="syntax")
+    order: Literal["<", ">"] = "<" if head[:1] == b"I" else ">"
+    if 42 in head[2:4]:
+        (first,) = struct.unpack_from(order + "I", head, 4)
+        return _Layout(order, first, "H", "HHI", "I")
+    if len(head) < 16 or struct.unpack_from(order + "HH", head, 4) != (8, 0):
+        msg = f"damaged BigTIFF header: {head.hex()}"
+        raise MetadataError(msg, source=cache.source, location=("header",), kind="syntax")
+    (first,) = struct.unpack_from(order + "Q", head, 8)
+    return _Layout(order, first, "Q", "HHQ", "Q")
+
+
+def _directory(
+    cache: RangeCache, layout: _Layout, offset: int, where: tuple[str | int, ...]
+) -> tuple[dict[int, Field], int]:
+    """Entries of the directory at `offset`, and the offset of the next one (0 for none)."""
+    order = layout.byte_order
+    count_nbytes = struct.calcsize("=" + layout.count_format)
+    pointer = order + layout.pointer_format
+    inline_nbytes = struct.calcsize(pointer)
+    key_nbytes = struct.calcsize("=" + layout.entry_format)
+    entry_nbytes = key_nbytes + inline_nbytes
+    raw_count = cache.read(offset, count_nbytes, where)
+    (n_fields,) = struct.unpack(order + layout.count_format, raw_count)
+    if not 0 < n_fields <= MAX_FIELDS:
+        msg = f"directory at offset {offset} claims {n_fields} entries, expected 1 to {MAX_FIELDS}"
+        raise MetadataError(msg, source=cache.source, location=where)
+    begin = offset + count_nbytes
+    body = cache.read(begin, n_fields * entry_nbytes + inline_nbytes, where)
+    fields: dict[int, Field] = {}
+    for at in range(0, n_fields * entry_nbytes, entry_nbytes):
+        tag, field_type, count = struct.unpack_from(order + layout.entry_format, body, at)
+        nbytes = FIELD_NBYTES.get(field_type, 0) * count
+        value_offset = begin + at + key_nbytes
+        if nbytes > inline_nbytes:
+            (value_offset,) = struct.unpack_from(
+                order + layout.pointer_format, body, at + key_nbytes
+            )
+        field = Field(
+            field_type=field_type, count=count, byte_range=ByteRange(value_offset, nbytes)
+        )
+        fields.setdefault(tag, field)
+    (next_offset,) = struct.unpack_from(
+        order + layout.pointer_format, body, n_fields * entry_nbytes
+    )
+    return fields, next_offset

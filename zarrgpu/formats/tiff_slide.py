@@ -1,0 +1,115 @@
+"""Which kind of slide a TIFF is, and the plain tiled pyramid that no vendor rule describes.
+
+Vendors whose files look tiled but need rules of their own are refused by name: read as a plain
+pyramid they would give wrong levels or wrong places.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from zarrgpu.errors import UnsupportedFormatError
+from zarrgpu.formats.aperio import aperio_slide, is_aperio, read_icc_profile
+from zarrgpu.formats.slide_properties import level_properties, number_text, tiff_properties
+from zarrgpu.formats.tiff import page_to_array_spec
+from zarrgpu.formats.tiff_page import TiffPage, read_tiff
+from zarrgpu.model import SlideSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zarrgpu.formats.tiff_ifd import ReadRange
+
+_SIGNS: Final = (
+    ("ImageDescription", "<OME ", "OME-TIFF"),
+    ("ImageDescription", "http://www.leica-microsystems.com/scn", "Leica SCN"),
+    ("ImageDescription", "PerkinElmer-QPI", "PerkinElmer QPTIFF"),
+    ("ImageDescription", "ImageJ=", "ImageJ TIFF"),
+    ("Software", "Philips", "Philips TIFF"),
+    ("Software", "ScanOutputManager", "Ventana BIF"),
+    ("Software", "MedScan", "Trestle TIFF"),
+    ("Make", "Hamamatsu", "Hamamatsu NDPI"),
+)
+"""Text tag of page 0, what it contains, and the format that it is a sign of."""
+
+_UNIT_UM: Final = MappingProxyType({2: 25_400.0, 3: 10_000.0})
+"""Micrometres in an inch and in a centimetre, by ResolutionUnit."""
+
+_REDUCED_IMAGE: Final = 1
+
+
+def read_tiff_slide(read_range: ReadRange, size: int, *, source: str, key: str) -> SlideSpec:
+    """Open a TIFF as an Aperio slide, or else as a plain tiled pyramid (``generic-tiff``).
+
+    Parameters are those of `aperio.read_aperio`.
+
+    Raises
+    ------
+    UnsupportedFormatError, UnsupportedCodecError
+        Not tiled, of a vendor that zarrgpu does not read, or with an unread compression; by name.
+    MetadataError
+        The file is damaged.
+    """
+    pages = read_tiff(read_range, size, source=source)
+    if is_aperio(pages):
+        return aperio_slide(pages, read_range, size, key=key)
+    first = pages[0]
+    for tag, sign, name in _SIGNS:
+        if sign in first.text.get(tag, ""):
+            msg = f"{source!r} is a {name} file, which zarrgpu does not read"
+            raise UnsupportedFormatError(msg)
+    if not first.tiled:
+        msg = f"{source!r} is a stripped TIFF; zarrgpu reads tiled pyramids and Aperio slides"
+        raise UnsupportedFormatError(msg)
+    return _generic(pages, read_range, size, key)
+
+
+def _generic(pages: Sequence[TiffPage], read_range: ReadRange, size: int, key: str) -> SlideSpec:
+    first = pages[0]
+    levels = [page_to_array_spec(page, key=key) for page in _pyramid(pages)]
+    icc_profile = read_icc_profile(first, read_range, size)
+    mpp = (_mpp(first, "XResolution"), _mpp(first, "YResolution"))
+    properties = {
+        "openslide.vendor": "generic-tiff",
+        **tiff_properties(first),
+        **level_properties(levels),
+        **{
+            f"openslide.mpp-{axis}": number_text(value)
+            for axis, value in zip("xy", mpp, strict=True)
+            if value is not None
+        },
+    }
+    if icc_profile:
+        properties["openslide.icc-size"] = str(len(icc_profile))
+    return SlideSpec(
+        source=first.source,
+        vendor="generic-tiff",
+        levels=tuple(levels),
+        axes=("y", "x", "c"),
+        mpp=mpp,
+        properties=MappingProxyType(properties),
+        associated=MappingProxyType({}),
+        icc_profile=icc_profile,
+    )
+
+
+def _pyramid(pages: Sequence[TiffPage]) -> list[TiffPage]:
+    """Page 0 and the tiled pages marked as reduced images of it, finest first."""
+    first = pages[0]
+    reduced = [
+        page
+        for page in pages[1:]
+        if page.tiled
+        and page.subfile_type == _REDUCED_IMAGE
+        and page.width <= first.width
+        and page.height <= first.height
+        and (page.samples, page.bits) == (first.samples, first.bits)
+    ]
+    return [first, *sorted(reduced, key=lambda page: -page.width)]
+
+
+def _mpp(page: TiffPage, tag: str) -> float | None:
+    per_unit = page.numbers.get(tag)
+    unit_um = _UNIT_UM.get(page.resolution_unit)
+    return unit_um / per_unit if unit_um is not None and per_unit else None
