@@ -47,7 +47,7 @@ def foreground_mask(thumbnail: NDArray[Any]) -> Mask:
     if float(np.ptp(signal)) <= 1e-6:
         return np.ones(signal.shape, np.bool_)
     mask = signal > otsu_threshold(signal)
-    return _close(_majority(mask, 3), max(mask.shape) // 80)
+    return _close(_majority(mask, 3), max(mask.shape) // 56)
 
 
 def density_map(thumbnail: NDArray[Any]) -> Map:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -124,22 +125,27 @@ def import_torch() -> Any:
 def build_model(channels: int, patch_px: int) -> Any:
     """Build a small CNN: (n, channels, h, w) float32 to (n,) logits.
 
-    Each block halves the side; there are as many as leave about 4 x 4 pixels, at most 5.
+    Large patches (from 128 px) enter by a 4 x 4 convolution of stride 4, small ones by 3 x 3 of
+    stride 2; each further block halves the side, until about 4 x 4 pixels are left.
     """
     if patch_px < MIN_PATCH_PX:
         msg = f"the model needs patches of at least {MIN_PATCH_PX} px, got {patch_px}"
         raise ValueError(msg)
     nn = import_torch().nn
-    blocks = min(5, max(1, int(math.log2(patch_px / 4))))
-    layers, width = [], channels
-    for wider in (16, 24, 32, 48, 64)[:blocks]:
+    widths = (16, 32, 48, 64)
+    if patch_px >= 128:
+        layers = [nn.Conv2d(channels, widths[0], 4, stride=4)]
+    else:
+        layers = [nn.Conv2d(channels, widths[0], 3, stride=2, padding=1)]
+        widths = widths[: max(1, int(math.log2(patch_px / 4)))]
+    layers += [nn.GroupNorm(4, widths[0]), nn.ReLU()]
+    for width, wider in pairwise(widths):
         layers += [
             nn.Conv2d(width, wider, 3, stride=2, padding=1),
             nn.GroupNorm(4, wider),
             nn.ReLU(),
         ]
-        width = wider
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 1), nn.Flatten(0)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 1), nn.Flatten(0)]
     return nn.Sequential(*layers, *head)
 
 

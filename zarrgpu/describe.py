@@ -1,0 +1,75 @@
+"""Say in a few lines what is at a path, without reading a pixel."""
+
+from __future__ import annotations
+
+from zarrgpu.slide import Slide
+
+from zarrgpu.array import Array
+from zarrgpu.group import Group
+from zarrgpu.opening import open as open_node
+from zarrgpu.plan.explain import format_nbytes
+
+
+def describe_path(path: str) -> list[str]:
+    """Lines about the array, group or slide at `path`; the errors are those of `zarrgpu.open`."""
+    node = open_node(path)
+    if isinstance(node, Slide):
+        return describe_slide(node)
+    if isinstance(node, Group):
+        return describe_group(node)
+    return [repr(node), *(f"  {line}" for line in describe_array(node))]
+
+
+def describe_array(array: Array) -> list[str]:
+    """Shape, type, chunks, shards, codecs and size of an array, a line each."""
+    names = [name or "?" for name in array.dimension_names]
+    lines = [f"shape   {_shape(array.shape)}" + (f"  ({', '.join(names)})" if any(names) else "")]
+    lines.append(f"dtype   {array.spec.dtype.name}")
+    lines.append(f"chunks  {_shape(array.chunks)}")
+    if array.shards:
+        lines.append(f"shards  {_shape(array.shards)}")
+    lines.append(f"codecs  {' + '.join(array.codecs) or 'uncompressed'}")
+    lines.append(f"size    {format_nbytes(array.nbytes)} decoded")
+    return lines
+
+
+def describe_group(group: Group) -> list[str]:
+    """Members of a group, a line each."""
+    lines = [repr(group)]
+    for name, member in group.members().items():
+        if isinstance(member, Array):
+            lines.append(f"  {name}  array {_shape(member.shape)} {member.dtype}")
+        else:
+            lines.append(f"  {name}  {type(member).__name__.lower()}")
+    if group.attrs:
+        lines.append(f"  attributes: {', '.join(sorted(group.attrs))}")
+    return lines
+
+
+def describe_slide(slide: Slide) -> list[str]:
+    """Size, pixel size, levels and associated images of a slide."""
+    width, height = slide.dimensions
+    mpp_x, mpp_y = slide.mpp
+    lines = [
+        repr(slide),
+        f"  size        {width} x {height} px, {slide.channel_count} channels of {slide.dtype}",
+        f"  pixel size  {f'{mpp_x:g} x {mpp_y:g} um' if mpp_x and mpp_y else 'not stated'}",
+        f"  axes        {', '.join(slide.axes)}",
+    ]
+    for number, level in enumerate(slide.levels):
+        w, h = slide.level_dimensions[number]
+        layout = f"chunks {_shape(level.chunks)}"
+        if level.shards:
+            layout += f" in shards {_shape(level.shards)}"
+        codecs = " + ".join(level.codecs) or "uncompressed"
+        lines.append(
+            f"  level {number}     {w} x {h} px, downsample {slide.level_downsamples[number]:g}, "
+            f"{layout}, {codecs}, {format_nbytes(level.nbytes)} decoded"
+        )
+    if slide.associated_images:
+        lines.append(f"  associated  {', '.join(sorted(slide.associated_images))}")
+    return lines
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "scalar"

@@ -1,0 +1,95 @@
+"""What is installed, what decodes where, and why there is no GPU if there is none."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from zarrgpu.codecs.registry import CODECS
+from zarrgpu.devices.host import available_cores
+from zarrgpu.devices.resolve import cuda_problem, resolve_device
+
+OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+    ("imagecodecs", ("imagecodecs",), "JPEG, JPEG 2000, LZW; faster deflate", "zarrgpu[slides]"),
+    ("aiohttp", ("aiohttp",), "reading over http", "zarrgpu[cloud]"),
+    ("s3fs", ("s3fs",), "reading from s3", "zarrgpu[cloud]"),
+    ("gcsfs", ("gcsfs",), "reading from Google Cloud Storage", "zarrgpu[cloud]"),
+    ("torch", ("torch",), "the demo's model; batches as tensors", "zarrgpu[torch]"),
+    ("dask", ("dask",), "lazy arrays", "zarrgpu[dask]"),
+    ("matplotlib", ("matplotlib",), "the demo's report", "zarrgpu[demo]"),
+    ("skimage", ("scikit-image",), "the demo's own slide", "zarrgpu[demo]"),
+    ("tifffile", ("tifffile",), "writing the demo's slide", "zarrgpu[demo]"),
+    ("zarr", ("zarr",), "writing the demo's OME-Zarr", "zarrgpu[demo]"),
+    ("cupy", ("cupy-cuda12x", "cupy-cuda13x", "cupy"), "everything on a GPU", "zarrgpu[cuda12]"),
+    (
+        "nvidia.nvcomp",
+        ("nvidia-nvcomp-cu12", "nvidia-nvcomp-cu13"),
+        "zstd and LZ4 on a GPU",
+        "zarrgpu[cuda12]",
+    ),
+    ("kvikio", ("kvikio-cu12", "kvikio-cu13"), "files straight to a GPU", "zarrgpu[cuda12]"),
+)
+"""Module, its distributions, what it is for, what to install."""
+
+
+def examine() -> list[str]:
+    """Lines of the report; imports nothing heavier than the CUDA probe."""
+    return [
+        f"zarrgpu  {_version('zarrgpu') or 'not installed, run from the source tree'}",
+        f"python   {platform.python_version()} on {platform.system()} {platform.machine()}",
+        f"cores    {available_cores()}",
+        "",
+        "packages",
+        *_required(),
+        *_optional(),
+        "",
+        "codecs on the host",
+        *_codecs(),
+        "",
+        "GPU",
+        *_gpu(),
+    ]
+
+
+def _required() -> list[str]:
+    names = ("numpy", "numcodecs", "google-crc32c", "fsspec")
+    return [f"  {name:<14} {_version(name) or 'MISSING: pip install zarrgpu'}" for name in names]
+
+
+def _optional() -> list[str]:
+    lines = []
+    for module, distributions, purpose, extra in OPTIONAL:
+        found = next((v for name in distributions if (v := _version(name))), None)
+        text = found or f"not installed ({purpose}): pip install '{extra}'"
+        lines.append(f"  {module:<14} {text}")
+    return lines
+
+
+def _codecs() -> list[str]:
+    """One line per codec: ready, or what it lacks."""
+    lines = []
+    have_imagecodecs = importlib.util.find_spec("imagecodecs") is not None
+    for name, (module_name, _) in sorted(CODECS.items()):
+        module = import_module(f"zarrgpu.codecs.{module_name}")
+        # Codecs without another decoder go through this door; the rest need required packages only.
+        through_imagecodecs = hasattr(module, "call_imagecodecs")
+        ready = have_imagecodecs or not through_imagecodecs
+        text = "ready" if ready else "needs imagecodecs: pip install 'zarrgpu[slides]'"
+        lines.append(f"  {name:<14} {text}")
+    return lines
+
+
+def _gpu() -> list[str]:
+    problem = cuda_problem()
+    if problem:
+        return [f"  none: {problem}", "  everything runs on the host, with the same results"]
+    return [f"  {resolve_device('cuda').name}"]
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
