@@ -229,10 +229,11 @@ class ReadOptions:
     ----------
     memory_budget_bytes : int
         Upper bound of what one read holds besides its output: encoded and decoded chunks.
-    max_gap_bytes : int
-        Neighbouring byte ranges of one object at most this far apart are fetched as one.
-    max_coalesced_bytes : int
-        A coalesced range does not grow beyond this.
+    max_gap_bytes : int or None
+        Neighbouring byte ranges of one object at most this far apart are fetched as one; None
+        takes what suits the store.
+    max_coalesced_bytes : int or None
+        A coalesced range stops growing here; None takes what suits the store.
     io_concurrency : int or None
         Requests in flight; None takes the store's own default.
     num_threads : int or None
@@ -244,25 +245,24 @@ class ReadOptions:
     """
 
     memory_budget_bytes: int = 1 << 30
-    max_gap_bytes: int = 64 << 10
-    max_coalesced_bytes: int = 8 << 20
+    max_gap_bytes: int | None = None
+    max_coalesced_bytes: int | None = None
     io_concurrency: int | None = None
     num_threads: int | None = None
     verify_checksums: bool = True
     strict: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("memory_budget_bytes", "max_coalesced_bytes"):
-            if getattr(self, name) <= 0:
-                msg = f"{name} must be positive, got {getattr(self, name)}"
-                raise ValueError(msg)
-        if self.max_gap_bytes < 0:
-            msg = f"max_gap_bytes must not be negative, got {self.max_gap_bytes}"
-            raise ValueError(msg)
-        for name in ("io_concurrency", "num_threads"):
+        for name, least in (
+            ("memory_budget_bytes", 1),
+            ("max_gap_bytes", 0),
+            ("max_coalesced_bytes", 1),
+            ("io_concurrency", 1),
+            ("num_threads", 1),
+        ):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                msg = f"{name} must be positive or None, got {value}"
+            if value is not None and value < least:
+                msg = f"{name} must be at least {least}, got {value}"
                 raise ValueError(msg)
 
 
@@ -287,6 +287,8 @@ class SlideSpec:
     associated : mapping of str to ArraySpec
         Label, macro, thumbnail; axes ``(y, x, c)``.
     icc_profile : bytes or None
+    channels : tuple of mapping
+        OME ``omero.channels`` (label, color, window) where the file has them.
     """
 
     source: str
@@ -297,3 +299,4 @@ class SlideSpec:
     properties: Mapping[str, str]
     associated: Mapping[str, ArraySpec]
     icc_profile: bytes | None = None
+    channels: tuple[Mapping[str, Any], ...] = ()

@@ -20,6 +20,12 @@ CODECS: dict[str, tuple[str, str]] = {
     "zlib": ("deflate", "ZlibCodec"),
     "lz4": ("lz4", "Lz4Codec"),
     "crc32c": ("crc32c", "Crc32cCodec"),
+    "jpeg": ("jpeg", "JpegCodec"),
+    "jpeg2k": ("jpeg2k", "Jpeg2kCodec"),
+    "lzw": ("lzw", "LzwCodec"),
+    "packbits": ("packbits", "PackBitsCodec"),
+    "short_chunk": ("short_chunk", "ShortChunkCodec"),
+    "tiff_predictor": ("tiff_predictor", "TiffPredictorCodec"),
 }
 """Canonical name -> (module in this package, class)."""
 

@@ -22,6 +22,12 @@ class Store(Protocol):
     io_concurrency: int
     """Requests that are worth having in flight at once."""
 
+    max_gap_bytes: int
+    """Bytes that are cheaper to read and drop than to ask around."""
+
+    max_coalesced_bytes: int
+    """Size at which one request is large enough."""
+
     def get(self, key: str) -> ByteArray | None:
         """Whole object, or None if there is none. The array may be read-only."""
 

@@ -28,6 +28,8 @@ class FsspecStore:
     """
 
     io_concurrency = 32
+    max_gap_bytes = 1 << 20
+    max_coalesced_bytes = 8 << 20
 
     def __init__(self, filesystem: Any, root: str) -> None:
         self.filesystem = filesystem

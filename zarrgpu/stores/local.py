@@ -31,6 +31,10 @@ class LocalStore:
     io_concurrency = 1
     """Page-cache reads do not wait, so decoding threads read for themselves."""
 
+    max_gap_bytes = 16 << 10
+    max_coalesced_bytes = 512 << 10
+    """Small, so that a read's chunks spread over the decoding threads."""
+
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.path.abspath(root)  # noqa: PTH100 - a string is faster to join with
         self.url = self.root

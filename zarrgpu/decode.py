@@ -1,0 +1,95 @@
+"""One chunk from encoded bytes to elements, on the host: the reference for every device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zarrgpu.codecs.base import CodecChain, CodecError, checked
+from zarrgpu.errors import ChunkDecodeError
+from zarrgpu.model import ArraySpec, ByteArray, Manifest, Sharded
+from zarrgpu.plan.locate import shard_of_chunks
+
+_STAGE_SLACK_NBYTES = 1 << 20
+
+
+def encoded_limit_nbytes(decoded_nbytes: int) -> int:
+    """Size above which an encoded chunk is a corrupt size, not data: no codec doubles its input."""
+    return 2 * decoded_nbytes + _STAGE_SLACK_NBYTES
+
+
+def chunk_name(spec: ArraySpec, chunk_id: int) -> str:
+    """Name of a chunk as its store knows it: a key, an inner chunk of a shard, or a tile."""
+    coords = tuple(int(c) for c in np.unravel_index(chunk_id, spec.grid_shape)) if spec.ndim else ()
+    if isinstance(spec.location, Manifest):
+        return f"tile {coords}"
+    if isinstance(spec.location, Sharded):
+        shard_id, _ = shard_of_chunks(spec, np.array([chunk_id], np.int64))
+        return f"{object_key(spec, int(shard_id[0]))} inner chunk {coords}"
+    return object_key(spec, chunk_id)
+
+
+def object_key(spec: ArraySpec, object_id: int) -> str:
+    """Key of the stored object that a plan calls `object_id`."""
+    location = spec.location
+    if isinstance(location, Manifest):
+        return location.key
+    shape = spec.chunk_shape
+    if isinstance(location, Sharded):
+        shape = location.shard_shape
+    grid = tuple(-(-n // c) for n, c in zip(spec.shape, shape, strict=True))
+    coords = np.unravel_index(object_id, grid) if grid else ()
+    return location.key_encoding.key(tuple(int(c) for c in coords))
+
+
+def decode_chunk(chain: CodecChain, encoded: ByteArray, out: ByteArray) -> ByteArray:
+    """Run a codec chain backwards over one chunk.
+
+    Parameters
+    ----------
+    chain : CodecChain
+    encoded : uint8 array
+    out : uint8 array, shape (chain.decoded_nbytes,)
+        Written where a codec decodes; an uncompressed chunk is returned as a view of `encoded`.
+
+    Returns
+    -------
+    uint8 array, shape (chain.decoded_nbytes,)
+
+    Raises
+    ------
+    CodecError
+        Prefixed with the codec's name where that is not the last one.
+    """
+    data = encoded
+    stages = list(zip(chain.codecs, chain.stage_nbytes(), strict=True))
+    while stages:
+        codec, nbytes = stages.pop()
+        try:
+            if stages or nbytes is None:
+                limit = encoded_limit_nbytes(chain.decoded_nbytes) if nbytes is None else nbytes
+                data = codec.decode_host(data, limit, None)
+                if nbytes is not None:
+                    checked(data.size, nbytes, exact=True)
+            else:
+                data = codec.decode_host(data, nbytes, out)
+        except CodecError as error:
+            raise CodecError(f"{codec.name}: {error}") from error
+    checked(data.size, chain.decoded_nbytes, exact=True)
+    return data
+
+
+def chunk_error(spec: ArraySpec, chunk_id: int, codecs: str, reason: str) -> ChunkDecodeError:
+    """Error for one chunk of an array."""
+    return ChunkDecodeError(
+        reason, source=spec.source, chunk=chunk_name(spec, chunk_id), codec=codecs
+    )
+
+
+def as_elements(spec: ArraySpec, decoded: ByteArray) -> NDArray[Any]:
+    """View decoded bytes as the chunk's elements, axes in array order."""
+    stored_shape = tuple(spec.chunk_shape[axis] for axis in spec.axis_order)
+    elements = decoded.view(spec.dtype) if decoded.flags.aligned else decoded.copy().view(spec.dtype)
+    return elements.reshape(stored_shape).transpose(np.argsort(spec.axis_order))

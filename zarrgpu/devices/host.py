@@ -1,0 +1,100 @@
+"""The CPU as a device: a thread pool and memory that its threads reuse.
+
+Pools are made on first use and belong to one process: a forked child makes its own, because threads
+do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from zarrgpu.model import ByteArray
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_pools_lock = threading.Lock()
+_scratch = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class HostDevice:
+    """The CPU."""
+
+    name: str = "cpu"
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_threads(
+    work: Callable[[Item], Result], items: Sequence[Item], num_threads: int
+) -> list[Result]:
+    """Apply `work` to all items on up to `num_threads` threads; results in no order.
+
+    The first exception stops the threads from taking further items and is raised.
+    """
+    num_threads = min(num_threads, len(items))
+    if num_threads <= 1:
+        return [work(item) for item in items]
+    queue = deque(items)
+
+    def drain() -> list[Result]:
+        results = []
+        try:
+            while True:
+                try:
+                    item = queue.popleft()
+                except IndexError:
+                    return results
+                results.append(work(item))
+        except BaseException:
+            queue.clear()
+            raise
+
+    futures = [_pool(num_threads).submit(drain) for _ in range(num_threads)]
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    if errors:
+        raise errors[0]
+    return [result for future in futures for result in future.result()]
+
+
+def scratch(nbytes: int) -> ByteArray:
+    """Memory of the calling thread, overwritten by its next call: no page faults, warm caches."""
+    memory: ByteArray | None = getattr(_scratch, "memory", None)
+    if memory is None or memory.size < nbytes:
+        memory = np.empty(nbytes, np.uint8)
+        _scratch.memory = memory
+    return memory[:nbytes]
+
+
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    key = (os.getpid(), num_threads)
+    with _pools_lock:
+        pool = _pools.get(key)
+        if pool is None:
+            pool = ThreadPoolExecutor(num_threads, thread_name_prefix="zarrgpu")
+            _pools[key] = pool
+        return pool
+
+
+def _after_fork() -> None:
+    """Forget the parent's pools and lock, whose threads are not in the child."""
+    global _pools_lock  # noqa: PLW0603 - a lock held by another thread at the fork stays locked
+    _pools_lock = threading.Lock()
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,159 @@
+"""Bringing encoded bytes: shard indexes first, then the ranges of a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from zarrgpu.codecs.base import CodecChain, CodecError
+from zarrgpu.decode import chunk_error, decode_chunk, encoded_limit_nbytes, object_key
+from zarrgpu.devices.host import available_cores, run_threads
+from zarrgpu.errors import ChunkDecodeError
+from zarrgpu.model import (
+    MISSING_NBYTES,
+    ArraySpec,
+    ByteArray,
+    ByteRange,
+    ReadOptions,
+    Sharded,
+)
+from zarrgpu.plan.locate import ShardIndexes
+from zarrgpu.plan.tables import Int64s, ReadPlan
+from zarrgpu.stores.base import Store
+
+MAX_INDEX_CACHE_NBYTES = 256 << 20
+_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+@dataclass(slots=True, eq=False)
+class ArraySource:
+    """An opened array: what it is, where its bytes are, how they decode.
+
+    Attributes
+    ----------
+    spec : ArraySpec
+    store : Store
+    chain : CodecChain
+    index_chain : CodecChain or None
+        Of the shard indexes.
+    shard_indexes : ShardIndexes or None
+        Those known so far; replaced as a whole, so that threads see one state or the other.
+    """
+
+    spec: ArraySpec
+    store: Store
+    chain: CodecChain
+    index_chain: CodecChain | None = None
+    shard_indexes: ShardIndexes | None = field(default=None, repr=False)
+
+
+def num_io_threads(store: Store, options: ReadOptions) -> int:
+    """Threads that fetch, and decode what they fetched."""
+    decoding = options.num_threads or available_cores()
+    return max(decoding, options.io_concurrency or store.io_concurrency)
+
+
+def fetch_shard_indexes(source: ArraySource, shard_id: Int64s, options: ReadOptions) -> ShardIndexes:
+    """Make sure that the indexes of the given shards are known; return all that are."""
+    location = source.spec.location
+    assert isinstance(location, Sharded)  # noqa: S101 - callers ask for sharded arrays only
+    known = source.shard_indexes
+    if known is None:
+        per_shard = np.prod(np.array(location.shard_shape) // np.array(source.spec.chunk_shape))
+        known = ShardIndexes.empty(int(per_shard))
+    wanted = known.missing(shard_id)
+    if len(wanted):
+        rows = run_threads(
+            lambda shard: (shard, *_fetch_index(source, location, shard)),
+            wanted.tolist(),
+            num_io_threads(source.store, options),
+        )
+        rows.sort(key=lambda row: row[0])
+        fetched = ShardIndexes(
+            wanted, np.stack([row[1] for row in rows]), np.stack([row[2] for row in rows])
+        )
+        merged = known.merge(fetched, max_nbytes=MAX_INDEX_CACHE_NBYTES)
+        source.shard_indexes = merged
+        if len(merged.missing(shard_id)):  # the bound dropped some that this read needs
+            needed = np.isin(known.shard_id, shard_id)
+            kept = ShardIndexes(known.shard_id[needed], known.offsets[needed], known.nbytes[needed])
+            return kept.merge(fetched, max_nbytes=1 << 62)
+        return merged
+    return known
+
+
+def _fetch_index(source: ArraySource, location: Sharded, shard_id: int) -> tuple[Int64s, Int64s]:
+    """Offsets and sizes of one shard's inner chunks, in index order."""
+    spec, store, key = source.spec, source.store, object_key(source.spec, shard_id)
+    n = location.index_nbytes
+    if location.index_location == "end":
+        encoded = store.get_suffix(key, n)
+    else:
+        encoded = store.get_range(key, ByteRange(0, n))
+    assert source.index_chain is not None  # noqa: S101 - built with the source
+    entries = source.index_chain.decoded_nbytes // 16
+    if encoded is None:
+        missing = np.full(entries, MISSING_NBYTES, np.int64)
+        return np.zeros(entries, np.int64), missing
+    if encoded.size != n:
+        raise _index_error(spec, key, f"object has {encoded.size} bytes, its index alone takes {n}")
+    out = np.empty(source.index_chain.decoded_nbytes, np.uint8)
+    try:
+        decoded = decode_chunk(source.index_chain, encoded, out)
+    except CodecError as error:
+        raise _index_error(spec, key, f"shard index: {error}") from error
+    order = "<" if location.index_endian == "little" else ">"
+    table = np.frombuffer(decoded.tobytes(), f"{order}u8").reshape(entries, 2).astype(np.uint64)
+    return _check_index(spec, key, table)
+
+
+def _check_index(
+    spec: ArraySpec, key: str, table: np.ndarray[tuple[int, int], np.dtype[np.uint64]]
+) -> tuple[Int64s, Int64s]:
+    empty = (table == _EMPTY).all(axis=1)
+    limit = np.uint64(encoded_limit_nbytes(spec.chunk_nbytes))
+    bad = ~empty & ((table[:, 0] >= np.uint64(1 << 47)) | (table[:, 1] > limit) | (table[:, 1] == 0))
+    if bad.any():
+        at = int(np.flatnonzero(bad)[0])
+        offset, nbytes = (int(v) for v in table[at])
+        raise _index_error(
+            spec,
+            key,
+            f"shard index entry {at} is offset {offset}, nbytes {nbytes}; a chunk of "
+            f"{spec.chunk_nbytes} decoded bytes cannot lie there",
+        )
+    offsets = np.where(empty, np.uint64(0), table[:, 0]).astype(np.int64)
+    nbytes_column = np.where(empty, np.uint64(0), table[:, 1]).astype(np.int64)
+    nbytes_column[empty] = MISSING_NBYTES
+    return offsets, nbytes_column
+
+
+def _index_error(spec: ArraySpec, key: str, reason: str) -> ChunkDecodeError:
+    return ChunkDecodeError(reason, source=spec.source, chunk=key, codec="sharding_indexed")
+
+
+def check_encoded_sizes(plan: ReadPlan) -> None:
+    """Refuse sizes that no encoder writes, before memory is taken for them."""
+    limits = np.array([encoded_limit_nbytes(s.chunk_nbytes) for s in plan.arrays], np.int64)
+    chunks = plan.chunks
+    bad = (chunks.nbytes > limits[chunks.array]) | (chunks.nbytes == 0) | (chunks.offset < 0)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        spec = plan.arrays[chunks.array[row]]
+        reason = (
+            f"is said to take {chunks.nbytes[row]} bytes at offset {chunks.offset[row]}; its "
+            f"decoded size is {spec.chunk_nbytes} bytes, so the size in the metadata is corrupt"
+        )
+        raise chunk_error(spec, int(chunks.chunk_id[row]), "metadata", reason)
+
+
+def fetch_read(plan: ReadPlan, sources: tuple[ArraySource, ...], read: int) -> ByteArray | None:
+    """Bytes of one row of the read table, or None if the object is not stored."""
+    reads = plan.reads
+    source = sources[reads.array[read]]
+    key = object_key(source.spec, int(reads.object_id[read]))
+    nbytes = int(reads.nbytes[read])
+    if nbytes < 0:
+        return source.store.get(key)
+    return source.store.get_range(key, ByteRange(int(reads.offset[read]), nbytes))

@@ -1,0 +1,129 @@
+"""Multiscale images of OME-Zarr (NGFF) 0.1 to 0.5.
+
+Spec: https://ngff.openmicroscopy.org/0.5/ ``multiscales``: axes, datasets from fine to coarse, scale
+transformations. Version 0.5 keeps it under the attribute ``ome``, earlier ones at the top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zarrgpu.errors import UnsupportedFormatError
+from zarrgpu.formats.document import Document
+
+_MICROMETRES = {
+    "angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "micron": 1.0, "millimeter": 1e3,
+    "centimeter": 1e4, "meter": 1e6,
+}  # fmt: skip
+_OLD_AXES = ("t", "c", "z", "y", "x")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Multiscale:
+    """One multiscale image.
+
+    Attributes
+    ----------
+    version, name : str
+    axes : tuple of str
+        Axis names in array order; contains ``y`` and ``x``.
+    paths : tuple of str
+        Array of each level below the group, finest first.
+    mpp : tuple of (float or None)
+        Micrometres per pixel of level 0 in x and y; None where no length unit is given.
+    channels : tuple of mapping
+        ``omero.channels`` as found.
+    """
+
+    version: str
+    name: str
+    axes: tuple[str, ...]
+    paths: tuple[str, ...]
+    mpp: tuple[float | None, float | None]
+    channels: tuple[Mapping[str, Any], ...]
+
+
+def is_multiscale(attributes: Mapping[str, Any]) -> bool:
+    """Whether group attributes describe a multiscale image."""
+    ome = attributes.get("ome")
+    return "multiscales" in (ome if isinstance(ome, Mapping) else attributes)
+
+
+def parse_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale:
+    """Parse the first multiscale image of a group's attributes."""
+    root = Document(source, attributes)
+    ome = attributes.get("ome")
+    if isinstance(ome, Mapping):
+        root = root.child("ome", ome)
+    images = root.require("multiscales")
+    if not isinstance(images, list) or not images:
+        raise root.fail(f"expected a list of images, got {images!r}", "multiscales", kind="type")
+    image = Document(source, {}, (*root.location, "multiscales")).child("0", images[0])
+    version = str(root.value.get("version", image.value.get("version", "0.1")))
+    if version.split(".")[:2] not in [["0", str(minor)] for minor in range(1, 6)]:
+        msg = f"{source!r}: OME-Zarr version {version} is not read yet, only 0.1 to 0.5"
+        raise UnsupportedFormatError(msg)
+    axes, units = _parse_axes(image)
+    datasets = _parse_datasets(image)
+    omero = root.value.get("omero")
+    channels = omero.get("channels", []) if isinstance(omero, Mapping) else []
+    return Multiscale(
+        version=version,
+        name=str(image.value.get("name", "")),
+        axes=axes,
+        paths=tuple(str(dataset.require("path")) for dataset in datasets),
+        mpp=_parse_mpp(image, datasets[0], axes, units),
+        channels=tuple(c for c in channels if isinstance(c, Mapping)),
+    )
+
+
+def _parse_axes(image: Document) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Axis names in order, and the units of those that have one."""
+    value = image.value.get("axes", list(_OLD_AXES))
+    if not isinstance(value, list):
+        raise image.fail(f"expected a list, got {value!r}", "axes", kind="type")
+    names: list[str] = []
+    units: dict[str, str] = {}
+    for index, axis in enumerate(value):
+        name = axis.get("name") if isinstance(axis, Mapping) else axis
+        if not isinstance(name, str):
+            raise image.fail(f"has no name: {axis!r}", "axes", index, kind="missing")
+        names.append(name)
+        if isinstance(axis, Mapping) and isinstance(axis.get("unit"), str):
+            units[name] = axis["unit"]
+    if len(set(names)) != len(names) or not {"y", "x"} <= set(names):
+        raise image.fail(f"must be distinct and contain y and x, got {names}", "axes")
+    return tuple(names), units
+
+
+def _parse_datasets(image: Document) -> list[Document]:
+    value = image.require("datasets")
+    if not isinstance(value, list) or not value:
+        raise image.fail(f"expected a list of levels, got {value!r}", "datasets", kind="type")
+    parent = Document(image.source, {}, (*image.location, "datasets"))
+    return [parent.child(str(index), item) for index, item in enumerate(value)]
+
+
+def _parse_mpp(
+    image: Document, dataset: Document, axes: tuple[str, ...], units: dict[str, str]
+) -> tuple[float | None, float | None]:
+    """Pixel size of the finest level: its scale times the image's own."""
+    scale = [1.0] * len(axes)
+    found = False
+    for owner in (dataset, image):
+        for step in owner.value.get("coordinateTransformations") or ():
+            if isinstance(step, Mapping) and step.get("type") == "scale":
+                factors = step.get("scale")
+                if not isinstance(factors, list) or len(factors) != len(axes):
+                    message = f"scale must have {len(axes)} numbers, got {factors!r}"
+                    raise owner.fail(message, "coordinateTransformations")
+                scale = [a * float(b) for a, b in zip(scale, factors, strict=True)]
+                found = True
+
+    def size(axis: str) -> float | None:
+        factor = _MICROMETRES.get(units.get(axis, ""))
+        return scale[axes.index(axis)] * factor if found and factor is not None else None
+
+    return size("x"), size("y")

@@ -1,0 +1,75 @@
+"""``.zarray``, ``.zgroup``, ``.zattrs`` and ``.zmetadata``: Zarr v2.
+
+Spec: Zarr v2 storage specification. Filters and the compressor become one chain in encoding order;
+order ``F`` becomes a reversed axis order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+from zarrgpu.formats.data_types import parse_fill_value, parse_v2_data_type
+from zarrgpu.formats.document import Document
+from zarrgpu.formats.group import GroupSpec
+from zarrgpu.model import ArraySpec, CodecSpec, KeyEncoding, ObjectPerChunk
+
+
+def parse_array(document: Document, attributes: Mapping[str, Any], path: str) -> ArraySpec:
+    """Parse a ``.zarray`` found at `path` within its store."""
+    _check_format(document)
+    shape = document.lengths("shape", minimum=0)
+    chunk_shape = document.lengths("chunks", minimum=1, ndim=len(shape))
+    dtype = parse_v2_data_type(document)
+    order = document.choice("order", ("C", "F"))
+    axes = tuple(range(len(shape)))
+    separator = document.choice("dimension_separator", (".", "/"), ".")
+    return ArraySpec(
+        source=document.source,
+        shape=shape,
+        dtype=dtype,
+        chunk_shape=chunk_shape,
+        fill_value=parse_fill_value(document, dtype),
+        codecs=_parse_codecs(document),
+        axis_order=axes if order == "C" else axes[::-1],
+        location=ObjectPerChunk(KeyEncoding("v2", cast("Literal['/', '.']", separator), path)),
+        dimension_names=_dimension_names(attributes, len(shape)),
+        attributes=attributes,
+    )
+
+
+def parse_group(document: Document, attributes: Mapping[str, Any]) -> GroupSpec:
+    """Parse a ``.zgroup``."""
+    _check_format(document)
+    return GroupSpec(source=document.source, zarr_format=2, attributes=attributes)
+
+
+def _check_format(document: Document) -> None:
+    if document.require("zarr_format") != 2:
+        raise document.fail(f"expected 2, got {document.value['zarr_format']!r}", "zarr_format")
+
+
+def _parse_codecs(document: Document) -> tuple[CodecSpec, ...]:
+    filters = document.value.get("filters") or []
+    if not isinstance(filters, list):
+        raise document.fail(f"expected a list or null, got {filters!r}", "filters", kind="type")
+    compressor = document.require("compressor")
+    named = [(f"filters.{i}", item) for i, item in enumerate(filters)]
+    if compressor is not None:
+        named.append(("compressor", compressor))
+    return tuple(_parse_codec(document.child(key, item)) for key, item in named)
+
+
+def _parse_codec(document: Document) -> CodecSpec:
+    codec_id = document.require("id")
+    if not isinstance(codec_id, str):
+        raise document.fail(f"expected a string, got {codec_id!r}", "id", kind="type")
+    return CodecSpec(codec_id, {k: v for k, v in document.value.items() if k != "id"})
+
+
+def _dimension_names(attributes: Mapping[str, Any], ndim: int) -> tuple[str | None, ...]:
+    """Names from xarray's ``_ARRAY_DIMENSIONS`` where they fit."""
+    names = attributes.get("_ARRAY_DIMENSIONS")
+    if isinstance(names, list) and len(names) == ndim and all(isinstance(n, str) for n in names):
+        return tuple(names)
+    return (None,) * ndim

@@ -1,0 +1,84 @@
+"""Placing decoded elements into the output, on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from zarrgpu.output import OutputFormat
+from zarrgpu.plan.request import ReadRequest
+from zarrgpu.plan.tables import PieceTable, ReadPlan
+
+
+class PieceSlices:
+    """Index tuples of pieces, made in bulk: one by one they would cost more than the copies.
+
+    Attributes
+    ----------
+    src : list of tuple
+        Indexes a chunk.
+    dst : list of tuple
+        Indexes the output, shape (N, *count).
+    channel : list of int, or None
+        First channel of each piece, where the output is normalised by channel.
+    """
+
+    def __init__(self, pieces: PieceTable, request: ReadRequest, output: OutputFormat) -> None:
+        depth = _significant_axes(pieces, request)
+        dst_axes: list[Iterable[Any]] = [pieces.output.tolist()]
+        src_axes: list[Iterable[Any]] = []
+        for axis in range(depth):
+            dst, src, extent = pieces.dst[axis], pieces.src[axis], pieces.extent[axis]
+            step = request.step[axis]
+            dst_axes.append(map(slice, dst.tolist(), (dst + extent).tolist()))
+            stop = src + (extent - 1) * step + 1
+            src_axes.append(map(slice, src.tolist(), stop.tolist(), [step] * len(pieces)))
+        if not depth:  # keep a view of a zero-dimensional output
+            dst_axes.append([...] * len(pieces))
+        self.dst = list(zip(*dst_axes, strict=True))
+        self.src = list(zip(*src_axes, strict=True)) if depth else [()] * len(pieces)
+        axis = output.channel_axis if output.scale is not None else None
+        self.channel: list[int] | None = None if axis is None else pieces.dst[axis].tolist()
+
+
+def _significant_axes(pieces: PieceTable, request: ReadRequest) -> int:
+    """Leading axes that need slices; after them every piece takes whole chunks and boxes."""
+    depth = len(request.count)
+    while depth:
+        axis = depth - 1
+        whole_box = (pieces.extent[axis] == request.count[axis]).all()
+        whole_chunk = all(spec.chunk_shape[axis] == request.count[axis] for spec in request.arrays)
+        if not (whole_box and whole_chunk and request.step[axis] == 1):
+            break
+        depth -= 1
+    return depth
+
+
+def gather_pieces(
+    chunk: NDArray[Any],
+    rows: range,
+    slices: PieceSlices,
+    out: NDArray[Any],
+    output: OutputFormat,
+) -> None:
+    """Write pieces `rows` of one decoded chunk into `out`, shape (N, *count), array axes."""
+    if output.scale is None:
+        for row in rows:
+            out[slices.dst[row]] = chunk[slices.src[row]]
+        return
+    for row in rows:
+        channel = slices.channel[row] if slices.channel is not None else 0
+        output.write(chunk[slices.src[row]], out[slices.dst[row]], channel)
+
+
+def gather_fills(fills: PieceTable, plan: ReadPlan, out: NDArray[Any], output: OutputFormat) -> None:
+    """Write the fill value of each piece's array, converted as data would be."""
+    if not len(fills):
+        return
+    slices = PieceSlices(fills, plan.request, output)
+    values = [spec.fill_scalar for spec in plan.arrays]
+    for row, array in enumerate(fills.chunk.tolist()):
+        channel = slices.channel[row] if slices.channel is not None else 0
+        output.fill(values[array], out[slices.dst[row]], channel)

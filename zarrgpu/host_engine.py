@@ -1,0 +1,194 @@
+"""Running a plan on the CPU: each thread fetches a range, decodes its chunks and places their pieces.
+
+Chunks are decoded into memory that the thread uses again for the next, while it is in cache, or
+straight into the output where the plan says so. So a read holds one range and one chunk per thread,
+whatever its size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zarrgpu.codecs.base import CodecError
+from zarrgpu.decode import as_elements, chunk_error, decode_chunk, encoded_limit_nbytes
+from zarrgpu.devices.host import run_threads, scratch
+from zarrgpu.errors import DataError, SelectionError
+from zarrgpu.fetch import ArraySource, fetch_read, num_io_threads
+from zarrgpu.gather import PieceSlices, gather_fills, gather_pieces
+from zarrgpu.model import ByteArray, ReadOptions
+from zarrgpu.output import OutputFormat
+from zarrgpu.plan.tables import PieceTable, ReadPlan
+from zarrgpu.stats import ReadStats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """One execution; its methods run on many threads."""
+
+    plan: ReadPlan
+    sources: tuple[ArraySource, ...]
+    out: NDArray[Any]
+    output: OutputFormat
+    slices: PieceSlices
+    failed: list[tuple[int, DataError]] | None
+
+    def read(self, read: int) -> tuple[int, int, int]:
+        """Fetch one range, decode and place its chunks; return fetched bytes, decoded, missing."""
+        start, stop = self.plan.reads.chunk_start[read : read + 2].tolist()
+        rows = range(start, stop)
+        try:
+            data = fetch_read(self.plan, self.sources, read)
+        except DataError as error:
+            if self.failed is None:
+                raise
+            self.failed.extend((row, error) for row in rows)
+            return 0, 0, 0
+        if data is None:
+            self._absent(rows)
+            return 0, 0, len(rows)
+        base = int(self.plan.reads.offset[read])
+        for row in rows:
+            try:
+                self._chunk(row, data, base)
+            except DataError as error:
+                if self.failed is None:
+                    raise
+                self.failed.append((row, error))
+        return data.size, len(rows), 0
+
+    def _absent(self, rows: range) -> None:
+        """Pieces of an object that is not stored: fill values, unless a table promised bytes."""
+        chunks = self.plan.chunks
+        for row in rows:
+            if chunks.nbytes[row] >= 0:
+                spec = self.plan.arrays[chunks.array[row]]
+                error = chunk_error(
+                    spec, int(chunks.chunk_id[row]), "store", "its object is gone from the store"
+                )
+                if self.failed is None:
+                    raise error
+                self.failed.append((row, error))
+                continue
+            self._fill(row)
+
+    def _fill(self, row: int) -> None:
+        gather_fills(pieces_as_fills(self.plan, row), self.plan, self.out, self.output)
+
+    def _chunk(self, row: int, data: ByteArray, base: int) -> None:
+        chunks = self.plan.chunks
+        source = self.sources[chunks.array[row]]
+        nbytes = int(chunks.nbytes[row])
+        at = int(chunks.offset[row]) - base
+        encoded = data if nbytes < 0 else data[at : at + nbytes]
+        first, last = chunks.piece_start[row : row + 2].tolist()
+        size = source.chain.decoded_nbytes
+        target = self._direct_target(first, size) if chunks.direct[row] else scratch(size)
+        try:
+            if encoded.size > encoded_limit_nbytes(size):
+                msg = f"takes {encoded.size} bytes for {size} decoded ones"
+                raise CodecError(msg)
+            decoded = decode_chunk(source.chain, encoded, target)
+        except CodecError as error:
+            names = ", ".join(codec.name for codec in source.chain.codecs) or "bytes"
+            raise chunk_error(source.spec, int(chunks.chunk_id[row]), names, str(error)) from error
+        if chunks.direct[row]:
+            if decoded is not target:
+                target[:] = decoded
+            return
+        elements = as_elements(source.spec, decoded)
+        gather_pieces(elements, range(first, last), self.slices, self.out, self.output)
+
+    def _direct_target(self, piece: int, nbytes: int) -> ByteArray:
+        """Bytes of the output that a whole chunk is decoded into."""
+        pieces = self.plan.pieces
+        index = (int(pieces.output[piece]), *(int(d) for d in pieces.dst[:, piece]))
+        strides = self.out.strides
+        start = sum(i * s for i, s in zip(index, strides, strict=True))
+        flat: ByteArray = self.out.reshape(-1).view(np.uint8)
+        return flat[start : start + nbytes]
+
+
+def pieces_as_fills(plan: ReadPlan, row: int) -> PieceTable:
+    """Pieces of one chunk as fill pieces of its array."""
+    first, last = plan.chunks.piece_start[row : row + 2].tolist()
+    pieces = plan.pieces.take(slice(first, last))
+    return replace(pieces, chunk=np.full(len(pieces), plan.chunks.array[row], np.int32))
+
+
+def allocate(
+    shape: tuple[int, ...], order: tuple[int, ...], output: OutputFormat, out: Any
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Make or check the result, and view it with its axes in array order.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the result, ``(N, ...)``.
+    order : tuple of int
+        Array axis of each result axis after the first.
+    output : OutputFormat
+    out : array or None
+
+    Returns
+    -------
+    result : array of `shape`
+    view : the same memory, shape (N, *count)
+    """
+    if out is None:
+        result = np.empty(shape, output.dtype)
+    elif not isinstance(out, np.ndarray):
+        msg = f"out must be a NumPy array to read on the CPU, got {type(out).__name__}"
+        raise SelectionError(msg)
+    elif out.dtype != output.dtype or out.size != math.prod(shape) or not out.flags.c_contiguous:
+        msg = (
+            f"out must be a C-contiguous array of shape {shape} and type {output.dtype}, "
+            f"got shape {out.shape} and type {out.dtype}"
+        )
+        raise SelectionError(msg)
+    else:
+        result = out.reshape(shape)
+    return result, result.transpose(0, *(1 + axis for axis in np.argsort(order)))
+
+
+def execute(
+    plan: ReadPlan,
+    sources: tuple[ArraySource, ...],
+    out: NDArray[Any],
+    output: OutputFormat,
+    options: ReadOptions,
+    stats: ReadStats,
+    failed: list[tuple[int, DataError]] | None,
+) -> None:
+    """Carry out a plan.
+
+    Parameters
+    ----------
+    plan : ReadPlan
+    sources : tuple of ArraySource
+        One for each of the plan's arrays.
+    out : array, shape (N, *count), axes in array order
+        C-contiguous if the plan has direct chunks; otherwise any strides.
+    output : OutputFormat
+    options : ReadOptions
+    stats : ReadStats
+        Added to.
+    failed : list, or None
+        Gets (chunk row, error) of what could not be read, whose pieces become the fill value; None
+        raises the first.
+    """
+    run = _Run(plan, sources, out, output, PieceSlices(plan.pieces, plan.request, output), failed)
+    threads = max((num_io_threads(source.store, options) for source in sources), default=1)
+    counts = run_threads(run.read, range(len(plan.reads)), threads)
+    gather_fills(plan.fills, plan, out, output)
+    for row, _ in failed or ():
+        gather_fills(pieces_as_fills(plan, row), plan, out, output)
+    for fetched, decoded, missing in counts:
+        stats.fetched_bytes += fetched
+        stats.chunks_decoded += decoded
+        stats.chunks_missing += missing
+    stats.decoded_bytes += plan.decoded_nbytes

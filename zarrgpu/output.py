@@ -1,0 +1,124 @@
+"""What elements become on their way into a batch: type, normalisation, and the same on every device.
+
+Bit for bit: a normalised element is ``float32(x) * scale[c] + offset[c]`` with the product and the sum
+rounded separately, then cast to the output type. The CUDA gather computes the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from zarrgpu.errors import SelectionError
+
+_CASTABLE = "biuf"
+_CAST_TARGETS = (np.dtype("f2"), np.dtype("f4"), np.dtype("f8"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OutputFormat:
+    """Element type and normalisation of a read's result.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        Native byte order.
+    scale, offset : float32 arrays, shape (1,) or (channels,), or None
+        Applied as ``x * scale + offset``; None leaves values as they are.
+    channel_axis : int or None
+        Array axis that `scale` and `offset` run along.
+    """
+
+    dtype: np.dtype[Any]
+    scale: NDArray[np.float32] | None = None
+    offset: NDArray[np.float32] | None = None
+    channel_axis: int | None = None
+
+    def is_plain(self, stored: np.dtype[Any]) -> bool:
+        """Whether stored elements are taken as they are, up to byte order."""
+        return self.scale is None and stored.newbyteorder("=") == self.dtype
+
+    def write(self, src: NDArray[Any], dst: NDArray[Any], channel: int) -> None:
+        """Convert `src` into `dst` (same shape); `channel` is the result's channel of its first."""
+        if self.scale is None or self.offset is None:
+            np.copyto(dst, src, casting="unsafe")
+            return
+        values = src.astype(np.float32)
+        values *= self._along_channels(self.scale, values, channel)
+        values += self._along_channels(self.offset, values, channel)
+        np.copyto(dst, values, casting="unsafe")
+
+    def fill(self, value: np.generic, dst: NDArray[Any], channel: int) -> None:
+        """Write a fill value, converted as data would be."""
+        self.write(np.broadcast_to(np.asarray(value), dst.shape), dst, channel)
+
+    def _along_channels(
+        self, values: NDArray[np.float32], like: NDArray[Any], channel: int
+    ) -> NDArray[np.float32] | np.float32:
+        if values.size == 1 or self.channel_axis is None:
+            return np.float32(values[0])
+        shape = [1] * like.ndim
+        shape[self.channel_axis] = like.shape[self.channel_axis]
+        return values[channel : channel + shape[self.channel_axis]].reshape(shape)
+
+
+def output_format(
+    stored: np.dtype[Any],
+    *,
+    dtype: DTypeLike | None = None,
+    normalize: tuple[ArrayLike, ArrayLike] | None = None,
+    channel_axis: int | None = None,
+    channels: int | None = None,
+) -> OutputFormat:
+    """Check and build an `OutputFormat`.
+
+    Parameters
+    ----------
+    stored : numpy.dtype
+        Of the arrays read.
+    dtype : dtype, optional
+        Default: the stored one, or float32 when normalising. Another type than the stored one
+        must be float16, float32 or float64.
+    normalize : (mean, std), optional
+        Scalars or one value per channel, in stored units: ``(x - mean) / std``.
+    channel_axis, channels : int, optional
+        Array axis of the channels and its length in the result.
+
+    Raises
+    ------
+    SelectionError
+        If the conversion is not one that every device does.
+    """
+    native = stored.newbyteorder("=")
+    wanted = np.dtype(dtype) if dtype is not None else None
+    if wanted is None:
+        wanted = native if normalize is None else np.dtype("f4")
+    if wanted != native or normalize is not None:
+        if native.kind not in _CASTABLE or wanted not in _CAST_TARGETS or native.itemsize > 8:
+            msg = (
+                f"cannot deliver {native} as {wanted}: the result type must be the stored one, "
+                "or float16, float32 or float64 of real numbers"
+            )
+            raise SelectionError(msg)
+    if normalize is None:
+        return OutputFormat(dtype=wanted)
+    scale, offset = _scale_and_offset(*normalize)
+    if scale.size not in (1, channels):
+        msg = f"normalize has {scale.size} values, expected 1 or one per channel ({channels})"
+        raise SelectionError(msg)
+    return OutputFormat(dtype=wanted, scale=scale, offset=offset, channel_axis=channel_axis)
+
+
+def _scale_and_offset(
+    mean: ArrayLike, std: ArrayLike
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    means, stds = np.broadcast_arrays(
+        np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
+    )
+    if means.ndim != 1 or not (np.isfinite(means).all() and np.isfinite(stds).all() and (stds > 0).all()):
+        msg = f"normalize needs finite means and positive standard deviations, got {mean}, {std}"
+        raise SelectionError(msg)
+    return (1.0 / stds).astype(np.float32), (-means / stds).astype(np.float32)

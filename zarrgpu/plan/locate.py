@@ -1,0 +1,111 @@
+"""Where the encoded bytes of chunks lie: pure look-ups in what is already known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zarrgpu.model import (
+    MISSING_NBYTES,
+    UNKNOWN_NBYTES,
+    ArraySpec,
+    Manifest,
+    Sharded,
+)
+from zarrgpu.plan.tables import Int64s
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardIndexes:
+    """Decoded indexes of some shards of one array.
+
+    Attributes
+    ----------
+    shard_id : int64 (S,)
+        Sorted positions in the shard grid.
+    offsets, nbytes : int64 (S, chunks per shard)
+        nbytes is MISSING_NBYTES for inner chunks, or whole shards, that are not stored.
+    """
+
+    shard_id: Int64s
+    offsets: Int64s
+    nbytes: Int64s
+
+    @classmethod
+    def empty(cls, chunks_per_shard: int) -> ShardIndexes:
+        """No shard known yet."""
+        none = np.empty((0, chunks_per_shard), np.int64)
+        return cls(np.empty(0, np.int64), none, none)
+
+    def missing(self, shard_id: Int64s) -> Int64s:
+        """Those of the given shards that are not known, sorted and distinct."""
+        return np.setdiff1d(shard_id, self.shard_id)
+
+    def merge(self, other: ShardIndexes, *, max_nbytes: int) -> ShardIndexes:
+        """Union; what was known before is dropped where both together exceed `max_nbytes`."""
+        if self.offsets.nbytes + self.nbytes.nbytes + other.offsets.nbytes * 2 > max_nbytes:
+            return other
+        shard_id = np.concatenate([self.shard_id, other.shard_id])
+        _, keep = np.unique(shard_id, return_index=True)
+        return ShardIndexes(
+            shard_id[keep],
+            np.concatenate([self.offsets, other.offsets])[keep],
+            np.concatenate([self.nbytes, other.nbytes])[keep],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkLocations:
+    """Object and byte range of each of C chunks; columns as in `ChunkTable`."""
+
+    object_id: Int64s
+    offset: Int64s
+    nbytes: Int64s
+
+
+def shard_of_chunks(spec: ArraySpec, chunk_id: Int64s) -> tuple[Int64s, Int64s]:
+    """Shard id of each chunk, and the chunk's place in that shard's index."""
+    assert isinstance(spec.location, Sharded)  # noqa: S101 - for the type checker; callers know
+    coords = np.unravel_index(chunk_id, spec.grid_shape) if spec.ndim else ()
+    shard_id = np.zeros(len(chunk_id), np.int64)
+    inner = np.zeros(len(chunk_id), np.int64)
+    axes = zip(coords, spec.shape, spec.chunk_shape, spec.location.shard_shape, strict=True)
+    for coord, size, chunk, shard in axes:
+        per_shard = shard // chunk
+        outer = coord // per_shard
+        shard_id = shard_id * -(-size // shard) + outer
+        inner = inner * per_shard + (coord - outer * per_shard)
+    return shard_id, inner
+
+
+def locate_chunks(
+    spec: ArraySpec, chunk_id: Int64s, shard_indexes: ShardIndexes | None
+) -> ChunkLocations:
+    """Find the encoded bytes of chunks.
+
+    For a sharded array `shard_indexes` must hold every shard concerned (`shard_of_chunks`).
+    """
+    if isinstance(spec.location, Manifest):
+        return ChunkLocations(
+            np.zeros(len(chunk_id), np.int64),
+            spec.location.offsets[chunk_id],
+            spec.location.nbytes[chunk_id],
+        )
+    if isinstance(spec.location, Sharded):
+        if shard_indexes is None:
+            msg = f"{spec.source!r} is sharded: its shard indexes are needed to plan"
+            raise ValueError(msg)
+        shard_id, inner = shard_of_chunks(spec, chunk_id)
+        row = np.searchsorted(shard_indexes.shard_id, shard_id)
+        return ChunkLocations(
+            shard_id, shard_indexes.offsets[row, inner], shard_indexes.nbytes[row, inner]
+        )
+    return ChunkLocations(
+        chunk_id, np.zeros(len(chunk_id), np.int64), np.full(len(chunk_id), UNKNOWN_NBYTES, np.int64)
+    )
+
+
+def is_missing(locations: ChunkLocations) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which chunks are known not to be stored."""
+    return locations.nbytes == MISSING_NBYTES

@@ -1,0 +1,224 @@
+"""From a request to a plan, in two steps with the shard indexes between them.
+
+1. `plan_touches`: cut the boxes at chunk boundaries; find the distinct chunks of each array.
+2. `build_plan`: with every chunk's place known, drop chunks that are not stored (their pieces become
+   fills), order the rest by place, coalesce their ranges and mark what can be decoded in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zarrgpu.model import ArraySpec
+from zarrgpu.plan.coalesce import coalesce_ranges
+from zarrgpu.plan.locate import ChunkLocations, is_missing
+from zarrgpu.plan.request import ReadRequest
+from zarrgpu.plan.tables import ChunkTable, Int64s, PieceTable, ReadPlan, ReadTable
+from zarrgpu.plan.touches import padding, touch_chunks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayTouches:
+    """What a request touches of one array.
+
+    Attributes
+    ----------
+    array : int
+        Index of the array in the request.
+    chunk_id : int64 (C,)
+        Distinct chunks, ascending.
+    pieces : PieceTable
+        Its ``chunk`` column numbers the elements of `chunk_id`.
+    fills : PieceTable
+    """
+
+    array: int
+    chunk_id: Int64s
+    pieces: PieceTable
+    fills: PieceTable
+
+
+def plan_touches(request: ReadRequest) -> list[ArrayTouches]:
+    """Cut all boxes of a request at chunk boundaries."""
+    touched = []
+    for index, spec in enumerate(request.arrays):
+        boxes = None
+        start = request.start
+        if len(request.arrays) > 1:
+            boxes = np.flatnonzero(request.array_index == index)
+            start = start[boxes]
+        if not len(start) or 0 in request.count:
+            continue
+        chunk_id, pieces = touch_chunks(spec, start, request.count, request.step)
+        fills = padding(spec, start, request.count, request.step)
+        distinct, chunk = np.unique(chunk_id, return_inverse=True)
+        pieces = replace(pieces, chunk=chunk.astype(np.int32))
+        fills = replace(fills, chunk=np.full(len(fills), index, np.int32))
+        if boxes is not None:
+            renumber = boxes.astype(np.int32)
+            pieces = replace(pieces, output=renumber[pieces.output])
+            fills = replace(fills, output=renumber[fills.output])
+        touched.append(ArrayTouches(index, distinct, pieces, fills))
+    return touched
+
+
+def build_plan(
+    request: ReadRequest,
+    touched: Sequence[ArrayTouches],
+    locations: Sequence[ChunkLocations],
+    *,
+    max_gap_bytes: int,
+    max_coalesced_bytes: int,
+    allow_direct: bool,
+) -> ReadPlan:
+    """Join touches and locations into a plan.
+
+    Parameters
+    ----------
+    request : ReadRequest
+    touched : sequence of ArrayTouches
+        From `plan_touches`.
+    locations : sequence of ChunkLocations
+        Of the chunks of each element of `touched`.
+    max_gap_bytes, max_coalesced_bytes : int
+        See `coalesce.coalesce_ranges`.
+    allow_direct : bool
+        Whether outputs take decoded bytes as they are (no cast, no other layout).
+    """
+    ndim = len(request.count)
+    columns: list[tuple[NDArray[np.int32], Int64s, ChunkLocations]] = []
+    pieces: list[PieceTable] = []
+    fills: list[PieceTable] = []
+    base = 0
+    for touch, location in zip(touched, locations, strict=True):
+        chunk_id, location, kept, absent = _drop_missing(touch, location)
+        order, rank = _place_order(location)
+        columns.append(
+            (np.full(len(order), touch.array, np.int32), chunk_id[order], _take(location, order))
+        )
+        pieces.append(replace(kept, chunk=(rank[kept.chunk] + base).astype(np.int32)))
+        fills.extend(table for table in (touch.fills, absent) if len(table))
+        base += len(order)
+    joined = PieceTable.concatenate(pieces, ndim)
+    joined = joined.take(np.argsort(joined.chunk, kind="stable"))
+    chunks, reads = _chunk_and_read_tables(
+        request, columns, joined, max_gap_bytes, max_coalesced_bytes, allow_direct=allow_direct
+    )
+    return ReadPlan(request, reads, chunks, joined, PieceTable.concatenate(fills, ndim))
+
+
+def _drop_missing(
+    touch: ArrayTouches, location: ChunkLocations
+) -> tuple[Int64s, ChunkLocations, PieceTable, PieceTable]:
+    """Split off the pieces of chunks that are not stored, as fills of the array."""
+    missing = is_missing(location)
+    if not missing.any():
+        return touch.chunk_id, location, touch.pieces, touch.pieces.take(slice(0, 0))
+    stored = np.flatnonzero(~missing)
+    renumber = np.zeros(len(missing), np.int32)
+    renumber[stored] = np.arange(len(stored), dtype=np.int32)
+    is_fill = missing[touch.pieces.chunk]
+    kept = touch.pieces.take(~is_fill)
+    absent = touch.pieces.take(is_fill)
+    absent = replace(
+        absent, chunk=np.full(len(absent), touch.array, np.int32), src=np.zeros_like(absent.src)
+    )
+    return (
+        touch.chunk_id[stored],
+        _take(location, stored),
+        replace(kept, chunk=renumber[kept.chunk]),
+        absent,
+    )
+
+
+def _place_order(location: ChunkLocations) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Order of the chunks by object and offset, and each chunk's rank in it."""
+    object_id, offset = location.object_id, location.offset
+    order = np.arange(len(offset))
+    if ((object_id[1:] < object_id[:-1]) | (offset[1:] < offset[:-1])).any():
+        order = np.lexsort((offset, object_id))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return order, rank
+
+
+def _take(location: ChunkLocations, rows: NDArray[np.intp]) -> ChunkLocations:
+    return ChunkLocations(location.object_id[rows], location.offset[rows], location.nbytes[rows])
+
+
+def _chunk_and_read_tables(
+    request: ReadRequest,
+    columns: list[tuple[NDArray[np.int32], Int64s, ChunkLocations]],
+    pieces: PieceTable,
+    max_gap_bytes: int,
+    max_coalesced_bytes: int,
+    *,
+    allow_direct: bool,
+) -> tuple[ChunkTable, ReadTable]:
+    none = np.empty(0, np.int64)
+    array = np.concatenate([np.empty(0, np.int32), *(c[0] for c in columns)])
+    chunk_id = np.concatenate([none, *(c[1] for c in columns)])
+    object_id = np.concatenate([none, *(c[2].object_id for c in columns)])
+    offset = np.concatenate([none, *(c[2].offset for c in columns)])
+    nbytes = np.concatenate([none, *(c[2].nbytes for c in columns)])
+    read, first_read = np.empty(len(array), np.int32), 0
+    for index in np.unique(array):  # few: arrays, not chunks
+        rows = slice(*np.searchsorted(array, [index, index + 1]))
+        read[rows] = first_read + coalesce_ranges(
+            object_id[rows],
+            offset[rows],
+            nbytes[rows],
+            max_gap_bytes=max_gap_bytes,
+            max_coalesced_bytes=max_coalesced_bytes,
+        )
+        first_read = int(read[rows][-1]) + 1
+    chunk_start = np.searchsorted(read, np.arange(first_read + 1))
+    first = chunk_start[:-1]
+    read_nbytes = nbytes[first]
+    if len(read):
+        reached = np.maximum.reduceat(offset + np.maximum(nbytes, 0), first)
+        read_nbytes = np.where(read_nbytes < 0, read_nbytes, reached - offset[first])
+    reads = ReadTable(array[first], object_id[first], offset[first], read_nbytes, chunk_start)
+    piece_start = np.searchsorted(pieces.chunk, np.arange(len(array) + 1))
+    direct = (
+        _direct_chunks(request, array, pieces, piece_start)
+        if allow_direct
+        else np.zeros(len(array), np.bool_)
+    )
+    return (
+        ChunkTable(array, chunk_id, object_id, offset, nbytes, read, direct, piece_start),
+        reads,
+    )
+
+
+def _direct_chunks(
+    request: ReadRequest, array: NDArray[np.int32], pieces: PieceTable, piece_start: Int64s
+) -> NDArray[np.bool_]:
+    """Chunks with one piece that is the whole chunk and one contiguous run of the output."""
+    single = np.diff(piece_start) == 1
+    plain = np.array([_stored_like_output(spec) for spec in request.arrays], np.bool_)
+    candidate = single & plain[array]
+    if max(request.step, default=1) > 1 or not candidate.any():
+        return np.zeros(len(array), np.bool_)
+    rows = piece_start[:-1][candidate]
+    extent = pieces.extent[:, rows]
+    shapes = np.array([spec.chunk_shape for spec in request.arrays], np.int64).T[:, array[candidate]]
+    whole = (extent == shapes).all(axis=0)
+    # contiguous: from the right, full axes; then one partial axis; then only single elements
+    partial_seen = np.zeros(len(rows), np.bool_)
+    contiguous = np.ones(len(rows), np.bool_)
+    for axis in reversed(range(len(request.count))):
+        contiguous &= ~partial_seen | (extent[axis] == 1)
+        partial_seen |= extent[axis] != request.count[axis]
+    direct = np.zeros(len(array), np.bool_)
+    direct[np.flatnonzero(candidate)[whole & contiguous]] = True
+    return direct
+
+
+def _stored_like_output(spec: ArraySpec) -> bool:
+    """Whether decoded bytes are C-ordered native elements."""
+    return spec.axis_order == tuple(range(spec.ndim)) and spec.dtype.isnative

@@ -1,0 +1,121 @@
+"""Which chunks each box touches, and which of their elements: vectorised over all boxes of an array.
+
+Box ``b`` selects elements ``start + k * step`` for ``k < count`` on every axis; chunk ``c`` holds elements
+``c * C`` to ``(c + 1) * C - 1``. Per axis the valid ``k`` form an interval; every chunk that it crosses
+gives one piece. What lies outside of the array is cut into at most two fill boxes per axis, so that
+pieces and fills cover each output element exactly once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from zarrgpu.model import ArraySpec
+from zarrgpu.plan.tables import Int64s, PieceTable
+
+
+def valid_interval(start: Int64s, count: Int64s, step: Int64s, size: Int64s) -> tuple[Int64s, Int64s]:
+    """First and last-plus-one ``k`` inside an array of `size` elements; arrays broadcast.
+
+    Where nothing is inside, both are equal.
+    """
+    low = np.clip(-(start // step), 0, count)  # ceil(-start / step)
+    high = np.clip(-((start - size) // step), 0, count)
+    return low, np.maximum(low, high)
+
+
+def touch_chunks(
+    spec: ArraySpec, start: Int64s, count: tuple[int, ...], step: tuple[int, ...]
+) -> tuple[Int64s, PieceTable]:
+    """Cut N boxes of one array at its chunk boundaries.
+
+    Parameters
+    ----------
+    spec : ArraySpec
+    start : int64 array, shape (N, ndim)
+    count, step : tuple of int
+
+    Returns
+    -------
+    chunk_id : int64 array, shape (P,)
+    pieces : PieceTable with P rows
+        Its ``chunk`` column is zero, ``output`` numbers the N boxes.
+    """
+    ndim = spec.ndim
+    low, high = valid_interval(start, *(np.array(v, np.int64) for v in (count, step, spec.shape)))
+    chunk_shape = np.array(spec.chunk_shape, np.int64)
+    strides = np.array(step, np.int64)
+    first = (start + low * strides) // chunk_shape
+    last = (start + (high - 1) * strides) // chunk_shape
+    crossed = np.where(high > low, last - first + 1, 0)
+    per_box = np.prod(crossed, axis=1, dtype=np.int64)
+    box, coords = _expand(per_box, crossed, first)
+    total = len(box)
+    chunk_id = np.zeros(total, np.int64)
+    src, dst, extent = (np.empty((ndim, total), np.int64) for _ in range(3))
+    for axis in range(ndim):
+        coord, s = coords[axis], step[axis]
+        begin = coord * spec.chunk_shape[axis] - start[box, axis]
+        k0 = np.maximum(low[box, axis], -(-begin // s) if s > 1 else begin)
+        end = begin + spec.chunk_shape[axis]
+        k1 = np.minimum(high[box, axis], -(-end // s) if s > 1 else end)
+        src[axis] = (k0 * s if s > 1 else k0) - begin
+        dst[axis] = k0
+        extent[axis] = k1 - k0
+        chunk_id = chunk_id * spec.grid_shape[axis] + coord
+    pieces = PieceTable(np.zeros(total, np.int32), box.astype(np.int32), src, dst, extent)
+    if max(step, default=1) > 1:  # a step may jump over a chunk
+        kept = (extent > 0).all(axis=0)
+        return chunk_id[kept], pieces.take(kept)
+    return chunk_id, pieces
+
+
+def _expand(per_box: Int64s, crossed: Int64s, first: Int64s) -> tuple[Int64s, list[Int64s]]:
+    """Box number and chunk coordinates of every (box, chunk) pair, last axis fastest."""
+    box = np.repeat(np.arange(len(per_box)), per_box)
+    local = np.arange(len(box)) - np.repeat(np.cumsum(per_box) - per_box, per_box)
+    ndim = crossed.shape[1]
+    coords: list[Int64s] = [local] * ndim
+    for axis in reversed(range(ndim)):
+        if (crossed[:, axis] <= 1).all():
+            coords[axis] = first[box, axis]
+            continue
+        width = crossed[box, axis]
+        rest = local // width
+        coords[axis] = first[box, axis] + (local - rest * width)
+        local = rest
+    return box, coords
+
+
+def padding(spec: ArraySpec, start: Int64s, count: tuple[int, ...], step: tuple[int, ...]) -> PieceTable:
+    """Fill boxes for what N boxes select outside of the array.
+
+    On axis ``a`` the slabs below and above the valid interval are taken with axes before ``a``
+    restricted to theirs, so that no element is covered twice.
+    """
+    counts = np.array(count, np.int64)
+    low, high = valid_interval(
+        start, counts, np.array(step, np.int64), np.array(spec.shape, np.int64)
+    )
+    ndim = spec.ndim
+    tables: list[PieceTable] = []
+    if ((low > 0) | (high < counts)).any():
+        for axis in range(ndim):
+            for begin, end in (
+                (np.zeros_like(low[:, axis]), low[:, axis]),
+                (high[:, axis], np.broadcast_to(counts[axis], high[:, axis].shape)),
+            ):
+                dst = np.concatenate([low[:, :axis], np.zeros_like(low[:, axis:])], axis=1)
+                extent = np.concatenate(
+                    [(high - low)[:, :axis], np.broadcast_to(counts[axis:], low[:, axis:].shape)], axis=1
+                )
+                dst[:, axis], extent[:, axis] = begin, end - begin
+                rows = np.flatnonzero((extent > 0).all(axis=1))
+                tables.append(_fill_table(rows, dst[rows].T, extent[rows].T))
+    return PieceTable.concatenate(tables, ndim)
+
+
+def _fill_table(output: Int64s, dst: Int64s, extent: Int64s) -> PieceTable:
+    return PieceTable(
+        np.zeros(len(output), np.int32), output.astype(np.int32), np.zeros_like(dst), dst, extent
+    )

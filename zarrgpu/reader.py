@@ -1,0 +1,157 @@
+"""The data path in one place: plan -> fetch -> decode -> gather -> deliver.
+
+`open` gives sources (`opening`); arrays, slides and loaders turn what they are asked into a
+`ReadRequest` and call `read`. The same plan runs on every device and gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zarrgpu import host_engine
+from zarrgpu.devices.cuda import CudaDevice
+from zarrgpu.devices.resolve import Device, DeviceLike, resolve_device
+from zarrgpu.errors import DataError, SelectionError
+from zarrgpu.fetch import ArraySource, check_encoded_sizes, fetch_shard_indexes
+from zarrgpu.model import ReadOptions, Sharded
+from zarrgpu.output import OutputFormat
+from zarrgpu.plan.explain import explain
+from zarrgpu.plan.locate import locate_chunks, shard_of_chunks
+from zarrgpu.plan.planner import build_plan, plan_touches
+from zarrgpu.plan.request import ReadRequest
+from zarrgpu.plan.tables import ReadPlan
+from zarrgpu.stats import ReadStats
+
+OnError = Literal["raise", "mask"]
+
+
+def plan_read(
+    sources: Sequence[ArraySource],
+    request: ReadRequest,
+    *,
+    options: ReadOptions,
+    allow_direct: bool = False,
+) -> ReadPlan:
+    """Plan a read: fetches the shard indexes that it needs and are not known yet, nothing else."""
+    touched = plan_touches(request)
+    locations = []
+    for touch in touched:
+        source = sources[touch.array]
+        indexes = None
+        if isinstance(source.spec.location, Sharded):
+            shard_id, _ = shard_of_chunks(source.spec, touch.chunk_id)
+            indexes = fetch_shard_indexes(source, np.unique(shard_id), options)
+        locations.append(locate_chunks(source.spec, touch.chunk_id, indexes))
+    gap, cap = _coalescing(sources, options)
+    return build_plan(
+        request,
+        touched,
+        locations,
+        max_gap_bytes=gap,
+        max_coalesced_bytes=cap,
+        allow_direct=allow_direct,
+    )
+
+
+def read(
+    sources: Sequence[ArraySource],
+    request: ReadRequest,
+    *,
+    output: OutputFormat,
+    layout: tuple[int, ...] | None = None,
+    device: DeviceLike = None,
+    options: ReadOptions | None = None,
+    out: Any = None,
+    stats: ReadStats | None = None,
+    on_error: OnError = "raise",
+) -> tuple[Any, NDArray[np.bool_]]:
+    """Read N boxes.
+
+    Parameters
+    ----------
+    sources : sequence of ArraySource
+        One for each of the request's arrays.
+    request : ReadRequest
+    output : OutputFormat
+    layout : tuple of int, optional
+        Array axes in the order of the result's axes after the first; array order if None.
+    device : device, optional
+        Where the result lies; None takes a CUDA device if there is one.
+    options : ReadOptions, optional
+    out : array, optional
+        Result to write into: of the device, C-contiguous, with the result's shape and type.
+    stats : ReadStats, optional
+        Added to.
+    on_error : "raise" or "mask"
+        Whether a box that cannot be read raises, or is marked and filled with the fill value.
+
+    Returns
+    -------
+    result : array of the device, shape (N, *count in the order of `layout`)
+    ok : bool array, shape (N,)
+        False for boxes that could not be read (only with ``on_error="mask"``).
+    """
+    began = time.perf_counter()
+    options = options or ReadOptions()
+    stats = stats if stats is not None else ReadStats()
+    order = layout if layout is not None else tuple(range(len(request.count)))
+    plain = all(output.is_plain(spec.dtype) for spec in request.arrays)
+    in_order = order == tuple(range(len(order)))
+    plan = plan_read(sources, request, options=options, allow_direct=plain and in_order)
+    check_encoded_sizes(plan)
+    shape = (request.num_boxes, *(request.count[axis] for axis in order))
+    failed: list[tuple[int, DataError]] | None = [] if on_error == "mask" else None
+    where = resolve_device(device)
+    if isinstance(where, CudaDevice):
+        from zarrgpu import cuda_engine
+
+        result = cuda_engine.execute(
+            plan, tuple(sources), shape, order, output, options, stats, failed, where.driver, out
+        )
+    else:
+        result, view = host_engine.allocate(shape, order, output, out)
+        host_engine.execute(plan, tuple(sources), view, output, options, stats, failed)
+    ok = np.ones(request.num_boxes, np.bool_)
+    for row, _ in failed or ():
+        first, last = plan.chunks.piece_start[row : row + 2].tolist()
+        ok[plan.pieces.output[first:last]] = False
+    stats.patches += request.num_boxes
+    stats.delivered_bytes += plan.output_elements * output.dtype.itemsize
+    stats.seconds += time.perf_counter() - began
+    return result, ok
+
+
+def _coalescing(sources: Sequence[ArraySource], options: ReadOptions) -> tuple[int, int]:
+    """Gap and size limits: what the caller says, else the most careful of the stores' own."""
+    gap, cap = options.max_gap_bytes, options.max_coalesced_bytes
+    return (
+        gap if gap is not None else min(source.store.max_gap_bytes for source in sources),
+        cap if cap is not None else min(source.store.max_coalesced_bytes for source in sources),
+    )
+
+
+def explain_read(
+    plan: ReadPlan, sources: Sequence[ArraySource], output: OutputFormat, device: DeviceLike
+) -> str:
+    """Describe a plan and where each of its stages will run."""
+    where = resolve_device(device)
+    codecs = {codec.name: None for source in sources for codec in source.chain.codecs}
+    stores = {source.store.url: None for source in sources}
+    result = f"{plan.request.output_shape} {output.dtype} on {where.name}"
+    steps = [("fetch", f"host, from {', '.join(stores)}")]
+    steps += [(f"decode {name}", _placement(where, name)) for name in codecs or {"bytes": None}]
+    steps.append(("gather", where.name))
+    return explain(plan, result=result, steps=steps)
+
+
+def _placement(device: Device, codec: str) -> str:
+    """Where a codec runs and why."""
+    if not isinstance(device, CudaDevice):
+        return device.name
+    decoder = DEVICE_DECODERS.get(codec)
+    return f"{device.name} ({decoder})" if decoder else "host (no device decoder)"
