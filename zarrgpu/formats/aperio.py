@@ -189,7 +189,7 @@ def _without_damaged_tiles(levels: list[ArraySpec]) -> list[ArraySpec]:
         if missing.size:
             down, across = level.grid_shape[:2]
             # tiles of the finer level per tile of this one, as OpenSlide counts them
-            tall, wide = max(round(rows / down), 1), max(round(columns / across), 1)
+            tall, wide = max(int(rows / down + 0.5), 1), max(int(columns / across + 0.5), 1)
             row, column = missing // columns // tall, missing % columns // wide
             inside = (row < down) & (column < across)
             nbytes[row[inside] * across + column[inside]] = MISSING_NBYTES
