@@ -1,6 +1,300 @@
-"""The narrow seam between `CudaDevice` and the GPU.
+"""The narrow seam between the CUDA engine and the GPU.
 
-Everything that the CUDA path asks of CUDA goes through one `Driver`: arenas, copies, events, kernel
+Everything that the CUDA path asks of CUDA goes through one `Driver`: memory, copies, events, kernel
 launches and library decoders, always on a batch. The real one is `cupy_driver.CupyDriver`; the
 tests have a second, which runs the same ``kernels/*.cu`` on the CPU (tests/emulator).
+
+Rules of the seam:
+
+- Addresses are plain integers. Tables of addresses, sizes and statuses lie in device memory.
+- Everything that takes a `Stream` is asynchronous: host memory that it reads or writes must stay
+  untouched, and device memory alive, until the stream got there.
+- Every call makes the driver's device current for its duration; nothing assumes device 0.
+- CUDA's errors leave as `MemoryBudgetError` (out of memory) or `DeviceUnavailableError` (all else).
 """
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from zarrgpu.errors import DeviceUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    import numpy as np
+
+    from zarrgpu.model import ByteArray
+
+LibraryFormat: TypeAlias = Literal["zstd", "lz4", "snappy", "deflate", "gzip"]
+"""A stream that the library decodes: a zstd frame, a raw LZ4 block (no size in front), a raw Snappy
+block, a raw deflate stream (no zlib header), a gzip member."""
+
+STATUS_OK = 0
+"""What the library writes for a chunk that it decoded; kernels write `tables.JobStatus`."""
+
+
+class DeviceMemory(Protocol):
+    """Bytes in device memory, freed when the last reference to the object is gone."""
+
+    @property
+    def ptr(self) -> int:
+        """Device address of the first byte, a multiple of 256."""
+
+    @property
+    def nbytes(self) -> int:
+        """Usable bytes."""
+
+
+class PinnedMemory(Protocol):
+    """Page-locked bytes in host memory, freed when the last reference to the object is gone."""
+
+    @property
+    def ptr(self) -> int:
+        """Host address of the first byte."""
+
+    @property
+    def nbytes(self) -> int:
+        """Usable bytes."""
+
+    @property
+    def array(self) -> ByteArray:
+        """The bytes, shape ``(nbytes,)``; keeps the memory alive."""
+
+
+class Event(Protocol):
+    """A point in a stream's work."""
+
+    def record(self, stream: Stream) -> None:
+        """Mark the work that `stream` has been given so far."""
+
+    def synchronize(self) -> None:
+        """Block until the marked work is done."""
+
+    def query(self) -> bool:
+        """Whether the marked work is done; does not block."""
+
+    def elapsed_ms(self, start: Event) -> float:
+        """Milliseconds of device time since `start`; both were made with ``timing=True``."""
+
+
+class Stream(Protocol):
+    """A queue of device work, done in order."""
+
+    @property
+    def handle(self) -> int:
+        """``cudaStream_t`` as an integer."""
+
+    def wait(self, event: Event) -> None:
+        """Let work given from now on wait for `event`, without blocking the host."""
+
+    def synchronize(self) -> None:
+        """Block until all work given so far is done; raise what went wrong in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecompressBatch:
+    """Encoded streams and where to decode them to; every table is a device address.
+
+    Attributes
+    ----------
+    n_chunks : int
+    sources : int
+        uint64[n_chunks]: addresses of the encoded streams, aligned as `Driver.source_alignment`.
+    source_nbytes : int
+        uint64[n_chunks]: their sizes.
+    targets : int
+        uint64[n_chunks]: addresses of the decoded chunks.
+    target_nbytes : int
+        uint64[n_chunks]: room at each of them.
+    decoded_nbytes : int
+        uint64[n_chunks], written: bytes decoded.
+    statuses : int
+        int32[n_chunks], written: 0, or a code of `nvcomp.status_name`.
+    max_target_nbytes, total_target_nbytes : int
+        Greatest element and sum of the table at `target_nbytes`; they size temporary memory.
+    """
+
+    n_chunks: int
+    sources: int
+    source_nbytes: int
+    targets: int
+    target_nbytes: int
+    decoded_nbytes: int
+    statuses: int
+    max_target_nbytes: int
+    total_target_nbytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChecksumBatch:
+    """Byte ranges to checksum; every table is a device address.
+
+    Attributes
+    ----------
+    n_chunks : int
+    sources : int
+        uint64[n_chunks]: addresses.
+    source_nbytes : int
+        uint64[n_chunks]: sizes.
+    checksums : int
+        uint32[n_chunks], written.
+    statuses : int
+        int32[n_chunks], written: 0, or a code of `nvcomp.status_name`.
+    max_source_nbytes : int
+        Greatest element of the table at `source_nbytes`.
+    """
+
+    n_chunks: int
+    sources: int
+    source_nbytes: int
+    checksums: int
+    statuses: int
+    max_source_nbytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayView:
+    """A caller's device array as addresses and strides.
+
+    Attributes
+    ----------
+    ptr : int
+        Address of the element at index 0.
+    shape : tuple of int
+        Elements.
+    strides : tuple of int
+        Bytes.
+    dtype : numpy.dtype
+    array : object
+        The array itself (CuPy's view of it on CUDA); keeps the memory alive.
+    """
+
+    ptr: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+    array: Any
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """One device. Methods may be called from any thread, but not in a forked child."""
+
+    @property
+    def name(self) -> str:
+        """As users write it: ``"cuda:0"``; ``"emulated:0"``."""
+
+    @property
+    def description(self) -> str:
+        """For people: model, memory and library versions."""
+
+    @property
+    def device_id(self) -> int:
+        """CUDA ordinal."""
+
+    @property
+    def block_threads(self) -> int:
+        """Threads a block for the kernels of `tables.KERNELS`: a multiple of 32."""
+
+    def activate(self) -> AbstractContextManager[None]:
+        """Make the device current, for callers that use CuPy themselves."""
+
+    def allocate(self, nbytes: int, stream: Stream) -> DeviceMemory:
+        """Device memory, not initialised, ordered on `stream`.
+
+        It may be used on other streams once they waited for this one, and must not be released
+        while they still use it; releasing it while `stream` does is fine.
+        """
+
+    def allocate_pinned(self, nbytes: int) -> PinnedMemory:
+        """Page-locked host memory, not initialised; release it when no copy uses it any more."""
+
+    def memory_info(self) -> tuple[int, int]:
+        """Free and total bytes of device memory."""
+
+    def create_stream(self) -> Stream:
+        """Create a stream that does not synchronise with the default one."""
+
+    def current_stream(self) -> Stream:
+        """Return the stream that the caller made current (the default stream otherwise)."""
+
+    def create_event(self, *, timing: bool = False) -> Event:
+        """Create an event; it is done until it is recorded."""
+
+    def copy_to_device(self, target: int, source: int, nbytes: int, stream: Stream) -> None:
+        """Copy from host (pinned, or the copy may block) to device memory."""
+
+    def copy_to_host(self, target: int, source: int, nbytes: int, stream: Stream) -> None:
+        """Copy from device to host (pinned, or the copy may block) memory."""
+
+    def launch(
+        self, kernel: str, grid: int, block: int, args: Sequence[int], stream: Stream
+    ) -> None:
+        """Launch a kernel of `tables.KERNELS` on `grid` blocks of `block` threads.
+
+        `args` are plain integers, in the order and of the types of `tables.KERNELS`.
+        """
+
+    def source_alignment(self, library_format: LibraryFormat) -> int:
+        """Multiple of bytes at which encoded streams must lie for `decompress`."""
+
+    def decompress_temp_nbytes(
+        self,
+        library_format: LibraryFormat,
+        n_chunks: int,
+        max_target_nbytes: int,
+        total_target_nbytes: int,
+    ) -> int:
+        """Device memory that `decompress` allocates for itself on such a batch."""
+
+    def decompress(
+        self, library_format: LibraryFormat, batch: DecompressBatch, stream: Stream
+    ) -> None:
+        """Decode a batch. A stream that is not valid gets a status, or any bytes: check both."""
+
+    def crc32c(self, batch: ChecksumBatch, stream: Stream) -> None:
+        """CRC-32C (Castagnoli, as Zarr's ``crc32c`` codec stores it) of each range."""
+
+    def to_array(
+        self, memory: DeviceMemory, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Any:
+        """C-contiguous array on `memory` from byte `offset` on; keeps the memory alive.
+
+        CuPy on CUDA, NumPy in the emulator. Does not synchronise.
+        """
+
+    def view_array(self, array: Any) -> ArrayView:
+        """Address and strides of a caller's array on this device (CuPy, torch, ...).
+
+        Raises `DeviceUnavailableError` if the array is not on this device.
+        """
+
+
+class ForkGuard:
+    """Refuses the use of CUDA in a process forked after CUDA was initialised, where it hangs.
+
+    Parameters
+    ----------
+    what : str
+        Names the device in the message.
+    """
+
+    __slots__ = ("_pid", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._pid = os.getpid()
+        self._what = what
+
+    def check(self) -> None:
+        """Raise `DeviceUnavailableError` in a process that is not the one of construction."""
+        pid = os.getpid()
+        if pid != self._pid:
+            msg = (
+                f"{self._what}: opened in process {self._pid}, used in its forked child {pid}, "
+                "where CUDA does not work; start workers with 'spawn' or use threads"
+            )
+            raise DeviceUnavailableError(msg)

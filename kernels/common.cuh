@@ -1,0 +1,342 @@
+// What all kernels share: fixed-width types, job tables, status codes, tiles, loads, conversions.
+//
+// NVRTC has no <cstdint>, and the emulator of the tests compiles this file with the host compiler,
+// so nothing is included here. Every struct below is mirrored by a NumPy dtype of the same name in
+// zarrgpu/devices/tables.py; tests/test_kernels.py holds the two together.
+//
+// One shape for every kernel: a table of jobs, a table of tile starts, a status per job. A job is
+// cut into tiles of equal size; one *warp* takes one tile at a time, so 100,000 small jobs and a few
+// large ones both fill the device. `tile_starts` has n_jobs + 1 entries, the running sum of the tiles
+// of each job; every job has at least one tile, also an empty one, and the warp that takes a job's
+// first tile writes its status. Launch with any grid and a block that is a multiple of 32.
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef signed char i8;
+typedef short i16;
+typedef int i32;
+typedef long long i64;
+
+enum JobStatus {
+    STATUS_OK = 0,
+    STATUS_BAD_JOB = 1,        // the job contradicts itself or asks for what no kernel does
+    STATUS_SOURCE_BOUNDS = 2,  // would read outside of the source
+    STATUS_TARGET_BOUNDS = 3,  // would write outside of the target
+    STATUS_MISALIGNED = 4,     // an address is not a multiple of its element size
+};
+
+// ---------------------------------------------------------------------------------- job tables
+
+constexpr int MAX_DIMS = 6;
+
+struct CopyJob {
+    u64 source;         // address
+    i64 source_nbytes;  // readable there
+    u64 target;         // address
+    i64 target_nbytes;  // writable there
+    i64 nbytes;         // to copy
+};
+
+struct UnshuffleJob {   // one Blosc block
+    u64 source;         // address of the shuffled bytes
+    i64 source_nbytes;  // readable there
+    u64 target;         // address; must not overlap the source
+    i64 target_nbytes;  // writable there
+    i64 nbytes;         // size of the block
+    i32 typesize;       // 1 ... 255
+    i32 reserved;
+};
+
+struct GatherJob {             // one piece: a box of one decoded chunk
+    u64 source;                // address of the decoded chunk; 0: the piece is the fill value
+    i64 source_nbytes;         // readable there
+    i64 source_offset;         // elements, of the box's first element
+    i64 target_offset;         // elements, of the box's first element
+    i32 layout;                // index into the layouts
+    i32 channel_start;         // channel of the box's first element
+    i32 shuffle_block_nbytes;  // Blosc block size if the source is still byte-shuffled, else 0
+    i32 reserved;
+    i32 extents[MAX_DIMS];     // elements, innermost last; leading dims that are not used are 1
+};
+
+struct GatherLayout {            // what the pieces of one array and one output share
+    u64 target;                  // address of the output
+    i64 target_nbytes;           // writable there
+    i64 source_strides[MAX_DIMS];  // elements, innermost last, any sign
+    i64 target_strides[MAX_DIMS];  // elements, innermost last, any sign
+    u8 fill[16];                 // one source element, native byte order
+    u64 scale;                   // address of float32[n_channels]; 0: do not normalise
+    u64 offset;                  // address of float32[n_channels]
+    i32 n_channels;
+    i32 channel_dim;             // which of the MAX_DIMS is the channel, or -1
+    i32 ndim;                    // how many trailing dims are in use, 1 ... MAX_DIMS
+    i32 source_type;             // ElementType
+    i32 target_type;             // ElementType
+    i32 swap_nbytes;             // reverse the bytes of each 2, 4 or 8 of the source; 0: native
+};
+
+enum ElementType {
+    TYPE_BOOL = 0,
+    TYPE_I1 = 1,
+    TYPE_U1 = 2,
+    TYPE_I2 = 3,
+    TYPE_U2 = 4,
+    TYPE_I4 = 5,
+    TYPE_U4 = 6,
+    TYPE_I8 = 7,
+    TYPE_U8 = 8,
+    TYPE_F2 = 9,
+    TYPE_F4 = 10,
+    TYPE_F8 = 11,
+    TYPE_RAW1 = 12,  // opaque elements: copied, never cast
+    TYPE_RAW2 = 13,
+    TYPE_RAW4 = 14,
+    TYPE_RAW8 = 15,
+    TYPE_RAW16 = 16,
+    N_TYPES = 17,
+};
+
+// Bytes of one element.
+__device__ inline i32 type_nbytes(i32 type) {
+    switch (type) {
+        case TYPE_BOOL: case TYPE_I1: case TYPE_U1: case TYPE_RAW1: return 1;
+        case TYPE_I2: case TYPE_U2: case TYPE_F2: case TYPE_RAW2: return 2;
+        case TYPE_I4: case TYPE_U4: case TYPE_F4: case TYPE_RAW4: return 4;
+        case TYPE_RAW16: return 16;
+        default: return 8;
+    }
+}
+
+// --------------------------------------------------------------------------------------- tiles
+
+// Number of this warp among all warps of the launch, and how many there are.
+__device__ inline i64 warp_index() {
+    return i64(blockIdx.x) * (blockDim.x >> 5) + (threadIdx.x >> 5);
+}
+__device__ inline i64 warp_count() { return i64(gridDim.x) * (blockDim.x >> 5); }
+
+// The job that owns `tile`: the last one whose first tile is not after it.
+__device__ inline i32 find_job(const i64* tile_starts, i32 n_jobs, i64 tile) {
+    i32 low = 0, high = n_jobs;
+    while (high - low > 1) {
+        const i32 middle = low + (high - low) / 2;
+        if (__ldg(tile_starts + middle) <= tile) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
+// Whether two byte ranges have a byte in common.
+__device__ inline bool overlap(u64 a, i64 a_nbytes, u64 b, i64 b_nbytes) {
+    return a < b + u64(b_nbytes) && b < a + u64(a_nbytes);
+}
+
+// The checks that a job of bytes in, bytes out needs before any access.
+__device__ inline i32 check_bytes(u64 source, i64 source_nbytes, u64 target, i64 target_nbytes,
+                                  i64 nbytes) {
+    if (nbytes < 0) return STATUS_BAD_JOB;
+    if (nbytes > source_nbytes) return STATUS_SOURCE_BOUNDS;
+    if (nbytes > target_nbytes) return STATUS_TARGET_BOUNDS;
+    if (nbytes && overlap(source, nbytes, target, nbytes)) return STATUS_BAD_JOB;
+    return STATUS_OK;
+}
+
+// --------------------------------------------------------------------------------------- loads
+// Sources are read through __ldg: no kernel reads what it writes.
+
+template <typename T>
+__device__ inline T load(u64 address) {
+    return __ldg(reinterpret_cast<const T*>(address));
+}
+
+template <typename T>
+__device__ inline void store(u64 address, T value) {
+    *reinterpret_cast<T*>(address) = value;
+}
+
+// N bytes (1, 2, 4, 8) as a little-endian integer, from any alignment.
+template <int N>
+__device__ inline u64 load_bytes(u64 address) {
+    if constexpr (N == 1) return load<u8>(address);
+    if ((address & (N - 1)) == 0) {
+        if constexpr (N == 2) return load<u16>(address);
+        if constexpr (N == 4) return load<u32>(address);
+        if constexpr (N == 8) return load<u64>(address);
+    }
+    u64 value = 0;
+#pragma unroll
+    for (int i = 0; i < N; ++i) value |= u64(load<u8>(address + i)) << (8 * i);
+    return value;
+}
+
+// 16 bytes from any alignment. The caller has checked that they lie in [low, high); a misaligned
+// load reads whole words, up to 3 bytes on either side, and only where these lie in there too.
+__device__ inline uint4 load16(u64 address, u64 low, u64 high) {
+    if ((address & 15) == 0) return load<uint4>(address);
+    const u64 word = address & ~u64(3);
+    const u32 shift = u32(address & 3) * 8;
+    uint4 v;
+    if (shift == 0) {
+        v.x = load<u32>(word);
+        v.y = load<u32>(word + 4);
+        v.z = load<u32>(word + 8);
+        v.w = load<u32>(word + 12);
+    } else if (word >= low && word + 20 <= high) {
+        const u32 a = load<u32>(word), b = load<u32>(word + 4), c = load<u32>(word + 8);
+        const u32 d = load<u32>(word + 12), e = load<u32>(word + 16);
+        v.x = __funnelshift_r(a, b, shift);
+        v.y = __funnelshift_r(b, c, shift);
+        v.z = __funnelshift_r(c, d, shift);
+        v.w = __funnelshift_r(d, e, shift);
+    } else {
+        v.x = u32(load_bytes<4>(address));
+        v.y = u32(load_bytes<4>(address + 4));
+        v.z = u32(load_bytes<4>(address + 8));
+        v.w = u32(load_bytes<4>(address + 12));
+    }
+    return v;
+}
+
+// One warp copies bytes: 16-byte stores where the target allows, two loads in flight per thread.
+// The source may be read in [low, high).
+__device__ inline void copy_bytes(u64 target, u64 source, i64 nbytes, u64 low, u64 high, i32 lane) {
+    i64 head = i64((16 - (target & 15)) & 15);
+    if (head > nbytes) head = nbytes;
+    const i64 body_end = head + ((nbytes - head) & ~i64(15));
+    for (i64 at = lane; at < head; at += 32) store<u8>(target + at, load<u8>(source + at));
+    i64 at = head + i64(lane) * 16;
+    for (; at + 512 < body_end; at += 1024) {
+        const uint4 first = load16(source + at, low, high);
+        const uint4 second = load16(source + at + 512, low, high);
+        store(target + at, first);
+        store(target + at + 512, second);
+    }
+    if (at < body_end) store(target + at, load16(source + at, low, high));
+    for (i64 end = body_end + lane; end < nbytes; end += 32)
+        store<u8>(target + end, load<u8>(source + end));
+}
+
+// ----------------------------------------------------------------------------------- byte order
+
+__device__ inline u32 swap_word(u32 value, i32 unit) {
+    return unit == 2 ? __byte_perm(value, 0, 0x2301) : __byte_perm(value, 0, 0x0123);
+}
+
+// Reverse the bytes of each `unit` (2, 4 or 8) of 8 bytes; shorter values are in the low bytes.
+__device__ inline u64 swap_bytes(u64 value, i32 unit) {
+    const u32 low = swap_word(u32(value), unit), high = swap_word(u32(value >> 32), unit);
+    return unit == 8 ? (u64(low) << 32) | high : (u64(high) << 32) | low;
+}
+
+__device__ inline uint4 swap_bytes(uint4 v, i32 unit) {
+    uint4 r;
+    r.x = swap_word(v.x, unit);
+    r.y = swap_word(v.y, unit);
+    r.z = swap_word(v.z, unit);
+    r.w = swap_word(v.w, unit);
+    if (unit != 8) return r;
+    uint4 s;
+    s.x = r.y;
+    s.y = r.x;
+    s.z = r.w;
+    s.w = r.z;
+    return s;
+}
+
+// -------------------------------------------------------------------------------- float formats
+// Conversions round to nearest, ties to even, keep subnormals, and treat NaNs as NumPy does on
+// x86-64 (CUDA's own would replace every NaN by one pattern). References: numpy/core half.cpp.
+
+__device__ inline u16 f32_to_f16(float value) {
+    const u32 bits = __float_as_uint(value);
+    const u32 sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) {  // NaN: keep the payload's high bits, never become infinity
+        const u32 nan = 0x7c00u + ((magnitude & 0x7fffffu) >> 13);
+        return u16(sign | (nan == 0x7c00u ? 0x7c01u : nan));
+    }
+    if (magnitude >= 0x47800000u) return u16(sign | 0x7c00u);
+    u32 half, rest, middle;
+    if (magnitude < 0x38800000u) {  // below 2^-14: a multiple of 2^-24
+        if (magnitude < 0x33000000u) return u16(sign);
+        const u32 shift = 126u - (magnitude >> 23);
+        const u32 mantissa = (magnitude & 0x7fffffu) | 0x800000u;
+        half = mantissa >> shift;
+        rest = mantissa & ((1u << shift) - 1u);
+        middle = 1u << (shift - 1u);
+    } else {
+        half = (magnitude - 0x38000000u) >> 13;
+        rest = magnitude & 0x1fffu;
+        middle = 0x1000u;
+    }
+    if (rest > middle || (rest == middle && (half & 1u))) ++half;
+    return u16(sign | half);
+}
+
+__device__ inline u16 f64_to_f16(double value) {
+    const u64 bits = u64(__double_as_longlong(value));
+    const u32 sign = u32(bits >> 48) & 0x8000u;
+    const u64 magnitude = bits & 0x7fffffffffffffffull;
+    if (magnitude > 0x7ff0000000000000ull) {
+        const u32 nan = 0x7c00u + u32((magnitude & 0xfffffffffffffull) >> 42);
+        return u16(sign | (nan == 0x7c00u ? 0x7c01u : nan));
+    }
+    if (magnitude >= 0x40f0000000000000ull) return u16(sign | 0x7c00u);
+    u64 half, rest, middle;
+    if (magnitude < 0x3f10000000000000ull) {
+        if (magnitude < 0x3e60000000000000ull) return u16(sign);
+        const u32 shift = 1051u - u32(magnitude >> 52);
+        const u64 mantissa = (magnitude & 0xfffffffffffffull) | 0x10000000000000ull;
+        half = mantissa >> shift;
+        rest = mantissa & ((1ull << shift) - 1ull);
+        middle = 1ull << (shift - 1u);
+    } else {
+        half = (magnitude - 0x3f00000000000000ull) >> 42;
+        rest = magnitude & 0x3ffffffffffull;
+        middle = 0x20000000000ull;
+    }
+    if (rest > middle || (rest == middle && (half & 1u))) ++half;
+    return u16(sign | u32(half));
+}
+
+__device__ inline float f16_to_f32(u16 half) {
+    const u32 sign = u32(half & 0x8000u) << 16, magnitude = half & 0x7fffu;
+    if (magnitude >= 0x7c00u)
+        return __uint_as_float(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
+    if (magnitude >= 0x0400u) return __uint_as_float(sign | ((magnitude << 13) + 0x38000000u));
+    const float value = __fmul_rn(float(magnitude), 5.9604644775390625e-8f);  // 2^-24, exact
+    return __uint_as_float(sign | __float_as_uint(value));
+}
+
+__device__ inline float f64_to_f32(double value) {
+    if (value == value) return float(value);
+    const u64 bits = u64(__double_as_longlong(value));
+    const u32 payload = u32((bits & 0xfffffffffffffull) >> 29);
+    return __uint_as_float((u32(bits >> 32) & 0x80000000u) | 0x7fc00000u | payload);
+}
+
+__device__ inline double f32_to_f64(float value) {
+    if (value == value) return double(value);
+    const u32 bits = __float_as_uint(value);
+    const u64 payload = u64(bits & 0x7fffffu) << 29;
+    const u64 sign = u64(bits & 0x80000000u) << 32;
+    return __longlong_as_double(i64(sign | 0x7ff8000000000000ull | payload));
+}
+
+__device__ inline double f16_to_f64(u16 half) {
+    if ((half & 0x7fffu) <= 0x7c00u) return double(f16_to_f32(half));
+    const u64 sign = u64(half & 0x8000u) << 48;
+    return __longlong_as_double(i64(sign | 0x7ff0000000000000ull | (u64(half & 0x3ffu) << 42)));
+}
+
+// float32(x) * scale + offset, each step rounded: never a fused multiply-add, which NumPy has not.
+__device__ inline float normalise(float x, float scale, float offset) {
+    const float y = __fadd_rn(__fmul_rn(x, scale), offset);
+    if (y == y) return y;
+    if (x != x) return __uint_as_float(__float_as_uint(x) | 0x00400000u);
+    if (scale != scale) return __uint_as_float(__float_as_uint(scale) | 0x00400000u);
+    if (offset != offset) return __uint_as_float(__float_as_uint(offset) | 0x00400000u);
+    return __uint_as_float(0xffc00000u);  // infinity * 0, infinity - infinity: as x86-64 has it
+}

@@ -1,0 +1,582 @@
+// Place every piece of every patch of a batch: decoded chunks in, the output batch out.
+//
+// A piece is a box of one decoded chunk (or of the fill value) and the box of the output where it
+// goes; both are strided, so the same kernel transposes, flips, subsamples and turns NHWC into NCHW.
+// On the way it undoes Blosc's byte shuffle, swaps bytes, casts and normalises, in that order:
+//
+//   copy   source_type == target_type and no scale: bits are moved, of any element size 1 ... 16
+//   cast   bool, integers and floats to f2, f4 or f8, rounded as NumPy's astype does
+//   scale  float32(x) * scale[channel] + offset[channel], two roundings, then cast to the target
+//
+// Geometry: one warp per tile of `tile_elements` elements of one piece, in C order of its box (see
+// common.cuh); no shared memory. Within a tile a thread takes an *item*: up to `slots` neighbours of
+// a *run*, the trailing dims along which the target is contiguous; items start at multiples of
+// `slots` elements in memory, so that full ones are one or two 16-byte stores, and neighbouring
+// threads have neighbouring items. Where the target is not contiguous an item is one element.
+// Alignment: target a multiple of min(element size, 8); sources any. Pieces of a launch must not
+// overlap in the target.
+// Fused unshuffle: element e of a source of `shuffle_block_nbytes` blocks lies in block b = e / B, with
+// B elements a block (the last one shorter); byte j of element k of a block of n is at j * n + k.
+// Reference: gather in tests/kernel_references.py.
+#include "common.cuh"
+
+// The piece at hand, the same for all threads of a warp. Strides and extents stay in global memory:
+// every thread reads the same address, which the cache broadcasts, and registers stay free.
+struct Piece {
+    const GatherJob* job;
+    const GatherLayout* layout;
+    u64 source, source_end;  // 0: fill
+    u64 scale;               // 0: do not normalise
+    u32 volume;              // elements of the box
+    u32 source_elements;
+    u32 block_elements;      // 0: not shuffled
+    i32 first_dim;           // dims before this one are not in use
+    i32 source_type, target_type, swap_nbytes;
+};
+
+// Where one element of the box lies.
+struct Place {
+    i64 source, target;  // element indexes
+    u32 at, left;        // elements of its innermost row before it, and from it on
+    i32 channel;
+};
+
+// A thread's share of a tile: `count` elements from `place` on.
+struct Item {
+    Place place;
+    u32 index;    // of the element at `place`, in C order of the box
+    u64 target;   // address of the first element
+    i32 count;    // 0 ... slots
+};
+
+// The part of the box that a warp handles, and how it is cut into items.
+struct Tile {
+    u32 begin, end;       // elements of the box in C order
+    u32 run_nelements;    // length of a run
+    i32 slots;            // elements of a full item, a power of two
+    u32 first_run, first_item, items_per_run, n_items;
+};
+
+// Block of a shuffled source that a thread read last; consecutive elements mostly share it.
+struct Block {
+    u64 address;
+    u32 begin, n;
+};
+
+__device__ inline u32 extent_of(const Piece& p, i32 d) { return u32(__ldg(p.job->extents + d)); }
+
+// -------------------------------------------------------------------------------------- checks
+
+// Whether all elements of a strided box lie in [0, limit).
+__device__ inline bool fits(i64 first, const i64* strides, const i32* extents, i64 limit) {
+    constexpr u64 FAR = u64(1) << 58;
+    if (first < 0 || first >= limit || limit > i64(FAR)) return false;
+    i64 low = first, high = first;
+#pragma unroll 1
+    for (i32 d = 0; d < MAX_DIMS; ++d) {
+        const i64 stride = strides[d];
+        const u64 steps = u64(extents[d]) - 1;
+        const u64 magnitude = stride < 0 ? 0 - u64(stride) : u64(stride);
+        if (steps == 0 || magnitude == 0) continue;
+        if (__umul64hi(steps, magnitude) != 0 || steps * magnitude > FAR) return false;
+        if (stride < 0) low -= i64(steps * magnitude);
+        else high += i64(steps * magnitude);
+    }
+    return low >= 0 && high < limit;
+}
+
+__device__ inline i32 check_types(const Piece& p) {
+    if (p.source_type < 0 || p.source_type >= N_TYPES) return STATUS_BAD_JOB;
+    if (p.target_type < 0 || p.target_type >= N_TYPES) return STATUS_BAD_JOB;
+    if (p.source_type != p.target_type || p.scale) {
+        if (p.source_type > TYPE_F8) return STATUS_BAD_JOB;
+        if (p.target_type < TYPE_F2 || p.target_type > TYPE_F8) return STATUS_BAD_JOB;
+    }
+    if (p.swap_nbytes != 0) {
+        if (p.swap_nbytes != 2 && p.swap_nbytes != 4 && p.swap_nbytes != 8) return STATUS_BAD_JOB;
+        if (type_nbytes(p.source_type) % p.swap_nbytes != 0) return STATUS_BAD_JOB;
+    }
+    return STATUS_OK;
+}
+
+__device__ inline i32 check_channels(const Piece& p) {
+    if (!p.scale) return STATUS_OK;
+    const GatherLayout& layout = *p.layout;
+    const i32 dim = layout.channel_dim, start = p.job->channel_start;
+    if (!layout.offset || dim < -1 || dim >= MAX_DIMS || start < 0) return STATUS_BAD_JOB;
+    if ((p.scale | layout.offset) & 3) return STATUS_MISALIGNED;
+    const i64 n_channels = dim < 0 ? 1 : extent_of(p, dim);
+    return start + n_channels <= layout.n_channels ? STATUS_OK : STATUS_BAD_JOB;
+}
+
+// Volume of the box; a box of no elements is fine and does nothing.
+__device__ inline i32 check_box(Piece& p) {
+    u64 volume = 1;
+    bool empty = false;
+#pragma unroll 1
+    for (i32 d = 0; d < MAX_DIMS; ++d) {
+        const i32 extent = p.job->extents[d];
+        if (extent < 0 || (d < p.first_dim && extent != 1)) return STATUS_BAD_JOB;
+        if (extent == 0) empty = true;
+        else volume *= u32(extent);
+        if (volume > 0x7fffffff) return STATUS_BAD_JOB;
+    }
+    p.volume = empty ? 0 : u32(volume);
+    return STATUS_OK;
+}
+
+__device__ inline i32 check_shuffle(Piece& p) {
+    const i32 nbytes = p.job->shuffle_block_nbytes, itemsize = type_nbytes(p.source_type);
+    if (nbytes < 0) return STATUS_BAD_JOB;
+    if (nbytes == 0 || itemsize == 1) return STATUS_OK;  // Blosc does not shuffle single bytes
+    if (nbytes % itemsize != 0) return STATUS_BAD_JOB;
+    if (p.job->source_nbytes > 0x7fffffff) return STATUS_BAD_JOB;  // Blosc1 counts in int32
+    p.block_elements = u32(nbytes / itemsize);
+    p.source_elements = u32(p.job->source_nbytes / itemsize);
+    return STATUS_OK;
+}
+
+// Fill in the piece and check that everything it will touch is where it may be.
+__device__ inline i32 read_piece(const GatherJob* job, const GatherLayout* layouts, i32 n_layouts,
+                                 Piece& p) {
+    if (job->layout < 0 || job->layout >= n_layouts) return STATUS_BAD_JOB;
+    const GatherLayout& layout = layouts[job->layout];
+    if (layout.ndim < 1 || layout.ndim > MAX_DIMS) return STATUS_BAD_JOB;
+    p.job = job;
+    p.layout = &layout;
+    p.source = job->source;
+    p.source_end = job->source + u64(job->source_nbytes);
+    p.scale = layout.scale;
+    p.first_dim = MAX_DIMS - layout.ndim;
+    p.source_type = layout.source_type;
+    p.target_type = layout.target_type;
+    p.swap_nbytes = layout.swap_nbytes;
+    p.block_elements = p.source_elements = 0;
+    i32 code = check_box(p);
+    if (code == STATUS_OK) code = check_types(p);
+    if (code != STATUS_OK || p.volume == 0) return code;
+    code = check_channels(p);
+    if (code != STATUS_OK) return code;
+    const i32 target_size = type_nbytes(p.target_type);
+    if (layout.target & (target_size < 8 ? target_size - 1 : 7)) return STATUS_MISALIGNED;
+    if (!fits(job->target_offset, layout.target_strides, job->extents,
+              layout.target_nbytes / target_size))
+        return STATUS_TARGET_BOUNDS;
+    if (p.source == 0) return STATUS_OK;
+    if (!fits(job->source_offset, layout.source_strides, job->extents,
+              job->source_nbytes / type_nbytes(p.source_type)))
+        return STATUS_SOURCE_BOUNDS;
+    return check_shuffle(p);
+}
+
+// --------------------------------------------------------------------------------------- items
+
+// Cut elements [begin, end) of the box into items of up to `slots` elements.
+__device__ inline Tile cut_tile(const Piece& p, u32 begin, u32 end, i32 slots) {
+    Tile t;
+    t.begin = begin;
+    t.end = end;
+    t.run_nelements = 1;
+#pragma unroll 1
+    for (i32 d = MAX_DIMS - 1; d >= p.first_dim; --d) {
+        const u32 extent = extent_of(p, d);
+        if (extent != 1 && __ldg(p.layout->target_strides + d) != i64(t.run_nelements)) break;
+        t.run_nelements *= extent;
+    }
+    t.slots = t.run_nelements == 1 ? 1 : slots;
+    t.first_run = begin / t.run_nelements;
+    const u32 n_runs = (end - 1) / t.run_nelements - t.first_run + 1;
+    u32 from = 0, length = t.run_nelements;
+    if (n_runs == 1) {
+        from = begin - t.first_run * t.run_nelements;
+        length = end - begin;
+    }
+    // A run may begin up to slots - 1 elements after a boundary: one item more allows for that.
+    const u32 s = u32(t.slots);
+    t.first_item = from / s;
+    t.items_per_run = s == 1 ? length : (length + from % s + s - 1) / s + 1;
+    t.n_items = n_runs * t.items_per_run;
+    return t;
+}
+
+// Where element `index` of the box (C order) lies.
+__device__ inline Place locate(const Piece& p, u32 index) {
+    Place place;
+    place.source = __ldg(&p.job->source_offset);
+    place.target = __ldg(&p.job->target_offset);
+    place.channel = __ldg(&p.job->channel_start);
+    place.at = place.left = 0;
+    const i32 channel_dim = __ldg(&p.layout->channel_dim);
+#pragma unroll 1
+    for (i32 d = MAX_DIMS - 1; d >= p.first_dim; --d) {
+        const u32 extent = extent_of(p, d);
+        const u32 outer = d == p.first_dim ? 0 : index / extent;
+        const u32 at = index - outer * extent;
+        place.source += i64(at) * __ldg(p.layout->source_strides + d);
+        place.target += i64(at) * __ldg(p.layout->target_strides + d);
+        if (d == channel_dim) place.channel += i32(at);
+        if (d == MAX_DIMS - 1) {
+            place.at = at;
+            place.left = extent - at;
+        }
+        index = outer;
+    }
+    return place;
+}
+
+// Step `n` elements within the innermost row, forwards or back.
+__device__ inline void step(const Piece& p, Place& place, i32 n) {
+    place.source += n * __ldg(p.layout->source_strides + MAX_DIMS - 1);
+    place.target += n * __ldg(p.layout->target_strides + MAX_DIMS - 1);
+    if (__ldg(&p.layout->channel_dim) == MAX_DIMS - 1) place.channel += n;
+    place.at += u32(n);
+    place.left -= u32(n);
+}
+
+// Step to the next element of the box in C order.
+__device__ inline void advance(const Piece& p, Item& item) {
+    ++item.index;
+    if (item.place.left > 1) step(p, item.place, 1);
+    else if (item.index < p.volume) item.place = locate(p, item.index);
+}
+
+// Item `number` of a tile; its count may be 0. Not inlined: that halves the registers of the kernel
+// (146 to 72 on sm_90) and so doubles the warps in flight.
+__device__ __noinline__ Item find_item(const Piece& p, const Tile& t, u32 number) {
+    Item item;
+    item.count = 0;
+    const u32 run = number / t.items_per_run;
+    const u32 run_begin = (t.first_run + run) * t.run_nelements;
+    const u32 nominal = (t.first_item + number - run * t.items_per_run) * u32(t.slots);
+    // Within a run the target is contiguous: any of its elements tells where the run begins.
+    const u32 probe = nominal < t.run_nelements ? nominal : t.run_nelements - 1;
+    item.place = locate(p, run_begin + probe);
+    const u64 size = u64(type_nbytes(p.target_type));
+    const u64 base = p.layout->target;
+    const u64 run_target = base / size + u64(item.place.target) - probe;
+    i64 begin = i64(nominal) - i64(run_target & u64(t.slots - 1));
+    i64 end = begin + t.slots;
+    const i64 low = run_begin < t.begin ? i64(t.begin) - run_begin : 0;
+    const i64 high = i64(t.end) - run_begin;
+    if (begin < low) begin = low;
+    if (end > t.run_nelements) end = t.run_nelements;
+    if (end > high) end = high;
+    if (begin >= end) return item;
+    item.count = i32(end - begin);
+    item.index = run_begin + u32(begin);
+    const i32 back = i32(begin - i64(probe));
+    if (back < 0 ? u32(-back) <= item.place.at : u32(back) < item.place.left) {
+        step(p, item.place, back);
+    } else {
+        item.place = locate(p, item.index);
+    }
+    item.target = base + u64(item.place.target) * size;
+    return item;
+}
+
+// ------------------------------------------------------------------------------------ elements
+
+// N bytes of an element of SIZE bytes, from byte FIRST on, in native order (SIZE is 16 only for
+// opaque elements, which come in two halves).
+template <int SIZE, int FIRST, int N>
+__device__ inline u64 load_part(const Piece& p, i64 element, Block& block) {
+    u64 value = 0;
+    if (p.source == 0) {
+#pragma unroll 1
+        for (int j = 0; j < N; ++j) value |= u64(__ldg(p.layout->fill + FIRST + j)) << (8 * j);
+        return value;
+    }
+    if (p.block_elements == 0) {
+        value = load_bytes<N>(p.source + u64(element) * SIZE + FIRST);
+    } else {
+        if (u32(element) - block.begin >= block.n) {
+            const u32 b = u32(element) / p.block_elements;
+            block.begin = b * p.block_elements;
+            const u32 left = p.source_elements - block.begin;
+            block.n = left < p.block_elements ? left : p.block_elements;
+            block.address = p.source + u64(block.begin) * SIZE;
+        }
+        const u64 address = block.address + (u32(element) - block.begin);
+#pragma unroll
+        for (int j = 0; j < N; ++j)
+            value |= u64(load<u8>(address + u64(FIRST + j) * block.n)) << (8 * j);
+    }
+    return p.swap_nbytes ? swap_bytes(value, p.swap_nbytes) : value;
+}
+
+// A whole element of up to 8 bytes; SIZE 0 is any size, told at run time.
+template <int SIZE>
+__device__ inline u64 load_bits(const Piece& p, i64 element, Block& block) {
+    if constexpr (SIZE != 0) return load_part<SIZE, 0, SIZE>(p, element, block);
+    switch (type_nbytes(p.source_type)) {
+        case 1: return load_part<1, 0, 1>(p, element, block);
+        case 2: return load_part<2, 0, 2>(p, element, block);
+        case 4: return load_part<4, 0, 4>(p, element, block);
+        default: return load_part<8, 0, 8>(p, element, block);
+    }
+}
+
+__device__ inline float as_f32(i32 type, u64 bits) {
+    switch (type) {
+        case TYPE_BOOL: return bits ? 1.0f : 0.0f;
+        case TYPE_I1: return float(i8(bits));
+        case TYPE_U1: return float(u8(bits));
+        case TYPE_I2: return float(i16(bits));
+        case TYPE_U2: return float(u16(bits));
+        case TYPE_I4: return float(i32(bits));
+        case TYPE_U4: return float(u32(bits));
+        case TYPE_I8: return float(i64(bits));
+        case TYPE_U8: return float(bits);
+        case TYPE_F2: return f16_to_f32(u16(bits));
+        case TYPE_F4: return __uint_as_float(u32(bits));
+        default: return f64_to_f32(__longlong_as_double(i64(bits)));
+    }
+}
+
+__device__ inline double as_f64(i32 type, u64 bits) {
+    switch (type) {
+        case TYPE_BOOL: return bits ? 1.0 : 0.0;
+        case TYPE_I1: return double(i8(bits));
+        case TYPE_U1: return double(u8(bits));
+        case TYPE_I2: return double(i16(bits));
+        case TYPE_U2: return double(u16(bits));
+        case TYPE_I4: return double(i32(bits));
+        case TYPE_U4: return double(u32(bits));
+        case TYPE_I8: return double(i64(bits));
+        case TYPE_U8: return double(bits);
+        case TYPE_F2: return f16_to_f64(u16(bits));
+        case TYPE_F4: return f32_to_f64(__uint_as_float(u32(bits)));
+        default: return __longlong_as_double(i64(bits));
+    }
+}
+
+// ---------------------------------------------------------------------------------------- copy
+
+// An item whose source is 16 contiguous bytes.
+template <int SIZE>
+__device__ inline bool is_vector(const Piece& p, const Item& item) {
+    constexpr int SLOTS = 16 / SIZE;
+    return item.count == SLOTS && p.source != 0 && p.block_elements == 0 &&
+           (item.target & 15) == 0 && item.place.left >= SLOTS &&
+           (SLOTS == 1 || __ldg(p.layout->source_strides + MAX_DIMS - 1) == 1);
+}
+
+template <int SIZE>
+__device__ inline uint4 load_vector(const Piece& p, const Item& item) {
+    const uint4 v = load16(p.source + u64(item.place.source) * SIZE, p.source, p.source_end);
+    return p.swap_nbytes ? swap_bytes(v, p.swap_nbytes) : v;
+}
+
+// Any other item, element by element, still with one store where it is full.
+template <int SIZE>
+__device__ inline void copy_item(const Piece& p, Item item, Block& block) {
+    constexpr int N = SIZE < 8 ? SIZE : 8;  // opaque elements of 16 bytes come in two halves
+    constexpr int PARTS = SIZE / N;
+    u64 low = 0, high = 0;
+#pragma unroll 2
+    for (i32 i = 0; i < item.count; ++i) {
+        u64 bits = load_part<SIZE, 0, N>(p, item.place.source, block);
+        if constexpr (N < 8) bits &= (u64(1) << (8 * N)) - 1;
+        if (i * N < 8) low |= bits << (8 * N * i % 64);
+        else high |= bits << (8 * N * i % 64);
+        if constexpr (PARTS == 2) high = load_part<SIZE, 8, N>(p, item.place.source, block);
+        advance(p, item);
+    }
+    if (item.count * SIZE == 16 && (item.target & 15) == 0) {
+        uint4 v;
+        v.x = u32(low);
+        v.y = u32(low >> 32);
+        v.z = u32(high);
+        v.w = u32(high >> 32);
+        store(item.target, v);
+        return;
+    }
+#pragma unroll 1
+    for (i32 i = 0; i < item.count * PARTS; ++i) {
+        const u64 bits = (i * N < 8 ? low : high) >> (8 * N * i % 64);
+        const u64 address = item.target + u64(i) * N;
+        if constexpr (N == 1) store(address, u8(bits));
+        if constexpr (N == 2) store(address, u16(bits));
+        if constexpr (N == 4) store(address, u32(bits));
+        if constexpr (N == 8) store(address, bits);
+    }
+}
+
+template <int SIZE>
+__device__ inline void copy_tile(const Piece& p, u32 begin, u32 end, i32 lane) {
+    const Tile t = cut_tile(p, begin, end, 16 / SIZE);
+    Block block = {0, 0, 0};
+#pragma unroll 1
+    for (u32 number = u32(lane); number < t.n_items; number += 32) {
+        const Item item = find_item(p, t, number);
+        if (is_vector<SIZE>(p, item)) store(item.target, load_vector<SIZE>(p, item));
+        else copy_item<SIZE>(p, item, block);
+    }
+}
+
+// ---------------------------------------------------------------------------------------- cast
+
+constexpr int CAST_SLOTS = 4;
+
+__device__ inline void store_doubles(u64 target, const u64* v, i32 count) {
+    if (count == CAST_SLOTS && (target & 15) == 0) {
+#pragma unroll
+        for (int i = 0; i < CAST_SLOTS; i += 2) {
+            uint4 w;
+            w.x = u32(v[i]);
+            w.y = u32(v[i] >> 32);
+            w.z = u32(v[i + 1]);
+            w.w = u32(v[i + 1] >> 32);
+            store(target + u64(i) * 8, w);
+        }
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < CAST_SLOTS; ++i)
+        if (i < count) store(target + u64(i) * 8, v[i]);
+}
+
+__device__ inline void store_floats(u64 target, const float* v, i32 count) {
+    if (count == CAST_SLOTS && (target & 15) == 0) {
+        uint4 w;
+        w.x = __float_as_uint(v[0]);
+        w.y = __float_as_uint(v[1]);
+        w.z = __float_as_uint(v[2]);
+        w.w = __float_as_uint(v[3]);
+        store(target, w);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < CAST_SLOTS; ++i)
+        if (i < count) store(target + u64(i) * 4, __float_as_uint(v[i]));
+}
+
+__device__ inline void store_halves(u64 target, const u16* v, i32 count) {
+    if (count == CAST_SLOTS && (target & 7) == 0) {
+        const u64 low = u64(v[0]) | u64(v[1]) << 16, high = u64(v[2]) | u64(v[3]) << 16;
+        store(target, low | high << 32);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < CAST_SLOTS; ++i)
+        if (i < count) store(target + u64(i) * 2, v[i]);
+}
+
+__device__ inline void store_cast(i32 type, u64 target, const float* v, i32 count) {
+    if (type == TYPE_F4) {
+        store_floats(target, v, count);
+    } else if (type == TYPE_F2) {
+        u16 halves[CAST_SLOTS];
+#pragma unroll
+        for (int i = 0; i < CAST_SLOTS; ++i) halves[i] = f32_to_f16(v[i]);
+        store_halves(target, halves, count);
+    } else {
+        u64 doubles[CAST_SLOTS];
+#pragma unroll
+        for (int i = 0; i < CAST_SLOTS; ++i)
+            doubles[i] = u64(__double_as_longlong(f32_to_f64(v[i])));
+        store_doubles(target, doubles, count);
+    }
+}
+
+// Casts that go through float32, which is all of them but those of cast_wide_tile.
+template <int SIZE>
+__device__ inline void cast_tile(const Piece& p, u32 begin, u32 end, i32 lane) {
+    const Tile t = cut_tile(p, begin, end, CAST_SLOTS);
+    Block block = {0, 0, 0};
+#pragma unroll 1
+    for (u32 number = u32(lane); number < t.n_items; number += 32) {
+        Item item = find_item(p, t, number);
+        u64 bits[CAST_SLOTS] = {0, 0, 0, 0};
+        i32 channels[CAST_SLOTS] = {0, 0, 0, 0};
+#pragma unroll
+        for (i32 i = 0; i < CAST_SLOTS; ++i) {
+            if (i >= item.count) continue;
+            bits[i] = load_bits<SIZE>(p, item.place.source, block);
+            channels[i] = item.place.channel;
+            advance(p, item);
+        }
+        float v[CAST_SLOTS];
+#pragma unroll
+        for (i32 i = 0; i < CAST_SLOTS; ++i) {
+            v[i] = as_f32(p.source_type, bits[i]);
+            if (!p.scale || i >= item.count) continue;
+            const u64 at = u64(channels[i]) * 4;
+            v[i] = normalise(v[i], load<float>(p.scale + at), load<float>(p.layout->offset + at));
+        }
+        store_cast(p.target_type, item.target, v, item.count);
+    }
+}
+
+// Casts that would lose bits in float32: to f8, and from f8 to f2, without a scale.
+__device__ inline void cast_wide_tile(const Piece& p, u32 begin, u32 end, i32 lane) {
+    const Tile t = cut_tile(p, begin, end, CAST_SLOTS);
+    Block block = {0, 0, 0};
+#pragma unroll 1
+    for (u32 number = u32(lane); number < t.n_items; number += 32) {
+        Item item = find_item(p, t, number);
+        u64 doubles[CAST_SLOTS] = {0, 0, 0, 0};
+#pragma unroll
+        for (i32 i = 0; i < CAST_SLOTS; ++i) {
+            if (i >= item.count) continue;
+            const u64 bits = load_bits<0>(p, item.place.source, block);
+            doubles[i] = u64(__double_as_longlong(as_f64(p.source_type, bits)));
+            advance(p, item);
+        }
+        if (p.target_type == TYPE_F8) {
+            store_doubles(item.target, doubles, item.count);
+            continue;
+        }
+        u16 halves[CAST_SLOTS];
+#pragma unroll
+        for (i32 i = 0; i < CAST_SLOTS; ++i)
+            halves[i] = f64_to_f16(__longlong_as_double(i64(doubles[i])));
+        store_halves(item.target, halves, item.count);
+    }
+}
+
+// --------------------------------------------------------------------------------------- launch
+
+__device__ inline void gather_tile(const Piece& p, u32 begin, u32 end, i32 lane) {
+    const i32 size = type_nbytes(p.source_type);
+    if (p.source_type == p.target_type && !p.scale) {
+        switch (size) {
+            case 1: copy_tile<1>(p, begin, end, lane); return;
+            case 2: copy_tile<2>(p, begin, end, lane); return;
+            case 4: copy_tile<4>(p, begin, end, lane); return;
+            case 8: copy_tile<8>(p, begin, end, lane); return;
+            default: copy_tile<16>(p, begin, end, lane); return;
+        }
+    }
+    const bool wide = p.target_type == TYPE_F8 ||
+                      (p.source_type == TYPE_F8 && p.target_type == TYPE_F2);
+    if (wide && !p.scale) cast_wide_tile(p, begin, end, lane);
+    else if (size == 1) cast_tile<1>(p, begin, end, lane);  // images: worth their own code
+    else if (size == 2) cast_tile<2>(p, begin, end, lane);
+    else cast_tile<0>(p, begin, end, lane);
+}
+
+extern "C" __global__ void gather(const GatherJob* jobs,        // (n_jobs,)
+                                  i32 n_jobs,
+                                  const i64* tile_starts,       // (n_jobs + 1,)
+                                  i32 tile_elements,
+                                  const GatherLayout* layouts,  // (n_layouts,)
+                                  i32 n_layouts,
+                                  i32* status)                  // (n_jobs,) out
+{
+    const i32 lane = threadIdx.x & 31;
+    const i64 n_tiles = tile_starts[n_jobs];
+    for (i64 tile = warp_index(); tile < n_tiles; tile += warp_count()) {
+        const i32 index = find_job(tile_starts, n_jobs, tile);
+        const i64 tile_of_job = tile - tile_starts[index];
+        Piece piece;
+        const i32 code = read_piece(jobs + index, layouts, n_layouts, piece);
+        if (lane == 0 && tile_of_job == 0) status[index] = code;
+        if (code != STATUS_OK) continue;
+        const i64 begin = tile_of_job * tile_elements;
+        if (begin >= piece.volume) continue;
+        const i64 left = i64(piece.volume) - begin;
+        const u32 from = u32(begin), to = u32(begin + (left < tile_elements ? left : tile_elements));
+        gather_tile(piece, from, to, lane);
+    }
+}

@@ -1,0 +1,412 @@
+"""The real driver: CuPy for memory, streams and launches, nvCOMP for library decoders.
+
+The only module that imports CuPy, and only inside functions: importing this file is safe where
+CuPy or a GPU is missing (`find_problem` says why then).
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from zarrgpu.devices import kernel_sources, nvcomp
+from zarrgpu.devices.driver import ArrayView, ForkGuard
+from zarrgpu.devices.tables import KERNELS
+from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from zarrgpu.devices.driver import (
+        ChecksumBatch,
+        DecompressBatch,
+        DeviceMemory,
+        Event,
+        LibraryFormat,
+        PinnedMemory,
+        Stream,
+    )
+    from zarrgpu.model import ByteArray
+
+_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+
+
+def find_problem() -> str:
+    """Say why CUDA cannot be used here, with what to do; empty if it can."""
+    try:
+        _import_cupy()
+        _device_count()
+        nvcomp.load_nvcomp()
+        _CupyNvrtc().version()
+    except (MissingDependencyError, DeviceUnavailableError) as error:
+        return str(error)
+    return ""
+
+
+def current_device_index() -> int:
+    """CUDA ordinal that the caller has made current."""
+    with _typed_errors("cuda"):
+        return int(_import_cupy().cuda.runtime.getDevice())
+
+
+class CupyMemory:
+    """Device memory of CuPy's pool."""
+
+    __slots__ = ("nbytes", "pointer")
+
+    def __init__(self, pointer: Any, nbytes: int) -> None:
+        self.pointer = pointer
+        self.nbytes = nbytes
+
+    @property
+    def ptr(self) -> int:
+        """Device address."""
+        return int(self.pointer.ptr)
+
+
+class CupyPinnedMemory:
+    """Page-locked host memory of CuPy's pool."""
+
+    __slots__ = ("array", "nbytes", "ptr")
+
+    def __init__(self, pointer: Any, nbytes: int) -> None:
+        self.array: ByteArray = np.frombuffer(pointer, np.uint8, nbytes)
+        self.nbytes = nbytes
+        self.ptr = int(pointer.ptr)
+
+
+class CupyEvent:
+    """A CUDA event."""
+
+    __slots__ = ("_driver", "native")
+
+    def __init__(self, driver: CupyDriver, native: Any) -> None:
+        self._driver = driver
+        self.native = native
+
+    def record(self, stream: Stream) -> None:
+        """Mark the work that `stream` has been given so far."""
+        with self._driver.activate():
+            self.native.record(_native_stream(stream))
+
+    def synchronize(self) -> None:
+        """Block until the marked work is done."""
+        with self._driver.activate():
+            self.native.synchronize()
+
+    def query(self) -> bool:
+        """Whether the marked work is done."""
+        with self._driver.activate():
+            return bool(self.native.done)
+
+    def elapsed_ms(self, start: Event) -> float:
+        """Milliseconds since `start`."""
+        cupy = _import_cupy()
+        with self._driver.activate():
+            return float(cupy.cuda.get_elapsed_time(cast("CupyEvent", start).native, self.native))
+
+
+class CupyStream:
+    """A CUDA stream."""
+
+    __slots__ = ("_driver", "native")
+
+    def __init__(self, driver: CupyDriver, native: Any) -> None:
+        self._driver = driver
+        self.native = native
+
+    @property
+    def handle(self) -> int:
+        """``cudaStream_t`` as an integer."""
+        return int(self.native.ptr)
+
+    def wait(self, event: Event) -> None:
+        """Let work given from now on wait for `event`."""
+        with self._driver.activate():
+            self.native.wait_event(cast("CupyEvent", event).native)
+
+    def synchronize(self) -> None:
+        """Block until all work given so far is done."""
+        with self._driver.activate():
+            self.native.synchronize()
+
+
+class CupyDriver:
+    """One NVIDIA GPU; see `driver.Driver` for the contract.
+
+    Parameters
+    ----------
+    device_id : int
+        CUDA ordinal.
+
+    Raises
+    ------
+    MissingDependencyError
+        If CuPy or nvCOMP is not installed.
+    DeviceUnavailableError
+        If there is no driver or no such device.
+    """
+
+    block_threads = 128
+
+    def __init__(self, device_id: int = 0) -> None:
+        cupy = _import_cupy()
+        count = _device_count()
+        if not 0 <= device_id < count:
+            msg = f"cuda:{device_id}: there are {count} devices, numbered from 0"
+            raise DeviceUnavailableError(msg)
+        self.device_id = device_id
+        self._cupy = cupy
+        self._guard = ForkGuard(self.name)
+        self._device = cupy.cuda.Device(device_id)
+        self._nvcomp = nvcomp.load_nvcomp()
+        self._functions: dict[str, Any] = {}
+        self._modules: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        with self.activate():
+            properties = cupy.cuda.runtime.getDeviceProperties(device_id)
+        self._model = properties["name"].decode()
+        self._architecture = properties["major"] * 10 + properties["minor"]
+
+    @property
+    def name(self) -> str:
+        """``cuda:N``."""
+        return f"cuda:{self.device_id}"
+
+    @property
+    def description(self) -> str:
+        """Model, architecture and library versions."""
+        major, minor = self._nvcomp.version
+        return (
+            f"{self._model} (sm_{self._architecture}), CuPy {self._cupy.__version__}, "
+            f"nvCOMP {major}.{minor}"
+        )
+
+    @contextmanager
+    def activate(self) -> Iterator[None]:
+        """Make the device current and give CUDA's errors our types."""
+        self._guard.check()
+        with _typed_errors(self.name), self._device:
+            yield
+
+    def allocate(self, nbytes: int, stream: Stream) -> DeviceMemory:
+        """Device memory of CuPy's pool, ordered on `stream`."""
+        with self.activate(), _native_stream(stream):
+            return CupyMemory(self._cupy.cuda.alloc(max(nbytes, 1)), nbytes)
+
+    def allocate_pinned(self, nbytes: int) -> PinnedMemory:
+        """Page-locked host memory of CuPy's pool."""
+        with self.activate():
+            return CupyPinnedMemory(self._cupy.cuda.alloc_pinned_memory(max(nbytes, 1)), nbytes)
+
+    def memory_info(self) -> tuple[int, int]:
+        """Free (the pool's included) and total bytes of device memory."""
+        with self.activate():
+            free, total = self._cupy.cuda.runtime.memGetInfo()
+            return int(free + self._cupy.get_default_memory_pool().free_bytes()), int(total)
+
+    def create_stream(self) -> Stream:
+        """Create a non-blocking stream."""
+        with self.activate():
+            return CupyStream(self, self._cupy.cuda.Stream(non_blocking=True))
+
+    def current_stream(self) -> Stream:
+        """Return CuPy's current stream of this device."""
+        with self.activate():
+            return CupyStream(self, self._cupy.cuda.get_current_stream(self.device_id))
+
+    def create_event(self, *, timing: bool = False) -> Event:
+        """Create an event."""
+        with self.activate():
+            return CupyEvent(self, self._cupy.cuda.Event(disable_timing=not timing))
+
+    def copy_to_device(self, target: int, source: int, nbytes: int, stream: Stream) -> None:
+        """Copy from host to device memory."""
+        runtime = self._cupy.cuda.runtime
+        self._copy(target, source, nbytes, runtime.memcpyHostToDevice, stream)
+
+    def copy_to_host(self, target: int, source: int, nbytes: int, stream: Stream) -> None:
+        """Copy from device to host memory."""
+        runtime = self._cupy.cuda.runtime
+        self._copy(target, source, nbytes, runtime.memcpyDeviceToHost, stream)
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: int, stream: Stream) -> None:
+        with self.activate():
+            self._cupy.cuda.runtime.memcpyAsync(target, source, nbytes, kind, stream.handle)
+
+    def launch(
+        self, kernel: str, grid: int, block: int, args: Sequence[int], stream: Stream
+    ) -> None:
+        """Launch a kernel of `tables.KERNELS`."""
+        types = KERNELS[kernel][1]
+        values = tuple(
+            np.uint64(value) if kind == "address" else np.int32(value)
+            for kind, value in zip(types, args, strict=True)
+        )
+        with self.activate():
+            function = self._functions.get(kernel) or self._load(kernel)
+            function((grid,), (block,), values, 0, _native_stream(stream))
+
+    def _load(self, kernel: str) -> Any:
+        source = KERNELS[kernel][0]
+        with self._lock:
+            if source not in self._modules:
+                compiled = kernel_sources.load_module(source, self._architecture, _CupyNvrtc())
+                module = self._cupy.cuda.function.Module()
+                module.load(compiled.image)
+                self._modules[source] = module
+            self._functions[kernel] = self._modules[source].get_function(kernel)
+            return self._functions[kernel]
+
+    def source_alignment(self, library_format: LibraryFormat) -> int:
+        """Multiple of bytes at which encoded streams must lie."""
+        return int(self._nvcomp.alignments(library_format).input)
+
+    def decompress_temp_nbytes(
+        self,
+        library_format: LibraryFormat,
+        n_chunks: int,
+        max_target_nbytes: int,
+        total_target_nbytes: int,
+    ) -> int:
+        """Device memory that `decompress` allocates for itself."""
+        with self.activate():
+            return self._nvcomp.temp_nbytes(
+                library_format, n_chunks, max_target_nbytes, total_target_nbytes
+            )
+
+    def decompress(
+        self, library_format: LibraryFormat, batch: DecompressBatch, stream: Stream
+    ) -> None:
+        """Decode a batch with nvCOMP."""
+        nbytes = self.decompress_temp_nbytes(
+            library_format, batch.n_chunks, batch.max_target_nbytes, batch.total_target_nbytes
+        )
+        # From the pool of `stream`: released here, it is reused by later work on the stream only.
+        temp = self.allocate(nbytes, stream)
+        with self.activate():
+            self._nvcomp.decompress(library_format, batch, temp.ptr, nbytes, stream.handle)
+
+    def crc32c(self, batch: ChecksumBatch, stream: Stream) -> None:
+        """CRC-32C of each range with nvCOMP."""
+        with self.activate():
+            self._nvcomp.crc32c(batch, stream.handle)
+
+    def to_array(
+        self, memory: DeviceMemory, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Any:
+        """CuPy array on `memory`."""
+        with self.activate():
+            pointer = cast("CupyMemory", memory).pointer + offset
+            return self._cupy.ndarray(shape, dtype, pointer)
+
+    def view_array(self, array: Any) -> ArrayView:
+        """Address and strides of a CuPy array, or of what CuPy takes without a copy."""
+        if not hasattr(array, "__cuda_array_interface__"):
+            msg = (
+                f"{self.name}: out must be an array on this device (CuPy, torch), "
+                f"got {type(array).__module__}.{type(array).__name__}"
+            )
+            raise DeviceUnavailableError(msg)
+        with self.activate():
+            view = self._cupy.asarray(array)
+            if view.device.id != self.device_id:
+                msg = f"{self.name}: out is on cuda:{view.device.id}; give it on {self.name}"
+                raise DeviceUnavailableError(msg)
+        return ArrayView(
+            ptr=int(view.data.ptr),
+            shape=view.shape,
+            strides=view.strides,
+            dtype=view.dtype,
+            array=view,
+        )
+
+
+class _CupyNvrtc:
+    """`kernel_sources.Nvrtc` by CuPy's bindings."""
+
+    def version(self) -> tuple[int, int]:
+        cupy = _import_cupy()
+        try:
+            major, minor = cupy.cuda.nvrtc.getVersion()
+        except Exception as error:  # what CuPy raises for a missing library depends on its version
+            msg = (
+                "nvrtc is needed to compile the kernels and does not load "
+                f"({str(error).splitlines()[0]}); run: pip install nvidia-cuda-nvrtc"
+            )
+            raise MissingDependencyError(msg) from error
+        return int(major), int(minor)
+
+    def architectures(self) -> list[int]:
+        return sorted(int(a) for a in _import_cupy().cuda.nvrtc.getSupportedArchs())
+
+    def compile(
+        self,
+        source: str,
+        name: str,
+        headers: dict[str, str],
+        options: tuple[str, ...],
+        *,
+        ptx: bool,
+    ) -> tuple[bytes, str]:
+        nvrtc = _import_cupy().cuda.nvrtc
+        program = nvrtc.createProgram(source, name, list(headers.values()), list(headers))
+        try:
+            try:
+                nvrtc.compileProgram(program, list(options))
+            except nvrtc.NVRTCError as error:
+                raise kernel_sources.CompileError(nvrtc.getProgramLog(program)) from error
+            image = nvrtc.getPTX(program) if ptx else nvrtc.getCUBIN(program)
+            content = image.encode() if isinstance(image, str) else bytes(image)
+            return content, str(nvrtc.getProgramLog(program))
+        finally:
+            nvrtc.destroyProgram(program)
+
+
+def _native_stream(stream: Stream) -> Any:
+    return cast("CupyStream", stream).native
+
+
+def _import_cupy() -> Any:
+    try:
+        import cupy
+    except ImportError as error:
+        msg = (
+            f"cupy is needed for CUDA and does not import ({error}); "
+            "run: pip install 'zarrgpu[cuda13]' (or cuda12)"
+        )
+        raise MissingDependencyError(msg) from error
+    return cupy
+
+
+def _device_count() -> int:
+    with _typed_errors("cuda"):
+        count = int(_import_cupy().cuda.runtime.getDeviceCount())
+    if count == 0:
+        msg = "cuda: the driver shows no device; check nvidia-smi and CUDA_VISIBLE_DEVICES"
+        raise DeviceUnavailableError(msg)
+    return count
+
+
+@contextmanager
+def _typed_errors(what: str) -> Iterator[None]:
+    """Turn CuPy's and CUDA's errors into ours."""
+    cupy = _import_cupy()
+    runtime_error = cupy.cuda.runtime.CUDARuntimeError
+    try:
+        yield
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        msg = f"{what}: {str(error).lower()}; lower memory_budget_bytes"
+        raise MemoryBudgetError(msg) from error
+    except (runtime_error, cupy.cuda.driver.CUDADriverError) as error:
+        if getattr(error, "status", None) == _OUT_OF_MEMORY:
+            msg = f"{what}: out of memory ({error}); lower memory_budget_bytes"
+            raise MemoryBudgetError(msg) from error
+        msg = f"{what}: {error}"
+        raise DeviceUnavailableError(msg) from error
+    except kernel_sources.CompileError as error:
+        msg = f"{what}: a kernel does not compile with this NVRTC:\n{error}"
+        raise DeviceUnavailableError(msg) from error

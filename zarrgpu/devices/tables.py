@@ -1,0 +1,206 @@
+"""Job tables, status codes and signatures of the kernels: the Python side of kernels/common.cuh.
+
+NumPy dtypes here and structs there are the same bytes; tests/test_kernels.py holds them together.
+Every kernel takes a table of jobs, a table of *tile starts* (see `tile_starts`) and writes one
+`JobStatus` per job.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+MAX_DIMS = 6
+"""Dimensions of a gather piece; dims that are not used come first and have extent 1."""
+
+COPY_TILE_NBYTES = 8192
+"""Bytes that one warp copies or unshuffles at a time; a multiple of 64."""
+
+GATHER_TILE_ELEMENTS = 4096
+"""Elements that one warp gathers at a time."""
+
+COPY_JOB = np.dtype(
+    [
+        ("source", "<u8"),
+        ("source_nbytes", "<i8"),
+        ("target", "<u8"),
+        ("target_nbytes", "<i8"),
+        ("nbytes", "<i8"),
+    ]
+)
+"""``CopyJob``: `nbytes` bytes from `source` to `target`; the other sizes are bounds."""
+
+UNSHUFFLE_JOB = np.dtype([*COPY_JOB.descr, ("typesize", "<i4"), ("reserved", "<i4")])
+"""``UnshuffleJob``: one Blosc block of `nbytes` bytes."""
+
+GATHER_JOB = np.dtype(
+    [
+        ("source", "<u8"),
+        ("source_nbytes", "<i8"),
+        ("source_offset", "<i8"),
+        ("target_offset", "<i8"),
+        ("layout", "<i4"),
+        ("channel_start", "<i4"),
+        ("shuffle_block_nbytes", "<i4"),
+        ("reserved", "<i4"),
+        ("extents", "<i4", (MAX_DIMS,)),
+    ]
+)
+"""``GatherJob``: a box of one decoded chunk, or of the fill value where `source` is 0."""
+
+GATHER_LAYOUT = np.dtype(
+    [
+        ("target", "<u8"),
+        ("target_nbytes", "<i8"),
+        ("source_strides", "<i8", (MAX_DIMS,)),
+        ("target_strides", "<i8", (MAX_DIMS,)),
+        ("fill", "u1", (16,)),
+        ("scale", "<u8"),
+        ("offset", "<u8"),
+        ("n_channels", "<i4"),
+        ("channel_dim", "<i4"),
+        ("ndim", "<i4"),
+        ("source_type", "<i4"),
+        ("target_type", "<i4"),
+        ("swap_nbytes", "<i4"),
+    ]
+)
+"""``GatherLayout``: what the pieces of one array and one output have in common."""
+
+STRUCTS: Mapping[str, np.dtype[Any]] = MappingProxyType(
+    {
+        "CopyJob": COPY_JOB,
+        "UnshuffleJob": UNSHUFFLE_JOB,
+        "GatherJob": GATHER_JOB,
+        "GatherLayout": GATHER_LAYOUT,
+    }
+)
+"""Each struct of kernels/common.cuh and its dtype."""
+
+
+class JobStatus(IntEnum):
+    """What a kernel writes for each job."""
+
+    OK = 0
+    BAD_JOB = 1
+    """The job contradicts itself or asks for what no kernel does."""
+    SOURCE_BOUNDS = 2
+    """It would have read outside of its source; nothing was read."""
+    TARGET_BOUNDS = 3
+    """It would have written outside of its target; nothing was written."""
+    MISALIGNED = 4
+    """An address is not a multiple of its element size."""
+
+
+class ElementType(IntEnum):
+    """Type of the elements that `gather` reads or writes."""
+
+    BOOL = 0
+    I1 = 1
+    U1 = 2
+    I2 = 3
+    U2 = 4
+    I4 = 5
+    U4 = 6
+    I8 = 7
+    U8 = 8
+    F2 = 9
+    F4 = 10
+    F8 = 11
+    RAW1 = 12
+    """Opaque elements: copied, never cast."""
+    RAW2 = 13
+    RAW4 = 14
+    RAW8 = 15
+    RAW16 = 16
+
+
+Parameter: TypeAlias = Literal["address", "int32"]
+
+_COPY_PARAMETERS: tuple[Parameter, ...] = ("address", "int32", "address", "int32", "address")
+
+KERNELS: Mapping[str, tuple[str, tuple[Parameter, ...]]] = MappingProxyType(
+    {
+        "copy_segments": ("copy_segments.cu", _COPY_PARAMETERS),
+        "unshuffle_bytes": ("unshuffle.cu", _COPY_PARAMETERS),
+        "unshuffle_bits": ("unshuffle.cu", _COPY_PARAMETERS),
+        "gather": (
+            "gather.cu",
+            ("address", "int32", "address", "int32", "address", "int32", "address"),
+        ),
+    }
+)
+"""Source file and parameter types of each kernel.
+
+``copy_segments``, ``unshuffle_bytes``, ``unshuffle_bits``:
+``(jobs, n_jobs, tile_starts, tile_nbytes, status)``;
+``gather``: ``(jobs, n_jobs, tile_starts, tile_elements, layouts, n_layouts, status)``.
+"""
+
+_RAW_TYPES = {1: ElementType.RAW1, 2: ElementType.RAW2, 4: ElementType.RAW4, 8: ElementType.RAW8,
+              16: ElementType.RAW16}  # fmt: skip
+_TYPES = {"b1": ElementType.BOOL, "i1": ElementType.I1, "u1": ElementType.U1, "i2": ElementType.I2,
+          "u2": ElementType.U2, "i4": ElementType.I4, "u4": ElementType.U4, "i8": ElementType.I8,
+          "u8": ElementType.U8, "f2": ElementType.F2, "f4": ElementType.F4,
+          "f8": ElementType.F8}  # fmt: skip
+
+
+def element_type(dtype: np.dtype[Any]) -> ElementType | None:
+    """Type code of a dtype of either byte order; None where `gather` cannot move it.
+
+    Complex, datetime, void and similar are opaque: they can be copied, not cast.
+
+    >>> element_type(np.dtype(">u2")).name, element_type(np.dtype("c8")).name
+    ('U2', 'RAW8')
+    """
+    known = _TYPES.get(f"{dtype.kind}{dtype.itemsize}")
+    return known if known is not None else _RAW_TYPES.get(dtype.itemsize)
+
+
+def swap_nbytes(dtype: np.dtype[Any]) -> int:
+    """Bytes of each unit of an element that `gather` must reverse; 0 for native order.
+
+    >>> swap_nbytes(np.dtype(">u2")), swap_nbytes(np.dtype(">c8")), swap_nbytes(np.dtype("<f4"))
+    (2, 4, 0)
+    """
+    if dtype.isnative or dtype.itemsize == 1:
+        return 0
+    return dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
+
+
+def tile_starts(sizes: ArrayLike, tile: int) -> NDArray[np.int64]:
+    """Sum up the tiles of the jobs: ``n_jobs + 1`` entries, the last one is the total.
+
+    Parameters
+    ----------
+    sizes : int array, shape (n_jobs,)
+        Bytes (copy, unshuffle) or elements of the box (gather) of each job.
+    tile : int
+        Size of a tile in the same unit.
+
+    An empty job has one tile too, so that its status is written.
+
+    >>> tile_starts([10, 0, 25], 10).tolist()
+    [0, 1, 2, 5]
+    """
+    counts = np.maximum(-(-np.asarray(sizes, np.int64) // tile), 1)
+    starts = np.zeros(counts.size + 1, np.int64)
+    np.cumsum(counts, out=starts[1:])
+    return starts
+
+
+def grid_blocks(n_tiles: int, block_threads: int, *, max_blocks: int = 1 << 20) -> int:
+    """Blocks that give each tile a warp; kernels loop over tiles if there are fewer.
+
+    >>> grid_blocks(9, 128)
+    3
+    """
+    return min(max(-(-n_tiles * 32 // block_threads), 1), max_blocks)
