@@ -124,7 +124,8 @@ class Jpeg2kCodec:
 
 def _chroma_table(factor: float) -> NDArray[np.int32]:
     """``factor * (chroma - 128)`` in 1/65536 for each of 256 chroma values."""
-    return np.rint(factor * 65536 * np.arange(-128, 128)).astype(np.int32)
+    table: NDArray[np.int32] = np.rint(factor * 65536 * np.arange(-128, 128)).astype(np.int32)
+    return table
 
 
 # fixed point of 16 bits, each table entry rounded: measured to be what OpenSlide gives
