@@ -20,7 +20,7 @@ from zarrgpu.model import (
 )
 from zarrgpu.plan.locate import ShardIndexes
 from zarrgpu.plan.tables import Int64s, ReadPlan
-from zarrgpu.stores.base import Store
+from zarrgpu.stores.base import Allocate, Store
 
 MAX_INDEX_CACHE_NBYTES = 256 << 20
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -54,7 +54,9 @@ def num_io_threads(store: Store, options: ReadOptions) -> int:
     return max(decoding, options.io_concurrency or store.io_concurrency)
 
 
-def fetch_shard_indexes(source: ArraySource, shard_id: Int64s, options: ReadOptions) -> ShardIndexes:
+def fetch_shard_indexes(
+    source: ArraySource, shard_id: Int64s, options: ReadOptions
+) -> ShardIndexes:
     """Make sure that the indexes of the given shards are known; return all that are."""
     location = source.spec.location
     assert isinstance(location, Sharded)  # noqa: S101 - callers ask for sharded arrays only
@@ -113,7 +115,9 @@ def _check_index(
 ) -> tuple[Int64s, Int64s]:
     empty = (table == _EMPTY).all(axis=1)
     limit = np.uint64(encoded_limit_nbytes(spec.chunk_nbytes))
-    bad = ~empty & ((table[:, 0] >= np.uint64(1 << 47)) | (table[:, 1] > limit) | (table[:, 1] == 0))
+    bad = ~empty & (
+        (table[:, 0] >= np.uint64(1 << 47)) | (table[:, 1] > limit) | (table[:, 1] == 0)
+    )
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
         offset, nbytes = (int(v) for v in table[at])
@@ -148,12 +152,17 @@ def check_encoded_sizes(plan: ReadPlan) -> None:
         raise chunk_error(spec, int(chunks.chunk_id[row]), "metadata", reason)
 
 
-def fetch_read(plan: ReadPlan, sources: tuple[ArraySource, ...], read: int) -> ByteArray | None:
-    """Bytes of one row of the read table, or None if the object is not stored."""
+def fetch_read(
+    plan: ReadPlan, sources: tuple[ArraySource, ...], read: int, allocate: Allocate
+) -> ByteArray | None:
+    """Bytes of one row of the read table, or None if the object is not stored.
+
+    They lie in memory from `allocate` if the store can read into it.
+    """
     reads = plan.reads
     source = sources[reads.array[read]]
     key = object_key(source.spec, int(reads.object_id[read]))
     nbytes = int(reads.nbytes[read])
     if nbytes < 0:
-        return source.store.get(key)
-    return source.store.get_range(key, ByteRange(int(reads.offset[read]), nbytes))
+        return source.store.get(key, allocate)
+    return source.store.get_range(key, ByteRange(int(reads.offset[read]), nbytes), allocate)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class _Run:
         start, stop = self.plan.reads.chunk_start[read : read + 2].tolist()
         rows = range(start, stop)
         try:
-            data = fetch_read(self.plan, self.sources, read)
+            data = fetch_read(self.plan, self.sources, read, partial(scratch, "encoded"))
         except DataError as error:
             if self.failed is None:
                 raise
@@ -87,7 +88,9 @@ class _Run:
         encoded = data if nbytes < 0 else data[at : at + nbytes]
         first, last = chunks.piece_start[row : row + 2].tolist()
         size = source.chain.decoded_nbytes
-        target = self._direct_target(first, size) if chunks.direct[row] else scratch(size)
+        target = (
+            self._direct_target(first, size) if chunks.direct[row] else scratch("decoded", size)
+        )
         try:
             if encoded.size > encoded_limit_nbytes(size):
                 msg = f"takes {encoded.size} bytes for {size} decoded ones"

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
 
 from zarrgpu.model import ByteArray, ByteRange
+
+Allocate: TypeAlias = Callable[[int], ByteArray]
+"""Gives writable memory of a size: recycled or pinned memory of the caller."""
+
+
+def new_bytes(nbytes: int) -> ByteArray:
+    """Give fresh memory."""
+    return np.empty(nbytes, np.uint8)
 
 
 @runtime_checkable
@@ -14,6 +25,9 @@ class Store(Protocol):
     Keys use ``/`` and are relative to the store's root. Methods may be called from any thread. A
     missing object is an answer (None), not an error; everything else that fails raises
     `StoreError` with the key and the range.
+
+    `allocate` offers memory for the result. A store that reads into memory of the caller's choice
+    takes it; one whose client library brings its own memory returns that.
     """
 
     url: str
@@ -28,10 +42,12 @@ class Store(Protocol):
     max_coalesced_bytes: int
     """Size at which one request is large enough."""
 
-    def get(self, key: str) -> ByteArray | None:
+    def get(self, key: str, allocate: Allocate = new_bytes) -> ByteArray | None:
         """Whole object, or None if there is none. The array may be read-only."""
 
-    def get_range(self, key: str, byte_range: ByteRange) -> ByteArray | None:
+    def get_range(
+        self, key: str, byte_range: ByteRange, allocate: Allocate = new_bytes
+    ) -> ByteArray | None:
         """Exactly the bytes of `byte_range`, or None if there is no such object.
 
         Raises `StoreError` if the object ends before the range does.

@@ -12,6 +12,7 @@ import numpy as np
 
 from zarrgpu.errors import StoreError
 from zarrgpu.model import ByteArray, ByteRange
+from zarrgpu.stores.base import Allocate, new_bytes
 
 ATTEMPTS = 3
 """How often a request is tried before its failure is reported."""
@@ -41,12 +42,16 @@ class FsspecStore:
     def __repr__(self) -> str:
         return f"FsspecStore({self.url!r})"
 
-    def get(self, key: str) -> ByteArray | None:
+    def get(self, key: str, allocate: Allocate = new_bytes) -> ByteArray | None:
         """Whole object, or None if there is none."""
+        del allocate  # fsspec gives bytes of its own
         return self._cat(key, None, None)
 
-    def get_range(self, key: str, byte_range: ByteRange) -> ByteArray | None:
+    def get_range(
+        self, key: str, byte_range: ByteRange, allocate: Allocate = new_bytes
+    ) -> ByteArray | None:
         """Exactly the bytes of `byte_range`, or None if there is no such object."""
+        del allocate  # fsspec gives bytes of its own
         if byte_range.nbytes == 0:
             return None if self.size(key) is None else np.empty(0, np.uint8)
         data = self._cat(key, byte_range.offset, byte_range.end)
@@ -84,9 +89,7 @@ class FsspecStore:
         return f"{self.root}/{key}" if key else self.root
 
     def _cat(self, key: str, start: int | None, end: int | None) -> ByteArray | None:
-        data = self._attempt(
-            key, lambda path: self.filesystem.cat_file(path, start=start, end=end)
-        )
+        data = self._attempt(key, lambda path: self.filesystem.cat_file(path, start=start, end=end))
         return None if data is None else np.frombuffer(data, np.uint8)
 
     def _attempt(self, key: str, request: Any) -> Any:

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from zarrgpu.errors import StoreError
 from zarrgpu.model import ByteArray, ByteRange
+from zarrgpu.stores.base import Allocate, new_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,15 +41,19 @@ class LocalStore:
     def __repr__(self) -> str:
         return f"LocalStore({self.root!r})"
 
-    def get(self, key: str) -> ByteArray | None:
+    def get(self, key: str, allocate: Allocate = new_bytes) -> ByteArray | None:
         """Whole file, or None if there is none."""
         with self._opened(key) as fd:
-            return None if fd is None else self._read(fd, key, ByteRange(0, os.fstat(fd).st_size))
+            if fd is None:
+                return None
+            return self._read(fd, key, ByteRange(0, os.fstat(fd).st_size), allocate)
 
-    def get_range(self, key: str, byte_range: ByteRange) -> ByteArray | None:
+    def get_range(
+        self, key: str, byte_range: ByteRange, allocate: Allocate = new_bytes
+    ) -> ByteArray | None:
         """Exactly the bytes of `byte_range`, or None if there is no such file."""
         with self._opened(key) as fd:
-            return None if fd is None else self._read(fd, key, byte_range)
+            return None if fd is None else self._read(fd, key, byte_range, allocate)
 
     def get_suffix(self, key: str, nbytes: int) -> ByteArray | None:
         """Last `nbytes` bytes or the whole file, or None if there is none."""
@@ -102,7 +105,9 @@ class LocalStore:
         finally:
             os.close(fd)
 
-    def _read(self, fd: int, key: str, byte_range: ByteRange) -> ByteArray:
+    def _read(
+        self, fd: int, key: str, byte_range: ByteRange, allocate: Allocate = new_bytes
+    ) -> ByteArray:
         size = os.fstat(fd).st_size
         if byte_range.end > size:
             msg = (
@@ -110,7 +115,7 @@ class LocalStore:
                 f"the end of the object ({size} bytes); the file is truncated or its index is wrong"
             )
             raise StoreError(msg)
-        out = np.empty(byte_range.nbytes, np.uint8)
+        out = allocate(byte_range.nbytes)
         view, done = memoryview(out), 0
         while done < byte_range.nbytes:
             got = os.preadv(fd, [view[done:]], byte_range.offset + done)
