@@ -353,7 +353,9 @@ class _CupyNvrtc:
         ptx: bool,
     ) -> tuple[bytes, str]:
         nvrtc = _import_cupy().cuda.nvrtc
-        program = nvrtc.createProgram(source, name, list(headers.values()), list(headers))
+        texts = [text.encode() for text in headers.values()]
+        names = [header.encode() for header in headers]
+        program = nvrtc.createProgram(source, name, texts, names)
         try:
             try:
                 nvrtc.compileProgram(program, list(options))

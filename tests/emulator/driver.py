@@ -1,0 +1,293 @@
+"""The emulated driver: the whole `Driver` protocol on the CPU, kernels included."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import threading
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import google_crc32c
+import numpy as np
+
+from tests.emulator import decoders, ranges
+from tests.emulator.build import blocks_are_independent, build_library
+from tests.emulator.memory import EmulatedMemory, EmulationError, Registry
+from tests.emulator.streams import EmulatedEvent, EmulatedStream
+from zarrgpu.devices.driver import ArrayView, ForkGuard
+from zarrgpu.devices.kernel_sources import kernels_folder
+from zarrgpu.devices.tables import KERNELS
+from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from zarrgpu.devices.driver import ChecksumBatch, DecompressBatch, LibraryFormat
+
+_LAUNCH_LOCK = threading.Lock()  # __shared__ variables are statics
+
+
+class _Launch(ctypes.Structure):
+    _fields_ = (
+        ("grid", ctypes.c_uint),
+        ("block", ctypes.c_uint),
+        ("independent", ctypes.c_bool),
+    )
+
+
+class EmulatedDriver:
+    """A device made of host memory, g++ and host codecs; see `driver.Driver`.
+
+    Parameters
+    ----------
+    device_id : int
+    lazy : bool
+        Do asynchronous work only when it is waited for: finds forgotten synchronisations. Call
+        `synchronize` before looking at arrays that code under test returned unsynchronised.
+    total_nbytes : int
+        Size of the device; allocating more raises `MemoryBudgetError`.
+    """
+
+    block_threads = 64
+
+    def __init__(
+        self, device_id: int = 0, *, lazy: bool = False, total_nbytes: int = 1 << 32
+    ) -> None:
+        self.device_id = device_id
+        self.lazy = lazy
+        self.total_nbytes = total_nbytes
+        self.registry = Registry()
+        self.launches: list[str] = []
+        """Kernels and library calls so far, in order."""
+        self._guard = ForkGuard(self.name)
+        self._handles = itertools.count(1)
+        self._default = EmulatedStream(0, lazy=lazy)
+        self._streams = [self._default]
+        self._current = threading.local()
+
+    @property
+    def name(self) -> str:
+        return f"emulated:{self.device_id}"
+
+    @property
+    def description(self) -> str:
+        return "kernels compiled by g++, host codecs"
+
+    @contextmanager
+    def activate(self) -> Iterator[None]:
+        self._guard.check()
+        yield
+
+    def synchronize(self) -> None:
+        """Do all work of all streams."""
+        for stream in self._streams:
+            stream.synchronize()
+
+    # ------------------------------------------------------------------------------- memory
+
+    def allocate(self, nbytes: int, stream: EmulatedStream) -> EmulatedMemory:
+        self._guard.check()
+        if nbytes < 0:
+            msg = f"allocation of {nbytes} bytes"
+            raise EmulationError(msg)
+        if self.registry.live_nbytes("device") + nbytes > self.total_nbytes:
+            msg = f"{self.name}: out of memory allocating {nbytes} bytes; lower memory_budget_bytes"
+            raise MemoryBudgetError(msg)
+        return self.registry.allocate("device", nbytes, stream.give)
+
+    def allocate_pinned(self, nbytes: int) -> EmulatedMemory:
+        self._guard.check()
+        return self.registry.allocate("pinned", nbytes, lambda release: release())
+
+    def memory_info(self) -> tuple[int, int]:
+        return self.total_nbytes - self.registry.live_nbytes("device"), self.total_nbytes
+
+    # ------------------------------------------------------------------------------ streams
+
+    def create_stream(self) -> EmulatedStream:
+        self._guard.check()
+        stream = EmulatedStream(next(self._handles), lazy=self.lazy)
+        self._streams.append(stream)
+        return stream
+
+    def current_stream(self) -> EmulatedStream:
+        self._guard.check()
+        return getattr(self._current, "stream", self._default)
+
+    @contextmanager
+    def use_stream(self, stream: EmulatedStream) -> Iterator[None]:
+        """Make a stream the caller's current one, as ``with cupy_stream:`` does."""
+        before = self.current_stream()
+        self._current.stream = stream
+        try:
+            yield
+        finally:
+            self._current.stream = before
+
+    def create_event(self, *, timing: bool = False) -> EmulatedEvent:
+        self._guard.check()
+        return EmulatedEvent(timing=timing)
+
+    # ------------------------------------------------------------------------------- copies
+
+    def copy_to_device(self, target: int, source: int, nbytes: int, stream: EmulatedStream) -> None:
+        self._copy("device", target, "pinned", source, nbytes, stream)
+
+    def copy_to_host(self, target: int, source: int, nbytes: int, stream: EmulatedStream) -> None:
+        self._copy("pinned", target, "device", source, nbytes, stream)
+
+    def _copy(
+        self, to: Any, target: int, of: Any, source: int, nbytes: int, stream: EmulatedStream
+    ) -> None:
+        self._guard.check()
+
+        def work() -> None:
+            self.registry.check(to, target, nbytes, f"copy to {to}")
+            self.registry.check(of, source, nbytes, f"copy from {of}")
+            ctypes.memmove(target, source, nbytes)
+
+        stream.give(work)
+
+    # ------------------------------------------------------------------------------ kernels
+
+    def launch(
+        self, kernel: str, grid: int, block: int, args: Sequence[int], stream: EmulatedStream
+    ) -> None:
+        self._guard.check()
+        types = KERNELS[kernel][1]
+        if len(args) != len(types) or grid < 1 or block < 32 or block % 32 or block > 1024:
+            msg = f"{kernel}: launched with grid {grid}, block {block}, {len(args)} arguments"
+            raise EmulationError(msg)
+        args = tuple(int(a) for a in args)
+
+        def work() -> None:
+            for address, nbytes, what in ranges.table_ranges(kernel, args):
+                self.registry.check("device", address, nbytes, f"{kernel} {what}")
+            for addresses, sizes, what in ranges.job_ranges(kernel, args):
+                self.registry.check("device", addresses, sizes, what)
+            self.launches.append(kernel)
+            _run(kernel, grid, block, args)
+            self.registry.check_guards(kernel)
+
+        stream.give(work)
+
+    # ------------------------------------------------------------------------------ library
+
+    def source_alignment(self, library_format: LibraryFormat) -> int:
+        return decoders.SOURCE_ALIGNMENT[library_format]
+
+    def decompress_temp_nbytes(
+        self,
+        library_format: LibraryFormat,
+        n_chunks: int,
+        max_target_nbytes: int,
+        total_target_nbytes: int,
+    ) -> int:
+        return int(decoders.TEMP_RATIO[library_format] * total_target_nbytes)
+
+    def decompress(
+        self, library_format: LibraryFormat, batch: DecompressBatch, stream: EmulatedStream
+    ) -> None:
+        self._guard.check()
+        temp = self.decompress_temp_nbytes(
+            library_format, batch.n_chunks, batch.max_target_nbytes, batch.total_target_nbytes
+        )
+        self.allocate(temp, stream)  # as the real driver does: it may not fit
+        stream.give(lambda: self._decompress(library_format, batch))
+
+    def _decompress(self, library_format: str, batch: DecompressBatch) -> None:
+        n = batch.n_chunks
+        self.launches.append(library_format)
+        sources, source_nbytes = self._sources(batch.sources, batch.source_nbytes, n)
+        targets = self._table(batch.targets, "<u8", n, "targets")
+        room = self._table(batch.target_nbytes, "<u8", n, "target sizes")
+        self.registry.check("device", targets, room, f"{library_format} target")
+        decoded_nbytes = self._table(batch.decoded_nbytes, "<u8", n, "decoded sizes")
+        statuses = self._table(batch.statuses, "<i4", n, "statuses")
+        if room.max(initial=0) > batch.max_target_nbytes or room.sum() > batch.total_target_nbytes:
+            msg = f"{library_format}: max or total target size is too small for the batch"
+            raise EmulationError(msg)
+        if (sources % decoders.SOURCE_ALIGNMENT[library_format]).any():
+            msg = f"{library_format}: a source is misaligned"
+            raise EmulationError(msg)
+        for i in range(n):
+            source = ctypes.string_at(int(sources[i]), int(source_nbytes[i]))
+            decoded, statuses[i] = decoders.decode(library_format, source, int(room[i]))
+            ctypes.memmove(int(targets[i]), decoded, len(decoded))
+            decoded_nbytes[i] = len(decoded)
+        self.registry.check_guards(library_format)
+
+    def crc32c(self, batch: ChecksumBatch, stream: EmulatedStream) -> None:
+        self._guard.check()
+        stream.give(lambda: self._crc32c(batch))
+
+    def _crc32c(self, batch: ChecksumBatch) -> None:
+        n = batch.n_chunks
+        self.launches.append("crc32c")
+        sources, source_nbytes = self._sources(batch.sources, batch.source_nbytes, n)
+        checksums = self._table(batch.checksums, "<u4", n, "checksums")
+        statuses = self._table(batch.statuses, "<i4", n, "statuses")
+        if source_nbytes.max(initial=0) > batch.max_source_nbytes:
+            msg = "crc32c: max_source_nbytes is too small for the batch"
+            raise EmulationError(msg)
+        for i in range(n):
+            source = ctypes.string_at(int(sources[i]), int(source_nbytes[i]))
+            checksums[i], statuses[i] = google_crc32c.value(source), 0
+
+    def _sources(self, addresses: int, sizes: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        sources = self._table(addresses, "<u8", n, "sources")
+        nbytes = self._table(sizes, "<u8", n, "source sizes")
+        self.registry.check("device", sources, nbytes, "library source")
+        return sources, nbytes
+
+    def _table(self, address: int, dtype: str, n: int, what: str) -> np.ndarray:
+        self.registry.check("device", address, n * np.dtype(dtype).itemsize, what)
+        return ranges.read_table(address, np.dtype(dtype), n)
+
+    # ------------------------------------------------------------------------------- arrays
+
+    def to_array(
+        self, memory: EmulatedMemory, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> np.ndarray:
+        return np.ndarray(shape, dtype, memory.array.data, offset)
+
+    def view_array(self, array: Any) -> ArrayView:
+        if not isinstance(array, np.ndarray):
+            msg = f"{self.name}: out must be an array on this device, got {type(array).__name__}"
+            raise DeviceUnavailableError(msg)
+        low, high = np.lib.array_utils.byte_bounds(array)
+        try:
+            self.registry.check("device", low, high - low, "out")
+        except EmulationError as error:
+            msg = f"{self.name}: out is not on this device"
+            raise DeviceUnavailableError(msg) from error
+        return ArrayView(
+            ptr=array.ctypes.data,
+            shape=array.shape,
+            strides=array.strides,
+            dtype=array.dtype,
+            array=array,
+        )
+
+
+def _run(kernel: str, grid: int, block: int, args: Sequence[int]) -> None:
+    source, types = KERNELS[kernel]
+    values = [
+        ctypes.c_uint64(value) if kind == "address" else ctypes.c_int32(value)
+        for kind, value in zip(types, args, strict=True)
+    ]
+    pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
+    launch = _Launch(grid, block, blocks_are_independent(kernels_folder() / source))
+    with _LAUNCH_LOCK:
+        _library(source)[f"emulate_{kernel}"](ctypes.byref(launch), pointers)
+
+
+@cache
+def _library(source: str) -> ctypes.CDLL:
+    kernels = tuple(name for name, (file, _) in KERNELS.items() if file == source)
+    library = ctypes.CDLL(str(build_library(kernels_folder() / source, kernels)))
+    for name in kernels:
+        library[f"emulate_{name}"].restype = None
+    return library

@@ -1,0 +1,81 @@
+"""What each kernel will touch, from its arguments: the emulator checks it before a launch."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zarrgpu.devices.tables import (
+    COPY_JOB,
+    GATHER_JOB,
+    GATHER_LAYOUT,
+    UNSHUFFLE_JOB,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# (argument of the table, its dtype, argument of its length) for each kernel.
+TABLES: dict[str, list[tuple[int, np.dtype[Any], int]]] = {
+    "copy_segments": [(0, COPY_JOB, 1)],
+    "unshuffle_bytes": [(0, UNSHUFFLE_JOB, 1)],
+    "unshuffle_bits": [(0, UNSHUFFLE_JOB, 1)],
+    "gather": [(0, GATHER_JOB, 1), (4, GATHER_LAYOUT, 5)],
+}
+STATUS_ARGUMENT = {"copy_segments": 4, "unshuffle_bytes": 4, "unshuffle_bits": 4, "gather": 6}
+
+# (address, size) fields of each table.
+FIELDS: dict[str, list[tuple[str, str]]] = {
+    "copy_segments": [("source", "source_nbytes"), ("target", "target_nbytes")],
+    "unshuffle_bytes": [("source", "source_nbytes"), ("target", "target_nbytes")],
+    "unshuffle_bits": [("source", "source_nbytes"), ("target", "target_nbytes")],
+}
+
+
+def read_table(address: int, dtype: np.dtype[Any], n: int) -> np.ndarray:
+    """View `n` entries at an address."""
+    if n == 0:
+        return np.empty(0, dtype)
+    buffer = (ctypes.c_uint8 * (n * dtype.itemsize)).from_address(address)
+    return np.frombuffer(buffer, dtype)
+
+
+def table_ranges(kernel: str, args: Sequence[int]) -> Iterator[tuple[int, int, str]]:
+    """Address, size and name of each table argument, and of the statuses."""
+    n_jobs = args[1]
+    for argument, dtype, length in TABLES[kernel]:
+        yield args[argument], args[length] * dtype.itemsize, f"table {argument}"
+    yield args[2], (n_jobs + 1) * 8, "tile starts"
+    yield args[STATUS_ARGUMENT[kernel]], n_jobs * 4, "statuses"
+
+
+def job_ranges(kernel: str, args: Sequence[int]) -> Iterator[tuple[Any, Any, str]]:
+    """Addresses and sizes that the jobs claim, as arrays, with a name."""
+    jobs = read_table(args[0], TABLES[kernel][0][1], args[1])
+    if kernel != "gather":
+        for address, size in FIELDS[kernel]:
+            yield jobs[address], jobs[size], f"{kernel} {address}"
+        return
+    yield jobs["source"], np.where(jobs["source"] == 0, 0, jobs["source_nbytes"]), "gather source"
+    layouts = read_table(args[4], GATHER_LAYOUT, args[5])
+    yield layouts["target"], layouts["target_nbytes"], "gather target"
+    n_channels = np.where(layouts["scale"] == 0, 0, layouts["n_channels"])
+    yield layouts["scale"], n_channels * 4, "gather scale"
+    yield layouts["offset"], n_channels * 4, "gather offset"
+
+
+def address_fields(kernel: str) -> Iterator[tuple[int, np.dtype[Any], int, list[str]]]:
+    """Argument, dtype, length argument and address fields of each table with addresses in it."""
+    for argument, dtype, length in TABLES.get(kernel, []):
+        yield (
+            argument,
+            dtype,
+            length,
+            [
+                name
+                for name in ("source", "target", "scale", "offset")
+                if name in (dtype.names or ())
+            ],
+        )
