@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from zarrgpu.slide import Slide
-
 from zarrgpu.array import Array
 from zarrgpu.group import Group
 from zarrgpu.opening import open as open_node
 from zarrgpu.plan.explain import format_nbytes
+from zarrgpu.slide import Slide
 
 
 def describe_path(path: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-KEY_WIDTH = 11
+KEY_WIDTH = 10
 
 
 def title(text: str) -> None:

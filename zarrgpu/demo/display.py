@@ -78,6 +78,12 @@ class Display:
             labels=() if as_is else labels,
         )
 
+    @property
+    def channels(self) -> tuple[tuple[str, Color], ...]:
+        """Name and colour of each channel; none in bright field."""
+        colors = [(float(r), float(g), float(b)) for r, g, b in self.colors]
+        return tuple(zip(self.labels, colors, strict=False))
+
     def render(self, image: NDArray[Any]) -> Image:
         """RGB picture of `image` (h, w, c) in the stored dtype: shape (h, w, 3), uint8."""
         if self.as_is:

@@ -20,6 +20,7 @@ from zarrgpu.demo.texture import Image, smooth_field, tissue_image
 from zarrgpu.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 Channels: TypeAlias = NDArray[np.uint16]
@@ -92,8 +93,7 @@ def make_ome_zarr(path: Path, image: Image) -> None:
         raise MissingDependencyError(msg) from error
     level = unmix_stains(image)
     factors = tuple(f for f in (1, 2, 4) if f == 1 or min(image.shape[:2]) // f >= 128)
-    datasets = []
-    for index, factor in enumerate(factors):
+    for index in range(len(factors)):
         if index:
             level = _halve(level)
         chunk = min(256, *level.shape[1:])
@@ -110,8 +110,15 @@ def make_ome_zarr(path: Path, image: Image) -> None:
             overwrite=True,
         )
         array[...] = level
-        datasets.append(_dataset(index, factor))
-    # The group's document is short; writing it plainly shows all that OME-Zarr 0.5 asks for.
+    write_group(path, factors)
+
+
+def write_group(path: Path, factors: Sequence[int]) -> None:
+    """Write the group's document: level ``str(k)`` is coarser than level 0 by ``factors[k]``.
+
+    It is short; writing it plainly shows all that OME-Zarr 0.5 asks for.
+    """
+    datasets = [_dataset(index, factor) for index, factor in enumerate(factors)]
     document = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": _ome(datasets)}}
     (path / "zarr.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
 

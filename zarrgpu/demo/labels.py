@@ -3,8 +3,8 @@
 A patch is *dense* when its box holds more stain (or light) than the median patch, *sparse*
 otherwise. The answer is read off the low-resolution thumbnail; the model must find it in the
 full-resolution pixels. Half of the patches are dense by construction, whatever the image. Where
-patches are validated is decided by place: the specimen is cut in two by an upright line, with a gap
-a patch wide, so that no pixel is both learned from and tested on.
+patches are validated is decided by place: a line cuts one side off the specimen, with a gap a patch
+wide, so that no pixel is both learned from and tested on.
 """
 
 from __future__ import annotations
@@ -89,41 +89,98 @@ class Split:
     Attributes
     ----------
     train, validation : bool arrays
-    boundary : float or None
-        Where the line runs, as a fraction of the width; None where the image is too small to cut,
-        so that both masks are the whole foreground.
+    side : "left", "right", "top", "bottom" or None
+        Where the validation ground lies; None where the image is too small to cut, so that both
+        masks are the whole foreground.
+    boundary : float
+        Where the line runs, as a fraction of the width or height; 0 where there is none.
     """
 
     train: Mask
     validation: Mask
-    boundary: float | None
+    side: str | None = None
+    boundary: float = 0.0
 
 
-def split_by_place(mask: Mask, *, patch_fraction: float, validation: float = 0.25) -> Split:
-    """Cut the foreground so that about a quarter of it, on the right, is for validation.
+def split_by_place(
+    mask: Mask, density: Map, *, patch_fractions: tuple[float, float], validation: float = 0.25
+) -> Split:
+    """Cut off about a quarter of the foreground for validation, on one of the four sides.
+
+    The side is the one that is most like the whole: where the share of dense pixels is nearest
+    to half, so that both classes are validated.
 
     Parameters
     ----------
     mask : bool array of shape (h, w)
         The foreground.
-    patch_fraction : float
-        Width of a patch over the width of the image. Half a patch may stick out of a mask on either
-        side of the line, hence the gap of one patch.
+    density : float32 array of shape (h, w)
+    patch_fractions : (float, float)
+        Width and height of a patch over those of the image. Half a patch may stick out of a mask
+        on either side of the line, hence the gap of one patch.
     validation : float
         Share of the foreground to validate on.
     """
-    width = mask.shape[1]
-    whole = Split(train=mask, validation=mask, boundary=None)
-    gap = int(np.ceil(patch_fraction * width))
-    share = np.cumsum(mask.sum(axis=0, dtype=np.float64))
-    if gap >= width // 4 or share[-1] == 0:
-        return whole
+    if not mask.any():
+        return Split(train=mask, validation=mask)
+    middle = float(np.median(density[mask]))
+    best, least = Split(train=mask, validation=mask), np.inf
+    for side in ("right", "left", "bottom", "top"):
+        split = _cut(mask, side, patch_fractions, validation)
+        if split is not None:
+            skew = abs(float((density[split.validation] > middle).mean()) - 0.5)
+            if skew < least - 0.02:  # the earlier side wins where it hardly matters
+                best, least = split, skew
+    return best
+
+
+def _cut(
+    mask: Mask, side: str, patch_fractions: tuple[float, float], validation: float
+) -> Split | None:
+    """Cut one side off; None where a part would be too narrow for a patch."""
+    turned = _turn(mask, side)
+    fractions = patch_fractions if side in ("left", "right") else patch_fractions[::-1]
+    width = turned.shape[1]
+    gap = int(np.ceil(fractions[0] * width))
+    share = np.cumsum(turned.sum(axis=0, dtype=np.float64))
     line = int(np.searchsorted(share, (1 - validation) * share[-1]))
-    left, right = max(line - gap // 2, 0), min(line - gap // 2 + gap, width)
-    train, test = mask.copy(), mask.copy()
-    train[:, left:] = False
-    test[:, :right] = False
-    # Narrower than a patch, a side has no room for one.
-    if min(left, width - right) < gap or not train.any() or not test.any():
-        return whole
-    return Split(train=train, validation=test, boundary=(left + right) / (2 * width))
+    start = max(line - gap // 2, 0)
+    stop = min(start + gap, width)
+    if min(start, width - stop) < gap:
+        return None
+    train, test = turned.copy(), turned.copy()
+    train[:, start:] = False
+    test[:, :stop] = False
+    if not (has_room(train, fractions) and has_room(test, fractions)):
+        return None
+    boundary = (start + stop) / (2 * width)
+    return Split(
+        train=_turn(train, side),
+        validation=_turn(test, side),
+        side=side,
+        boundary=boundary if side in ("right", "bottom") else 1 - boundary,
+    )
+
+
+def has_room(mask: Mask, patch_fractions: tuple[float, float]) -> bool:
+    """Tell whether some patch lies at least half in `mask`; sizes as for `split_by_place`."""
+    h, w = mask.shape
+    width, height = (
+        min(n, max(1, round(f * n))) for f, n in zip(patch_fractions, (w, h), strict=True)
+    )
+    table = box_sums(mask)
+    inside = (table[height:, width:] - table[:-height, width:] - table[height:, :-width]) + table[
+        :-height, :-width
+    ]
+    return bool((inside >= 0.5 * width * height).any())
+
+
+def _turn(mask: Mask, side: str) -> Mask:
+    """Turn `side` to the right; its own inverse."""
+    if side == "left":
+        return mask[:, ::-1]
+    if side == "bottom":
+        return mask.T
+    if side == "top":
+        return mask[::-1, ::-1].T
+    return mask

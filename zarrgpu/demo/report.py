@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from zarrgpu.demo.display import Image
-    from zarrgpu.demo.labels import Locations
+    from zarrgpu.demo.display import Color, Image
+    from zarrgpu.demo.labels import Locations, Split
     from zarrgpu.demo.train import History
 
 Axes: TypeAlias = Any
@@ -40,6 +40,8 @@ class Overview:
     Attributes
     ----------
     picture : uint8 array of shape (h, w, 3)
+    channels : tuple of (str, (float, float, float))
+        Name and colour of each channel that `picture` mixes; empty for a photograph.
     mask : bool array of shape (h, w)
         The foreground; its outline is drawn.
     title, subtitle : str
@@ -50,13 +52,14 @@ class Overview:
     train, validation : int64 arrays of shape (n, 2)
         Level-0 x, y of patches.
     train_labels, validation_labels : int64 arrays of shape (n,)
-    boundary : float or None
-        Where the validation ground begins, as a fraction of the width.
+    split : Split
+        Where the validation ground begins.
     mpp : float or None
         Micrometres per level-0 pixel in x; the scale bar needs it.
     """
 
     picture: Image
+    channels: tuple[tuple[str, Color], ...]
     mask: NDArray[np.bool_]
     title: str
     subtitle: str
@@ -66,7 +69,7 @@ class Overview:
     validation: Locations
     train_labels: NDArray[np.int64]
     validation_labels: NDArray[np.int64]
-    boundary: float | None
+    split: Split
     mpp: float | None
 
 
@@ -104,7 +107,12 @@ def write_thumbnail(path: Path, overview: Overview) -> None:
             boxes = [Rectangle((x, y), *overview.size) for x, y in places[labels == value].tolist()]
             axes.add_collection(
                 PatchCollection(
-                    boxes, facecolor="none", edgecolor=color, linewidth=1.2, linestyle=dashes
+                    boxes,
+                    path_effects=[_outline(3.0)],
+                    facecolor="none",
+                    edgecolor=color,
+                    linewidth=1.5,
+                    linestyle=dashes,
                 )
             )
     handles = [
@@ -113,14 +121,16 @@ def write_thumbnail(path: Path, overview: Overview) -> None:
         Line2D([], [], color=FAINT, linestyle=(0, (2, 1.2)), label="dashed: validation"),
         Line2D([], [], color="#37b36b", label="foreground"),
     ]
-    if overview.boundary is not None:
-        axes.axvline(
-            overview.boundary * overview.dimensions[0], color=INK, linewidth=1, linestyle=":"
-        )
+    if overview.split.side is not None:
+        upright = overview.split.side in ("left", "right")
+        draw, length = (axes.axvline, 0) if upright else (axes.axhline, 1)
+        at = overview.split.boundary * overview.dimensions[length]
+        draw(at, color=FAINT, linewidth=1.2, linestyle=":")
     figure.legend(
         handles=handles, loc="lower center", ncols=4, frameon=False, fontsize=9, labelcolor=INK
     )
     _scale_bar(axes, overview.dimensions, overview.mpp)
+    _name_channels(axes, overview.channels)
     _bare(axes)
     figure.savefig(path, dpi=DPI)
 
@@ -310,11 +320,27 @@ def _scale_bar(axes: Axes, dimensions: tuple[int, int], mpp: float | None) -> No
     )
 
 
-def _outline() -> Any:
-    """White halo, so that dark ink reads on any picture."""
+def _name_channels(axes: Axes, channels: Sequence[tuple[str, Color]]) -> None:
+    """Write the channels' names in their colours, from the upper left down."""
+    for row, (name, color) in enumerate(channels):
+        axes.text(
+            0.015,
+            0.985 - 0.032 * row,
+            name,
+            transform=axes.transAxes,
+            va="top",
+            color=color,
+            fontsize=9.5,
+            fontweight="bold",
+            path_effects=[_outline(2.5, "#10161c")],
+        )
+
+
+def _outline(width: float = 4, color: str = "white") -> Any:
+    """Halo, so that ink reads on any picture."""
     from matplotlib.patheffects import withStroke
 
-    return withStroke(linewidth=4, foreground="white")
+    return withStroke(linewidth=width, foreground=color)
 
 
 def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:

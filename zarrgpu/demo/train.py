@@ -132,7 +132,7 @@ def build_model(channels: int, patch_px: int) -> Any:
         msg = f"the model needs patches of at least {MIN_PATCH_PX} px, got {patch_px}"
         raise ValueError(msg)
     nn = import_torch().nn
-    widths = (16, 32, 48, 64)
+    widths: tuple[int, ...] = (16, 32, 48, 64)
     if patch_px >= 128:
         layers = [nn.Conv2d(channels, widths[0], 4, stride=4)]
     else:
