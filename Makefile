@@ -1,0 +1,83 @@
+# Two commands from a bare clone, with Python 3.11 or newer and make: `make demo` and `make test`.
+# Every version installed is pinned in constraints.txt. A GPU is used where nvidia-smi finds one.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# torch's wheels lag behind Python: 3.11 first, then whatever python3 is.
+PYTHON ?= $(shell scripts/find-python 3.11 3 3.12 3.13)
+OTHER_PYTHONS ?= 3.12 3.13
+PYTEST_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INPUTS := pyproject.toml constraints.txt Makefile
+OTHER_VENVS := $(foreach v,$(OTHER_PYTHONS),$(if $(shell scripts/find-python $(v)),.venv-$(v)))
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+# Two `-q` leave errors only; pip's index warnings are noise here.
+PIP = $(1)/bin/python -m pip install -qq -c constraints.txt
+# $(call make_venv,FOLDER,PYTHON): the build tools come first, so that they are pinned too.
+define make_venv
+@test -n "$(2)" || { echo "no Python 3.11 or newer with venv and pip found" >&2; exit 1; }
+@echo "$(1): installing with $$($(2) --version), a few minutes the first time"
+@test -x $(1)/bin/python || $(2) -m venv $(1)
+@$(call PIP,$(1)) pip
+@$(call PIP,$(1)) hatchling editables
+endef
+
+.NOTPARALLEL:
+.PHONY: help demo test lint test-others test-main bench docs format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed  ## set up, then train on patches of a real image: report in demo-report/
+	$(BIN)/python -m zarrgpu demo
+
+test: lint test-others test-main  ## everything that must hold: style, types, layers, all tests
+
+lint: $(VENV)/.installed-dev  ## ruff, mypy, import-linter
+	$(BIN)/ruff check -q .
+	$(BIN)/ruff format -q --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test-main: $(VENV)/.installed-dev  ## pytest with torch, doctests and slow tests
+	$(BIN)/python -m pytest -q $(PYTEST_FLAGS)
+
+test-others: $(addprefix test-in-,$(OTHER_VENVS))  ## pytest on the other Pythons found here
+
+test-in-%: %/.installed-dev
+	$*/bin/python -m pytest -q -m "not slow" -p no:cacheprovider $(PYTEST_FLAGS)
+
+bench: $(VENV)/.installed-dev  ## measure; writes JSON (tests/benchmarks)
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only $(PYTEST_FLAGS)
+
+docs: $(VENV)/.installed-dev  ## build the documentation into site/
+	$(BIN)/mkdocs build -q --strict
+
+format: $(VENV)/.installed-dev  ## let ruff fix and format
+	$(BIN)/ruff check -q --fix .
+	$(BIN)/ruff format -q .
+
+clean:  ## remove environments, caches and outputs
+	rm -rf .venv .venv-* .*_cache .benchmarks .hypothesis build dist site demo-report
+
+$(VENV)/.installed: $(INPUTS)
+	$(call make_venv,$(VENV),$(PYTHON))
+	@$(call PIP,$(VENV)) --no-build-isolation -e ".[demo$$(scripts/gpu-extra)]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "$(VENV): installing the tools of tests, lint and docs"
+	@$(call PIP,$(VENV)) --group lint --group test --group docs
+	@touch $@
+
+# torch is 3.11's: its tests skip here.
+.venv-%/.installed-dev: $(INPUTS)
+	$(call make_venv,.venv-$*,$(shell scripts/find-python $*))
+	@$(call PIP,.venv-$*) --no-build-isolation -e ".[slides]" --group test
+	@touch $@
