@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from zarrgpu.output import OutputFormat
+from zarrgpu.output import OutputFormat, quiet
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import PieceTable, ReadPlan
 
@@ -65,8 +65,9 @@ def gather_pieces(
 ) -> None:
     """Write pieces `rows` of one decoded chunk into `out`, shape (N, *count), array axes."""
     if output.scale is None:
-        for row in rows:
-            out[slices.dst[row]] = chunk[slices.src[row]]
+        with quiet():
+            for row in rows:
+                out[slices.dst[row]] = chunk[slices.src[row]]
         return
     for row in rows:
         channel = slices.channel[row] if slices.channel is not None else 0

@@ -22,7 +22,7 @@ class Box:
     Attributes
     ----------
     start, count, step : tuple of int
-        One per array axis; steps are positive.
+        One per array axis; steps are positive, and 1 where at most one element is selected.
     dropped : tuple of int
         Axes that were selected by an integer and do not appear in the result.
     """
@@ -86,7 +86,8 @@ def _resolve_slice(item: slice, size: int, axis: int, source: str) -> tuple[int,
     if step < 1:
         msg = f"{source!r} axis {axis}: slice step must be at least 1, got {step}"
         raise SelectionError(msg)
-    return start, max(0, -(-(stop - start) // step)), step
+    count = max(0, -(-(stop - start) // step))
+    return start, count, step if count > 1 else 1
 
 
 def _resolve_integer(item: Any, size: int, axis: int, source: str) -> int:

@@ -18,6 +18,11 @@ _CASTABLE = "biuf"
 _CAST_TARGETS = (np.dtype("f2"), np.dtype("f4"), np.dtype("f8"))
 
 
+def quiet() -> np.errstate:
+    """Let casts overflow to infinity without a warning, as they do on a GPU."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OutputFormat:
     """Element type and normalisation of a read's result.
@@ -44,12 +49,14 @@ class OutputFormat:
     def write(self, src: NDArray[Any], dst: NDArray[Any], channel: int) -> None:
         """Convert `src` into `dst` (same shape); `channel` is the result's channel of its first."""
         if self.scale is None or self.offset is None:
-            np.copyto(dst, src, casting="unsafe")
+            with quiet():
+                np.copyto(dst, src, casting="unsafe")
             return
-        values = src.astype(np.float32)
-        values *= self._along_channels(self.scale, values, channel)
-        values += self._along_channels(self.offset, values, channel)
-        np.copyto(dst, values, casting="unsafe")
+        with quiet():
+            values = src.astype(np.float32)
+            values *= self._along_channels(self.scale, values, channel)
+            values += self._along_channels(self.offset, values, channel)
+            np.copyto(dst, values, casting="unsafe")
 
     def fill(self, value: np.generic, dst: NDArray[Any], channel: int) -> None:
         """Write a fill value, converted as data would be."""
@@ -93,7 +100,7 @@ def output_format(
         If the conversion is not one that every device does.
     """
     native = stored.newbyteorder("=")
-    wanted = np.dtype(dtype) if dtype is not None else None
+    wanted = _parse_dtype(dtype) if dtype is not None else None
     if wanted is None:
         wanted = native if normalize is None else np.dtype("f4")
     if wanted != native or normalize is not None:
@@ -112,13 +119,31 @@ def output_format(
     return OutputFormat(dtype=wanted, scale=scale, offset=offset, channel_axis=channel_axis)
 
 
+def _parse_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        return np.dtype(dtype)
+    except TypeError as error:
+        msg = f"cannot deliver {dtype!r}: {error}"
+        raise SelectionError(msg) from error
+
+
 def _scale_and_offset(
     mean: ArrayLike, std: ArrayLike
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    means, stds = np.broadcast_arrays(
-        np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
-    )
-    if means.ndim != 1 or not (np.isfinite(means).all() and np.isfinite(stds).all() and (stds > 0).all()):
-        msg = f"normalize needs finite means and positive standard deviations, got {mean}, {std}"
+    try:
+        means, stds = np.broadcast_arrays(
+            np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
+        )
+        with np.errstate(all="ignore"):
+            scale, offset = (1.0 / stds).astype(np.float32), (-means / stds).astype(np.float32)
+    except (TypeError, ValueError) as error:
+        msg = f"normalize needs one mean and one deviation, or one per channel: {error}"
+        raise SelectionError(msg) from error
+    finite = all(np.isfinite(values).all() for values in (means, stds, scale, offset))
+    if means.ndim != 1 or not finite or not (stds > 0).all():
+        msg = (
+            "normalize needs finite means and positive standard deviations in float32's range, "
+            f"got {mean}, {std}"
+        )
         raise SelectionError(msg)
-    return (1.0 / stds).astype(np.float32), (-means / stds).astype(np.float32)
+    return scale, offset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zarrgpu.plan.tables import Int64s
 
@@ -26,10 +27,7 @@ def coalesce_ranges(
     end = offset + np.maximum(nbytes, 0)
     changed = np.ones(len(offset), np.bool_)
     changed[1:] = (object_id[1:] != object_id[:-1]) | (nbytes[1:] < 0) | (nbytes[:-1] < 0)
-    rank = np.cumsum(changed)
-    # ends reached so far within the object, so that overlapping ranges stay together
-    shift = rank * np.int64(1 << 48)
-    reached = np.maximum.accumulate(end + shift) - shift
+    reached = _reached(changed, offset, end)
     starts_run = changed.copy()
     starts_run[1:] |= offset[1:] - reached[:-1] > max_gap_bytes
     run_start = offset[starts_run][np.cumsum(starts_run) - 1]
@@ -37,3 +35,14 @@ def coalesce_ranges(
     starts_read = starts_run.copy()
     starts_read[1:] |= window[1:] != window[:-1]
     return np.cumsum(starts_read) - 1
+
+
+def _reached(changed: NDArray[np.bool_], offset: Int64s, end: Int64s) -> Int64s:
+    """Furthest end so far since the last change, so that overlapping ranges stay together."""
+    if not (~changed[1:] & (offset[1:] < end[:-1])).any():
+        return end
+    # ends by their rank, so that a large shift per group cannot overflow
+    distinct, rank = np.unique(end, return_inverse=True)
+    shift = np.cumsum(changed) * len(end)
+    reached: Int64s = distinct[np.maximum.accumulate(rank + shift) - shift]
+    return reached
