@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from zarrgpu.demo.labels import Locations
 from zarrgpu.demo.progress import Progress
+from zarrgpu.devices.host import available_cores
 from zarrgpu.errors import MissingDependencyError
 
 MIN_PATCH_PX = 8
@@ -188,9 +190,10 @@ def fit(
     done: list[Epoch] = []
     for number in range(1, epochs + 1):
         started = time.perf_counter()
-        step_losses, patches = _train_epoch(
-            model, train, label, optimizer, schedule, number, epochs
-        )
+        with _core_for_loader():
+            step_losses, patches = _train_epoch(
+                model, train, label, optimizer, schedule, number, epochs
+            )
         seconds = time.perf_counter() - started
         losses += step_losses
         after = evaluate(model, validation, label)
@@ -220,7 +223,7 @@ def evaluate(model: Any, loader: Loader, label: Label) -> Evaluation:
     torch = import_torch()
     scores, labels, locations, total = [], [], [], 0.0
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), _core_for_loader():
         for batch in loader:
             target = label(batch.locations)
             images = torch.from_dlpack(batch.images)
@@ -240,6 +243,21 @@ def evaluate(model: Any, loader: Loader, label: Label) -> Evaluation:
         labels=truth,
         locations=np.concatenate(locations),
     )
+
+
+@contextmanager
+def _core_for_loader() -> Iterator[None]:
+    """Leave a core to the loader: torch's threads wait for the slowest of them at every step.
+
+    Measured on 2 busy cores (load 4 to 5): 27 patches/s with two threads, 250 with one.
+    """
+    torch = import_torch()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(threads, available_cores() - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _train_epoch(
