@@ -1,31 +1,40 @@
 """zarrgpu: from a store of image chunks to a training batch on the GPU.
 
-``open`` a Zarr array, an OME-Zarr image or a whole-slide file; read selections, patches or regions of it
-as CuPy arrays where there is a GPU and NumPy arrays elsewhere; train with `PatchLoader`.
+``open`` a Zarr array, an OME-Zarr image or a whole-slide file; read selections, patches or regions
+of it as CuPy arrays where there is a GPU and NumPy arrays elsewhere; train with `PatchLoader`.
+
+Each name is imported when it is first used (PEP 562), so that ``import zarrgpu`` costs a few
+milliseconds and a program pays only for what it touches.
 """
 
-from zarrgpu.array import Array
-from zarrgpu.errors import (
-    ChunkDecodeError,
-    DataError,
-    DeviceUnavailableError,
-    MemoryBudgetError,
-    MetadataError,
-    MissingDependencyError,
-    NodeNotFoundError,
-    RequestError,
-    SelectionError,
-    StoreError,
-    UnsupportedCodecError,
-    UnsupportedFormatError,
-    ZarrGPUError,
-)
-from zarrgpu.group import Group
-from zarrgpu.loader import Batch, PatchLoader
-from zarrgpu.model import ReadOptions
-from zarrgpu.opening import open, open_slide  # noqa: A004 - the name users of zarr expect
-from zarrgpu.sampling import GridPatches, PatchTable, RandomPatches
-from zarrgpu.slide import Slide
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zarrgpu.array import Array
+    from zarrgpu.errors import (
+        ChunkDecodeError,
+        DataError,
+        DeviceUnavailableError,
+        MemoryBudgetError,
+        MetadataError,
+        MissingDependencyError,
+        NodeNotFoundError,
+        RequestError,
+        SelectionError,
+        StoreError,
+        UnsupportedCodecError,
+        UnsupportedFormatError,
+        ZarrGPUError,
+    )
+    from zarrgpu.group import Group
+    from zarrgpu.loader import Batch, PatchLoader
+    from zarrgpu.model import ReadOptions
+    from zarrgpu.opening import open, open_slide
+    from zarrgpu.sampling import GridPatches, PatchTable, RandomPatches
+    from zarrgpu.slide import Slide
 
 __version__ = "0.1.0"
 
@@ -56,3 +65,46 @@ __all__ = [
     "open",
     "open_slide",
 ]
+
+_HOMES: dict[str, tuple[str, ...]] = {
+    "array": ("Array",),
+    "errors": (
+        "ChunkDecodeError",
+        "DataError",
+        "DeviceUnavailableError",
+        "MemoryBudgetError",
+        "MetadataError",
+        "MissingDependencyError",
+        "NodeNotFoundError",
+        "RequestError",
+        "SelectionError",
+        "StoreError",
+        "UnsupportedCodecError",
+        "UnsupportedFormatError",
+        "ZarrGPUError",
+    ),
+    "group": ("Group",),
+    "loader": ("Batch", "PatchLoader"),
+    "model": ("ReadOptions",),
+    "opening": ("open", "open_slide"),
+    "sampling": ("GridPatches", "PatchTable", "RandomPatches"),
+    "slide": ("Slide",),
+}
+"""Module and the public names that it defines; tests/test_import.py holds it to `__all__`."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, or a submodule, on first use."""
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f"zarrgpu.{module}"), name)
+            globals()[name] = value
+            return value
+    if name in _HOMES:
+        return import_module(f"zarrgpu.{name}")
+    msg = f"module 'zarrgpu' has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
