@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ from zarrgpu.output import OutputFormat, output_format
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import ReadPlan
 
+_FAR = 1 << 62
+"""Further from the origin than any array or patch reaches."""
+
 
 class ExplainedPlan:
     """A plan together with what is needed to say where it will run.
@@ -28,7 +32,11 @@ class ExplainedPlan:
     """
 
     def __init__(
-        self, plan: ReadPlan, sources: tuple[ArraySource, ...], output: OutputFormat, device: DeviceLike
+        self,
+        plan: ReadPlan,
+        sources: tuple[ArraySource, ...],
+        output: OutputFormat,
+        device: DeviceLike,
     ) -> None:
         self.plan = plan
         self._sources = sources
@@ -174,9 +182,7 @@ class Array:
         """
         box = normalise_selection(selection, self.shape, source=self.spec.source)
         output = output_format(self.spec.dtype, dtype=dtype)
-        if out is not None and tuple(out.shape) != box.result_shape:
-            msg = f"out has shape {tuple(out.shape)}, the selection gives {box.result_shape}"
-            raise SelectionError(msg)
+        _check_out_shape(out, box.result_shape)
         result, _ = reader.read(
             (self.source,),
             self._request(np.array([box.start], np.int64), box.count, box.step),
@@ -213,15 +219,17 @@ class Array:
         -------
         array of the device, shape (N, *shape)
         """
+        request = self._patch_request(starts, shape)
+        _check_out_shape(out, request.output_shape)
         result, _ = reader.read(
             (self.source,),
-            self._patch_request(starts, shape),
+            request,
             output=output_format(self.spec.dtype, dtype=dtype),
             device=device,
             out=out,
             options=options,
         )
-        return result
+        return out if out is not None else result
 
     def plan(self, selection: Any = ..., *, device: DeviceLike = None) -> ExplainedPlan:
         """Plan a read of one selection without doing it; `explain` says what it would do."""
@@ -242,14 +250,21 @@ class Array:
         return ExplainedPlan(plan, (self.source,), output_format(self.spec.dtype), device)
 
     def _patch_request(self, starts: ArrayLike, shape: tuple[int, ...]) -> ReadRequest:
-        start = np.asarray(starts)
+        try:
+            start = np.asarray(starts)
+            count = tuple(operator.index(n) for n in shape)
+        except (TypeError, ValueError) as error:
+            msg = f"{self.spec.source!r}: starts and shape must be integers: {error}"
+            raise SelectionError(msg) from error
         if start.ndim != 2 or start.shape[1] != self.ndim or start.dtype.kind not in "iu":
             msg = (
                 f"{self.spec.source!r}: starts must be integers of shape (N, {self.ndim}), "
                 f"got shape {start.shape} of {start.dtype}"
             )
             raise SelectionError(msg)
-        return self._request(start.astype(np.int64), tuple(int(n) for n in shape), (1,) * self.ndim)
+        # unsigned starts beyond int64 stay beyond the array, and far ones clear of overflow
+        near = np.clip(start, -_FAR if start.dtype.kind == "i" else 0, _FAR)
+        return self._request(near.astype(np.int64), count, (1,) * self.ndim)
 
     def _request(
         self, start: NDArray[np.int64], count: tuple[int, ...], step: tuple[int, ...]
@@ -261,3 +276,9 @@ class Array:
             count=count,
             step=step,
         )
+
+
+def _check_out_shape(out: Any, shape: tuple[int, ...]) -> None:
+    if out is not None and getattr(out, "shape", None) != shape:
+        msg = f"out must be an array of shape {shape}, got {getattr(out, 'shape', type(out).__name__)}"
+        raise SelectionError(msg)

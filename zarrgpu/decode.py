@@ -11,6 +11,7 @@ from zarrgpu.codecs.base import CodecChain, CodecError, checked
 from zarrgpu.errors import ChunkDecodeError
 from zarrgpu.model import ArraySpec, ByteArray, Manifest, Sharded
 from zarrgpu.plan.locate import shard_of_chunks
+from zarrgpu.plan.tables import ReadPlan
 
 _STAGE_SLACK_NBYTES = 1 << 20
 
@@ -81,15 +82,66 @@ def decode_chunk(chain: CodecChain, encoded: ByteArray, out: ByteArray) -> ByteA
     return data
 
 
-def chunk_error(spec: ArraySpec, chunk_id: int, codecs: str, reason: str) -> ChunkDecodeError:
-    """Error for one chunk of an array."""
-    return ChunkDecodeError(
-        reason, source=spec.source, chunk=chunk_name(spec, chunk_id), codec=codecs
-    )
+def decode_row(
+    plan: ReadPlan, chain: CodecChain, row: int, encoded: ByteArray, out: ByteArray
+) -> ByteArray:
+    """Decode one chunk of a plan.
+
+    Parameters
+    ----------
+    plan : ReadPlan
+    chain : CodecChain
+        Of the chunk's array.
+    row : int
+        Row of the chunk table.
+    encoded : uint8 array
+        The chunk as stored (`encoded_bytes`).
+    out : uint8 array
+        See `decode_chunk`.
+
+    Raises
+    ------
+    ChunkDecodeError
+        Naming the chunk.
+    """
+    try:
+        if encoded.size > encoded_limit_nbytes(chain.decoded_nbytes):
+            msg = f"takes {encoded.size} bytes for {chain.decoded_nbytes} decoded ones"
+            raise CodecError(msg)
+        return decode_chunk(chain, encoded, out)
+    except CodecError as error:
+        names = ", ".join(codec.name for codec in chain.codecs) or "bytes"
+        raise chunk_error(plan, row, names, str(error)) from error
+
+
+def encoded_bytes(plan: ReadPlan, row: int, data: ByteArray) -> ByteArray:
+    """View of one chunk within the bytes of its read."""
+    chunks = plan.chunks
+    nbytes = int(chunks.nbytes[row])
+    if nbytes < 0:
+        return data
+    at = int(chunks.offset[row]) - int(plan.reads.offset[chunks.read[row]])
+    return data[at : at + nbytes]
+
+
+def absent_error(plan: ReadPlan, row: int) -> ChunkDecodeError | None:
+    """Error for a chunk whose object is not stored; None where that means the fill value."""
+    if plan.chunks.nbytes[row] < 0:
+        return None
+    return chunk_error(plan, row, "store", "its object is gone from the store")
+
+
+def chunk_error(plan: ReadPlan, row: int, codecs: str, reason: str) -> ChunkDecodeError:
+    """Error for one chunk of a plan."""
+    spec = plan.arrays[plan.chunks.array[row]]
+    name = chunk_name(spec, int(plan.chunks.chunk_id[row]))
+    return ChunkDecodeError(reason, source=spec.source, chunk=name, codec=codecs)
 
 
 def as_elements(spec: ArraySpec, decoded: ByteArray) -> NDArray[Any]:
     """View decoded bytes as the chunk's elements, axes in array order."""
     stored_shape = tuple(spec.chunk_shape[axis] for axis in spec.axis_order)
-    elements = decoded.view(spec.dtype) if decoded.flags.aligned else decoded.copy().view(spec.dtype)
+    elements = (
+        decoded.view(spec.dtype) if decoded.flags.aligned else decoded.copy().view(spec.dtype)
+    )
     return elements.reshape(stored_shape).transpose(np.argsort(spec.axis_order))

@@ -73,7 +73,12 @@ class MetadataError(DataError, ValueError):
     """
 
     def __init__(
-        self, message: str, *, source: str, location: tuple[str | int, ...] = (), kind: str = "value"
+        self,
+        message: str,
+        *,
+        source: str,
+        location: tuple[str | int, ...] = (),
+        kind: str = "value",
     ) -> None:
         self.source = source
         self.location = location

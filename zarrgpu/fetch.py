@@ -59,7 +59,7 @@ def fetch_shard_indexes(
 ) -> ShardIndexes:
     """Make sure that the indexes of the given shards are known; return all that are."""
     location = source.spec.location
-    assert isinstance(location, Sharded)  # noqa: S101 - callers ask for sharded arrays only
+    assert isinstance(location, Sharded)
     known = source.shard_indexes
     if known is None:
         per_shard = np.prod(np.array(location.shard_shape) // np.array(source.spec.chunk_shape))
@@ -93,7 +93,7 @@ def _fetch_index(source: ArraySource, location: Sharded, shard_id: int) -> tuple
         encoded = store.get_suffix(key, n)
     else:
         encoded = store.get_range(key, ByteRange(0, n))
-    assert source.index_chain is not None  # noqa: S101 - built with the source
+    assert source.index_chain is not None
     entries = source.index_chain.decoded_nbytes // 16
     if encoded is None:
         missing = np.full(entries, MISSING_NBYTES, np.int64)
@@ -144,12 +144,12 @@ def check_encoded_sizes(plan: ReadPlan) -> None:
     bad = (chunks.nbytes > limits[chunks.array]) | (chunks.nbytes == 0) | (chunks.offset < 0)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        spec = plan.arrays[chunks.array[row]]
+        decoded = plan.arrays[chunks.array[row]].chunk_nbytes
         reason = (
             f"is said to take {chunks.nbytes[row]} bytes at offset {chunks.offset[row]}; its "
-            f"decoded size is {spec.chunk_nbytes} bytes, so the size in the metadata is corrupt"
+            f"decoded size is {decoded} bytes, so the size in the metadata is corrupt"
         )
-        raise chunk_error(spec, int(chunks.chunk_id[row]), "metadata", reason)
+        raise chunk_error(plan, row, "metadata", reason)
 
 
 def fetch_read(
@@ -163,6 +163,7 @@ def fetch_read(
     source = sources[reads.array[read]]
     key = object_key(source.spec, int(reads.object_id[read]))
     nbytes = int(reads.nbytes[read])
+    store: Store = source.store
     if nbytes < 0:
-        return source.store.get(key, allocate)
-    return source.store.get_range(key, ByteRange(int(reads.offset[read]), nbytes), allocate)
+        return store.get(key, allocate)
+    return store.get_range(key, ByteRange(int(reads.offset[read]), nbytes), allocate)

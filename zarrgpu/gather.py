@@ -39,8 +39,9 @@ class PieceSlices:
             dst_axes.append([...] * len(pieces))
         self.dst = list(zip(*dst_axes, strict=True))
         self.src = list(zip(*src_axes, strict=True)) if depth else [()] * len(pieces)
-        axis = output.channel_axis if output.scale is not None else None
-        self.channel: list[int] | None = None if axis is None else pieces.dst[axis].tolist()
+        self.channel: list[int] | None = None
+        if output.scale is not None and output.channel_axis is not None:
+            self.channel = pieces.dst[output.channel_axis].tolist()
 
 
 def _significant_axes(pieces: PieceTable, request: ReadRequest) -> int:
@@ -74,7 +75,9 @@ def gather_pieces(
         output.write(chunk[slices.src[row]], out[slices.dst[row]], channel)
 
 
-def gather_fills(fills: PieceTable, plan: ReadPlan, out: NDArray[Any], output: OutputFormat) -> None:
+def gather_fills(
+    fills: PieceTable, plan: ReadPlan, out: NDArray[Any], output: OutputFormat
+) -> None:
     """Write the fill value of each piece's array, converted as data would be."""
     if not len(fills):
         return

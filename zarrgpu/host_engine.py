@@ -1,4 +1,4 @@
-"""Running a plan on the CPU: each thread fetches a range, decodes its chunks and places their pieces.
+"""Running a plan on the CPU: each thread fetches a range, decodes its chunks, places the pieces.
 
 Chunks are decoded into memory that the thread uses again for the next, while it is in cache, or
 straight into the output where the plan says so. So a read holds one range and one chunk per thread,
@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.codecs.base import CodecError
-from zarrgpu.decode import as_elements, chunk_error, decode_chunk, encoded_limit_nbytes
+from zarrgpu.decode import absent_error, as_elements, decode_row, encoded_bytes
 from zarrgpu.devices.host import run_threads, scratch
 from zarrgpu.errors import DataError, SelectionError
 from zarrgpu.fetch import ArraySource, fetch_read, num_io_threads
@@ -40,71 +39,51 @@ class _Run:
 
     def read(self, read: int) -> tuple[int, int, int]:
         """Fetch one range, decode and place its chunks; return fetched bytes, decoded, missing."""
-        start, stop = self.plan.reads.chunk_start[read : read + 2].tolist()
-        rows = range(start, stop)
+        rows = range(*self.plan.reads.chunk_start[read : read + 2].tolist())
         try:
             data = fetch_read(self.plan, self.sources, read, partial(scratch, "encoded"))
         except DataError as error:
-            if self.failed is None:
-                raise
-            self.failed.extend((row, error) for row in rows)
+            for row in rows:
+                self._fail(row, error)
             return 0, 0, 0
         if data is None:
-            self._absent(rows)
+            for row in rows:
+                self._absent(row)
             return 0, 0, len(rows)
-        base = int(self.plan.reads.offset[read])
         for row in rows:
             try:
-                self._chunk(row, data, base)
+                self._chunk(row, data)
             except DataError as error:
-                if self.failed is None:
-                    raise
-                self.failed.append((row, error))
+                self._fail(row, error)
         return data.size, len(rows), 0
 
-    def _absent(self, rows: range) -> None:
-        """Pieces of an object that is not stored: fill values, unless a table promised bytes."""
-        chunks = self.plan.chunks
-        for row in rows:
-            if chunks.nbytes[row] >= 0:
-                spec = self.plan.arrays[chunks.array[row]]
-                error = chunk_error(
-                    spec, int(chunks.chunk_id[row]), "store", "its object is gone from the store"
-                )
-                if self.failed is None:
-                    raise error
-                self.failed.append((row, error))
-                continue
-            self._fill(row)
+    def _fail(self, row: int, error: DataError) -> None:
+        if self.failed is None:
+            raise error
+        self.failed.append((row, error))
 
-    def _fill(self, row: int) -> None:
-        gather_fills(pieces_as_fills(self.plan, row), self.plan, self.out, self.output)
+    def _absent(self, row: int) -> None:
+        """Pieces of an object that is not stored are the fill value, if nothing promised bytes."""
+        error = absent_error(self.plan, row)
+        if error is not None:
+            self._fail(row, error)
+        else:
+            gather_fills(pieces_as_fills(self.plan, row), self.plan, self.out, self.output)
 
-    def _chunk(self, row: int, data: ByteArray, base: int) -> None:
+    def _chunk(self, row: int, data: ByteArray) -> None:
         chunks = self.plan.chunks
         source = self.sources[chunks.array[row]]
-        nbytes = int(chunks.nbytes[row])
-        at = int(chunks.offset[row]) - base
-        encoded = data if nbytes < 0 else data[at : at + nbytes]
         first, last = chunks.piece_start[row : row + 2].tolist()
         size = source.chain.decoded_nbytes
-        target = (
-            self._direct_target(first, size) if chunks.direct[row] else scratch("decoded", size)
-        )
-        try:
-            if encoded.size > encoded_limit_nbytes(size):
-                msg = f"takes {encoded.size} bytes for {size} decoded ones"
-                raise CodecError(msg)
-            decoded = decode_chunk(source.chain, encoded, target)
-        except CodecError as error:
-            names = ", ".join(codec.name for codec in source.chain.codecs) or "bytes"
-            raise chunk_error(source.spec, int(chunks.chunk_id[row]), names, str(error)) from error
-        if chunks.direct[row]:
-            if decoded is not target:
-                target[:] = decoded
-            return
-        elements = as_elements(source.spec, decoded)
-        gather_pieces(elements, range(first, last), self.slices, self.out, self.output)
+        direct = bool(chunks.direct[row])
+        target = self._direct_target(first, size) if direct else scratch("decoded", size)
+        encoded = encoded_bytes(self.plan, row, data)
+        decoded = decode_row(self.plan, source.chain, row, encoded, target)
+        if not direct:
+            elements = as_elements(source.spec, decoded)
+            gather_pieces(elements, range(first, last), self.slices, self.out, self.output)
+        elif decoded is not target:
+            target[:] = decoded
 
     def _direct_target(self, piece: int, nbytes: int) -> ByteArray:
         """Bytes of the output that a whole chunk is decoded into."""
@@ -147,9 +126,13 @@ def allocate(
     elif not isinstance(out, np.ndarray):
         msg = f"out must be a NumPy array to read on the CPU, got {type(out).__name__}"
         raise SelectionError(msg)
-    elif out.dtype != output.dtype or out.size != math.prod(shape) or not out.flags.c_contiguous:
+    elif (
+        out.dtype != output.dtype
+        or out.size != math.prod(shape)
+        or not (out.flags.c_contiguous and out.flags.writeable)
+    ):
         msg = (
-            f"out must be a C-contiguous array of shape {shape} and type {output.dtype}, "
+            f"out must be a writable C-contiguous array of shape {shape} and type {output.dtype}, "
             f"got shape {out.shape} and type {out.dtype}"
         )
         raise SelectionError(msg)

@@ -1,7 +1,7 @@
 """`PatchLoader`: batches of patches, read ahead by a thread that plans a window of them together.
 
-A window is as many coming batches as fit the memory budget. It is one plan: a chunk that several of its
-batches touch is fetched and decoded once. That is the largest gain there is for random patches.
+A window is as many coming batches as fit the memory budget. It is one plan: a chunk that several of
+its batches touch is fetched and decoded once. That is the largest gain there is for random patches.
 """
 
 from __future__ import annotations
@@ -199,9 +199,7 @@ class PatchLoader:
         everyone = np.arange(per_rank * self.world_size, dtype=np.int64) % max(n, 1)
         return everyone[self.rank :: self.world_size]
 
-    def _windows(
-        self, table: PatchTable, indices: NDArray[np.int64], batches: range
-    ) -> Any:
+    def _windows(self, table: PatchTable, indices: NDArray[np.int64], batches: range) -> Any:
         """Generate windows (lists of batches), read ahead where asked."""
         chunks = [
             batches[i : i + self._window_batches]
@@ -230,7 +228,7 @@ class PatchLoader:
                     if stop.is_set():
                         return
                     ready.put(self._read_window(table, indices, chunk))
-            except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
+            except BaseException as error:
                 ready.put(_Failure(error))
 
         thread = threading.Thread(target=produce, name="zarrgpu-prefetch", daemon=True)

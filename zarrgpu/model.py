@@ -217,8 +217,10 @@ class ArraySpec:
         """Fill value as a NumPy scalar in native byte order; zero where it is undefined."""
         native = self.dtype.newbyteorder("=")
         if self.fill_value is None:
-            return np.zeros((), native)[()]
-        return np.asarray(self.fill_value, native)[()]
+            value: np.generic = np.zeros(1, native)[0]
+        else:
+            value = np.array([self.fill_value], native)[0]
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """`open`: recognise what is at a path and make the object for it.
 
-Order: ``zarr.json`` (v3), ``.zarray`` and ``.zgroup`` (v2), then a TIFF by its first bytes. A group that
-describes a multiscale image becomes a `Slide`.
+Order: ``zarr.json`` (v3), ``.zarray`` and ``.zgroup`` (v2), then a TIFF by its first bytes. A group
+that describes a multiscale image becomes a `Slide`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _INDEX_ENTRY_NBYTES = 16
 _HEAD_NBYTES = 16
 
 
-def open(  # noqa: A001 - the name that users of zarr-python and tifffile expect
+def open(
     path: str | os.PathLike[str] | Store,
     *,
     filesystem: Any = None,
@@ -94,7 +94,8 @@ def open_slide(
     """
     node = open(path, filesystem=filesystem, storage_options=storage_options)
     if not isinstance(node, Slide):
-        msg = f"{os.fspath(path) if not isinstance(path, Store) else path.url!r} is a {type(node).__name__}, not a slide"
+        where = path.url if isinstance(path, Store) else os.fspath(path)
+        msg = f"{where!r} is a {type(node).__name__}, not a slide; use open()"
         raise UnsupportedFormatError(msg)
     return node
 
@@ -200,7 +201,9 @@ def _open_file(store: Store) -> Slide | None:
         return data.tobytes()
 
     spec = read_tiff_slide(read_range, size, source=store.url, key=key)
-    levels = tuple(Array(array_source(folder, level), f"level {i}") for i, level in enumerate(spec.levels))
+    levels = tuple(
+        Array(array_source(folder, level), f"level {i}") for i, level in enumerate(spec.levels)
+    )
     associated = {}
     for name, image in spec.associated.items():
         try:

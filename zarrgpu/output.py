@@ -1,7 +1,7 @@
-"""What elements become on their way into a batch: type, normalisation, and the same on every device.
+"""What elements become on their way into a batch: cast and normalised, the same on every device.
 
-Bit for bit: a normalised element is ``float32(x) * scale[c] + offset[c]`` with the product and the sum
-rounded separately, then cast to the output type. The CUDA gather computes the same.
+Bit for bit: a normalised element is ``float32(x) * scale[c] + offset[c]`` with the product and the
+sum rounded separately, then cast to the output type. The CUDA gather computes the same.
 """
 
 from __future__ import annotations
@@ -103,13 +103,14 @@ def output_format(
     wanted = _parse_dtype(dtype) if dtype is not None else None
     if wanted is None:
         wanted = native if normalize is None else np.dtype("f4")
-    if wanted != native or normalize is not None:
-        if native.kind not in _CASTABLE or wanted not in _CAST_TARGETS or native.itemsize > 8:
-            msg = (
-                f"cannot deliver {native} as {wanted}: the result type must be the stored one, "
-                "or float16, float32 or float64 of real numbers"
-            )
-            raise SelectionError(msg)
+    converts = wanted != native or normalize is not None
+    castable = native.kind in _CASTABLE and native.itemsize <= 8 and wanted in _CAST_TARGETS
+    if converts and not castable:
+        msg = (
+            f"cannot deliver {native} as {wanted}: the result type must be the stored one, "
+            "or float16, float32 or float64 of real numbers"
+        )
+        raise SelectionError(msg)
     if normalize is None:
         return OutputFormat(dtype=wanted)
     scale, offset = _scale_and_offset(*normalize)
@@ -143,7 +144,7 @@ def _scale_and_offset(
     if means.ndim != 1 or not finite or not (stds > 0).all():
         msg = (
             "normalize needs finite means and positive standard deviations in float32's range, "
-            f"got {mean}, {std}"
+            f"got {mean!r}, {std!r}"
         )
         raise SelectionError(msg)
     return scale, offset

@@ -13,10 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu import host_engine
+from zarrgpu import cuda_engine, host_engine
+from zarrgpu.codecs.device import DEVICE_DECODERS
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.resolve import Device, DeviceLike, resolve_device
-from zarrgpu.errors import DataError, SelectionError
+from zarrgpu.errors import DataError
 from zarrgpu.fetch import ArraySource, check_encoded_sizes, fetch_shard_indexes
 from zarrgpu.model import ReadOptions, Sharded
 from zarrgpu.output import OutputFormat
@@ -108,10 +109,8 @@ def read(
     failed: list[tuple[int, DataError]] | None = [] if on_error == "mask" else None
     where = resolve_device(device)
     if isinstance(where, CudaDevice):
-        from zarrgpu import cuda_engine
-
         result = cuda_engine.execute(
-            plan, tuple(sources), shape, order, output, options, stats, failed, where.driver, out
+            plan, tuple(sources), shape, order, output, options, stats, failed, where, out
         )
     else:
         result, view = host_engine.allocate(shape, order, output, out)

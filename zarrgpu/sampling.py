@@ -1,7 +1,7 @@
 """Where patches come from: every patch of an epoch, as a table, from a seed.
 
-A sampler gives the whole epoch at once, so that ranks, workers and resumed runs agree by construction:
-each takes its rows of the same table.
+A sampler gives the whole epoch at once, so that ranks, workers and resumed runs agree by
+construction: each takes its rows of the same table.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class _SlidePatches:
         self.min_mask_fraction = min_mask_fraction
         for slide in self.slides:
             if not 0 <= level < slide.level_count:
-                msg = f"{slide.spec.source!r}: level {level} is outside of 0..{slide.level_count - 1}"
+                msg = (
+                    f"{slide.spec.source!r}: level {level} is outside of 0..{slide.level_count - 1}"
+                )
                 raise SelectionError(msg)
         self.masks = self._check_masks(mask)
 
@@ -105,8 +107,9 @@ class _SlidePatches:
         width, height = self.slides[slide].level_dimensions[self.levels[slide]]
         if width < self.size[0] or height < self.size[1]:
             msg = (
-                f"{self.slides[slide].spec.source!r}: patches of {self.size} px do not fit into level "
-                f"{self.levels[slide]} of {width} x {height} px; take a smaller size or a finer level"
+                f"{self.slides[slide].spec.source!r}: patches of {self.size} px do not fit into "
+                f"level {self.levels[slide]} of {width} x {height} px; take a smaller size or a "
+                "finer level"
             )
             raise SelectionError(msg)
         downsample = self.slides[slide].level_downsamples[self.levels[slide]]
@@ -178,7 +181,9 @@ class RandomPatches(_SlidePatches):
     def epoch_patches(self, epoch: int) -> PatchTable:
         """Draw the patches of an epoch."""
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
-        slide = random.choice(len(self.slides), self.num_patches, p=self._weights()).astype(np.int32)
+        slide = random.choice(len(self.slides), self.num_patches, p=self._weights()).astype(
+            np.int32
+        )
         location = np.empty((self.num_patches, 2), np.int64)
         for index in range(len(self.slides)):
             rows = np.flatnonzero(slide == index)
@@ -191,22 +196,25 @@ class RandomPatches(_SlidePatches):
         for slide, mask in zip(self.slides, self.masks, strict=True):
             width, height = slide.dimensions
             areas.append(width * height * (1.0 if mask is None else float(mask.mean())))
-        return np.array(areas) / np.sum(areas)
+        return np.asarray(areas / np.sum(areas))
 
     def _draw(self, slide: int, n: int, random: np.random.Generator) -> NDArray[np.int64]:
         """Draw `n` locations of one slide, rejecting those with too little mask."""
         drawn = [np.empty((0, 2), np.int64)]
         left = n
         for _ in range(_MAX_ROUNDS):
-            if left <= 0:
-                return np.concatenate(drawn)[:n]
             candidates = self._candidates(slide, max(64, 2 * left), random)
-            kept = candidates[self.mask_fraction(slide, candidates) >= self.min_mask_fraction - 1e-9]
+            kept = candidates[
+                self.mask_fraction(slide, candidates) >= self.min_mask_fraction - 1e-9
+            ]
             drawn.append(kept)
             left -= len(kept)
+            if left <= 0:
+                return np.concatenate(drawn)[:n]
         msg = (
-            f"{self.slides[slide].spec.source!r}: found only {n - left} of {n} patches of {self.size} px "
-            f"with {self.min_mask_fraction:.0%} of their area in the mask; lower min_mask_fraction"
+            f"{self.slides[slide].spec.source!r}: found only {n - left} of {n} patches of "
+            f"{self.size} px with {self.min_mask_fraction:.0%} of their area in the mask; lower "
+            "min_mask_fraction"
         )
         raise SelectionError(msg)
 
@@ -280,7 +288,7 @@ class GridPatches(_SlidePatches):
         columns, rows = np.meshgrid(x, y)
         points = np.stack([columns.ravel(), rows.ravel()], axis=1)
         downsample = self.slides[slide].level_downsamples[level]
-        location = np.floor(points * downsample + 0.5).astype(np.int64)
+        location: NDArray[np.int64] = np.floor(points * downsample + 0.5).astype(np.int64)
         if self.masks[slide] is not None:
             kept = self.mask_fraction(slide, location) >= self.min_mask_fraction - 1e-9
             location = location[kept]

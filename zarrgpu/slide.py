@@ -1,8 +1,9 @@
 """`Slide`: a pyramid of 2-D images under OpenSlide's names.
 
-A whole-slide TIFF and a multiscale OME-Zarr image look the same here. Locations and sizes are ``(x, y)``
-and ``(width, height)``; locations are in the frame of level 0, sizes in pixels of the level read, as in
-OpenSlide. Results are ``(height, width, channels)`` in the stored type, without an alpha channel.
+A whole-slide TIFF and a multiscale OME-Zarr image look the same here. Locations and sizes are ``(x,
+y)`` and ``(width, height)``; locations are in the frame of level 0, sizes in pixels of the level
+read, as in OpenSlide. Results are ``(height, width, channels)`` in the stored type, without an
+alpha channel.
 """
 
 from __future__ import annotations
@@ -296,7 +297,9 @@ def patch_request(
         if name not in axes or name in extents:
             msg = f"{first.spec.source!r} has no axis {name!r} to take a position on; axes: {axes}"
             raise SelectionError(msg)
-        lengths = [s.levels[lv].shape[axes.index(name)] for s, lv in zip(slides, levels, strict=True)]
+        lengths = [
+            s.levels[lv].shape[axes.index(name)] for s, lv in zip(slides, levels, strict=True)
+        ]
         if not 0 <= index < min(lengths):
             msg = f"{first.spec.source!r}: {name}={index} is outside of 0..{min(lengths) - 1}"
             raise SelectionError(msg)
@@ -329,10 +332,8 @@ def read_slide_patches(
 ) -> tuple[Any, NDArray[np.bool_]]:
     """Read patches of several slides in one plan; parameters as `patch_request` and `read_regions`.
 
-    Returns
-    -------
-    patches : array of the device, shape (N, height, width, channels) or (N, channels, height, width)
-    ok : bool array, shape (N,)
+    Returns ------- patches : array of the device, shape (N, height, width, channels) or (N,
+    channels, height, width) ok : bool array, shape (N,)
     """
     request = patch_request(slides, slide_index, locations, levels, size, position)
     axes = slides[0].axes
@@ -407,7 +408,7 @@ def _check_patches(
             f"got shape {locations.shape} of {locations.dtype}"
         )
         raise SelectionError(msg)
-    if len(size) != 2 or min(size) < 0:
+    if min(size) < 0:
         msg = f"size must be (width, height) of at least 0, got {size}"
         raise SelectionError(msg)
 
@@ -424,4 +425,4 @@ def _average_blocks(pixels: NDArray[Any], factor: int) -> NDArray[Any]:
     means = sums / area[..., None]
     if pixels.dtype.kind in "iu":
         means = np.floor(means + 0.5)
-    return means.astype(pixels.dtype)
+    return np.asarray(means.astype(pixels.dtype))

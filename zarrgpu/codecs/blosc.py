@@ -1,8 +1,9 @@
 """Blosc 1 containers, all inner codecs and shuffles.
 
 Spec: c-blosc README_CHUNK_FORMAT and the code of c-blosc 1.21. Zarr v3 ``blosc``, v2
-``{"id": "blosc"}``. Example: ``{"name": "blosc", "configuration": {"cname": "lz4", "clevel": 5,
-"shuffle": "shuffle", "typesize": 2, "blocksize": 0}}``. The container says all that a decoder needs;
+``{"id": "blosc"}``. Example:
+``{"name": "blosc", "configuration": {"cname": "lz4", "clevel": 5, "shuffle": "shuffle",
+"typesize": 2, "blocksize": 0}}``. The container says all that a decoder needs;
 the configuration is not consulted.
 """
 
@@ -76,7 +77,7 @@ class BloscCodec:
         del configuration
         return cls()
 
-    def encoded_nbytes(self, decoded_nbytes: int) -> int | None:
+    def encoded_nbytes(self, decoded_nbytes: int) -> None:
         """Depends on the data."""
         del decoded_nbytes
 

@@ -28,7 +28,7 @@ class Crc32cCodec:
         del configuration
         return cls()
 
-    def encoded_nbytes(self, decoded_nbytes: int) -> int | None:
+    def encoded_nbytes(self, decoded_nbytes: int) -> int:
         """Four bytes more."""
         return decoded_nbytes + TRAILER_NBYTES
 
@@ -37,7 +37,9 @@ class Crc32cCodec:
         import google_crc32c
 
         if encoded.size < TRAILER_NBYTES:
-            msg = f"has {encoded.size} bytes, expected at least the {TRAILER_NBYTES} of the checksum"
+            msg = (
+                f"has {encoded.size} bytes, expected at least the {TRAILER_NBYTES} of the checksum"
+            )
             raise CodecError(msg)
         payload = encoded[:-TRAILER_NBYTES]
         stored = int.from_bytes(encoded[-TRAILER_NBYTES:].tobytes(), "little")

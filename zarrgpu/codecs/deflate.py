@@ -4,8 +4,8 @@ Spec: RFC 1950, 1951, 1952. Zarr v3 ``gzip``, v2 ``{"id": "gzip"}`` and ``{"id":
 ``numcodecs.zlib``), TIFF compressions 8 and 32946 (zlib).
 Example: ``{"name": "gzip", "configuration": {"level": 5}}``.
 
-libdeflate (imagecodecs) is 2.3 to 2.6 times zlib's speed, but decodes one member and wants the exact
-size; where it declines, zlib gives the answer, so both always agree.
+libdeflate (imagecodecs) is 2.3 to 2.6 times zlib's speed, but decodes one member and wants the
+exact size; where it declines, zlib gives the answer, so both always agree.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ def _libdeflate(name: str) -> Any:
     return getattr(imagecodecs, f"{name}_decode", None)
 
 
-def _decode(name: str, wbits: int, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
+def _decode(
+    name: str, wbits: int, encoded: ByteArray, nbytes: int, out: ByteArray | None
+) -> ByteArray:
     if out is not None and (fast := _libdeflate(name)) is not None:
         try:
             if fast(encoded, out=out).size == nbytes:
                 return out
-        except Exception:  # noqa: BLE001, S110 - zlib below decides, and says what is wrong
+        except Exception:
             pass
     return place(_decode_zlib(wbits, encoded, nbytes), nbytes, out)
 
@@ -75,7 +77,7 @@ class GzipCodec:
         del configuration
         return cls()
 
-    def encoded_nbytes(self, decoded_nbytes: int) -> int | None:
+    def encoded_nbytes(self, decoded_nbytes: int) -> None:
         """Depends on the data."""
         del decoded_nbytes
 
@@ -96,7 +98,7 @@ class ZlibCodec:
         del configuration
         return cls()
 
-    def encoded_nbytes(self, decoded_nbytes: int) -> int | None:
+    def encoded_nbytes(self, decoded_nbytes: int) -> None:
         """Depends on the data."""
         del decoded_nbytes
 

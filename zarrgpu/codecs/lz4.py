@@ -30,7 +30,7 @@ class Lz4Codec:
         del configuration
         return cls()
 
-    def encoded_nbytes(self, decoded_nbytes: int) -> int | None:
+    def encoded_nbytes(self, decoded_nbytes: int) -> None:
         """Depends on the data."""
         del decoded_nbytes
 

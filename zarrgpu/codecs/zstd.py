@@ -91,7 +91,7 @@ class ZstdCodec:
         del configuration
         return cls()
 
-    def encoded_nbytes(self, decoded_nbytes: int) -> int | None:
+    def encoded_nbytes(self, decoded_nbytes: int) -> None:
         """Depends on the data."""
         del decoded_nbytes
 

@@ -51,7 +51,7 @@ def run_threads(
     queue = deque(items)
 
     def drain() -> list[Result]:
-        results = []
+        results: list[Result] = []
         try:
             while True:
                 try:

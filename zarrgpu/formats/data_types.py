@@ -1,6 +1,7 @@
 """Data types and fill values of Zarr v2 and v3 as NumPy sees them.
 
-Spec: Zarr core 3.1, "Data types" and "Fill value list"; Zarr v2, "Data type encoding" and "Fill value
+Spec: Zarr core 3.1, "Data types" and "Fill value list"; Zarr v2, "Data type encoding" and "Fill
+value
 encoding".
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -17,10 +18,22 @@ from zarrgpu.formats.document import Document
 
 _V3_NAMES = {
     name: np.dtype(name)
-    for name in (
-        "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 "
-        "float16 float32 float64 complex64 complex128"
-    ).split()
+    for name in [
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+        "complex64",
+        "complex128",
+    ]
 }
 _SPECIAL_FLOATS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 
@@ -36,7 +49,8 @@ def parse_v3_data_type(document: Document) -> np.dtype[Any]:
             return np.dtype(f"V{bits // 8}")
         raise document.fail(f"raw type must have whole bytes, got {name!r}", "data_type")
     shown = name.get("name") if isinstance(name, dict) else name
-    msg = f"{document.source!r} data_type: {shown!r} is not read; zarrgpu reads {', '.join(_V3_NAMES)}"
+    known = ", ".join(_V3_NAMES)
+    msg = f"{document.source!r} data_type: {shown!r} is not read; zarrgpu reads {known}"
     raise UnsupportedFormatError(msg)
 
 
@@ -51,7 +65,9 @@ def parse_v2_data_type(document: Document) -> np.dtype[Any]:
     if isinstance(value, list):
         msg = f"{document.source!r} dtype: structured types are not read yet, got {value!r}"
         raise UnsupportedFormatError(msg)
-    if not isinstance(value, str) or not re.fullmatch(r"[<>|][biufcSVUmMO][0-9]*(\[[^\]]+\])?", value):
+    if not isinstance(value, str) or not re.fullmatch(
+        r"[<>|][biufcSVUmMO][0-9]*(\[[^\]]+\])?", value
+    ):
         raise document.fail(f"expected a NumPy type string, got {value!r}", "dtype", kind="type")
     try:
         dtype = np.dtype(value)
@@ -72,8 +88,10 @@ def parse_fill_value(document: Document, dtype: np.dtype[Any]) -> np.generic | N
     try:
         parsed = _parse_scalar(value, native)
     except (TypeError, ValueError, OverflowError) as error:
-        raise document.fail(f"{value!r} is not a value of {native}: {error}", "fill_value") from error
-    return parsed
+        raise document.fail(
+            f"{value!r} is not a value of {native}: {error}", "fill_value"
+        ) from error
+    return cast("np.generic", parsed)
 
 
 def _parse_scalar(value: Any, dtype: np.dtype[Any]) -> Any:

@@ -44,7 +44,9 @@ class Document:
 
     def fail(self, message: str, *keys: str | int, kind: str = "value") -> MetadataError:
         """Make the error for the place `keys` below this object."""
-        return MetadataError(message, source=self.source, location=(*self.location, *keys), kind=kind)
+        return MetadataError(
+            message, source=self.source, location=(*self.location, *keys), kind=kind
+        )
 
     def require(self, key: str) -> Any:
         """Value of a member that must be there."""

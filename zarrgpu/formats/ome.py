@@ -1,7 +1,7 @@
 """Multiscale images of OME-Zarr (NGFF) 0.1 to 0.5.
 
-Spec: https://ngff.openmicroscopy.org/0.5/ ``multiscales``: axes, datasets from fine to coarse, scale
-transformations. Version 0.5 keeps it under the attribute ``ome``, earlier ones at the top.
+Spec: https://ngff.openmicroscopy.org/0.5/ ``multiscales``: axes, datasets from fine to coarse,
+scale transformations. Version 0.5 keeps it under the attribute ``ome``, earlier ones at the top.
 """
 
 from __future__ import annotations

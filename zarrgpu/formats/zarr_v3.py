@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-
 from zarrgpu.errors import UnsupportedCodecError, UnsupportedFormatError
 from zarrgpu.formats.data_types import parse_fill_value, parse_v3_data_type, with_endian
 from zarrgpu.formats.document import Document
@@ -78,21 +77,29 @@ def _parse_array(document: Document, path: str) -> ArraySpec:
     dtype = parse_v3_data_type(document)
     chunk_shape = _parse_chunk_grid(document, len(shape))
     chain = _parse_codecs(document, "codecs", len(shape))
-    location: ChunkLocation = ObjectPerChunk(_parse_key_encoding(document, path))
+    chunked = ObjectPerChunk(_parse_key_encoding(document, path))
+    location: ChunkLocation = chunked
     if chain.sharding is not None:
-        location, chunk_shape, chain = _parse_sharding(location, chunk_shape, chain)
+        location, chunk_shape, chain = _parse_sharding(chunked, chunk_shape, chain)
     return ArraySpec(
         source=document.source,
         shape=shape,
         dtype=with_endian(dtype, chain.endian),
         chunk_shape=chunk_shape,
-        fill_value=parse_fill_value(document, dtype),
+        fill_value=_parse_fill_value(document, dtype),
         codecs=chain.bytes_codecs,
         axis_order=chain.axis_order,
         location=location,
         dimension_names=_parse_dimension_names(document, len(shape)),
         attributes=document.attributes("attributes"),
     )
+
+
+def _parse_fill_value(document: Document, dtype: np.dtype[Any]) -> np.generic:
+    value = parse_fill_value(document, dtype)
+    if value is None:  # only v2 may leave it undefined
+        raise document.fail(f"expected a value of {dtype}, got null", "fill_value", kind="type")
+    return value
 
 
 def _refuse_unknown(document: Document, known: set[str]) -> None:
@@ -188,7 +195,7 @@ def _parse_sharding(
     location: ObjectPerChunk, shard_shape: tuple[int, ...], outer: _Chain
 ) -> tuple[Sharded, tuple[int, ...], _Chain]:
     configuration = outer.sharding
-    assert configuration is not None  # noqa: S101 - the caller has looked
+    assert configuration is not None
     ndim = len(shard_shape)
     if outer.bytes_codecs or outer.axis_order != tuple(range(ndim)):
         msg = (
@@ -237,5 +244,3 @@ def _parse_dimension_names(document: Document, ndim: int) -> tuple[str | None, .
     if len(names) != ndim:
         raise document.fail(f"has {len(names)} names for {ndim} axes", "dimension_names")
     return tuple(names)
-
-

@@ -9,13 +9,18 @@ from zarrgpu.plan.tables import Int64s
 
 
 def coalesce_ranges(
-    object_id: Int64s, offset: Int64s, nbytes: Int64s, *, max_gap_bytes: int, max_coalesced_bytes: int
+    object_id: Int64s,
+    offset: Int64s,
+    nbytes: Int64s,
+    *,
+    max_gap_bytes: int,
+    max_coalesced_bytes: int,
 ) -> Int64s:
     """Assign ranges sorted by (object, offset) to reads.
 
-    Two neighbours share a read if they are of one object, at most `max_gap_bytes` apart, and begin in
-    the same window of `max_coalesced_bytes` from the run's start. So a read grows to at most that size
-    plus one range. A range of unknown size (negative) is always a read of its own.
+    Two neighbours share a read if they are of one object, at most `max_gap_bytes` apart, and begin
+    in the same window of `max_coalesced_bytes` from the run's start. So a read grows to at most
+    that size plus one range. A range of unknown size (negative) is always a read of its own.
 
     Returns
     -------

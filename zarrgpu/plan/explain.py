@@ -39,12 +39,12 @@ def explain(plan: ReadPlan, *, result: str, steps: Sequence[tuple[str, str]]) ->
     if whole:
         fetched = f"{whole} whole objects" + (f" + {fetched}" if plan.fetch_nbytes else "")
     pieces = len(plan.pieces)
+    direct = f"{int(chunks.direct.sum())} straight into the result"
     shared = pieces / len(chunks) if len(chunks) else 0.0
     lines = [
         f"read {request.num_boxes} x {list(request.count)} from {len(plan.arrays)} array(s)",
         f"  fetch    {fetched} in {len(reads)} reads ({_distinct_objects(plan)} objects)",
-        f"  decode   {len(chunks)} chunks, {format_nbytes(plan.decoded_nbytes)}"
-        f" ({int(chunks.direct.sum())} straight into the result)",
+        f"  decode   {len(chunks)} chunks, {format_nbytes(plan.decoded_nbytes)} ({direct})",
         f"  gather   {pieces} pieces ({shared:.1f} per chunk), {len(plan.fills)} fills",
         f"  deliver  {result}",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zarrgpu.model import (
     MISSING_NBYTES,
@@ -66,7 +67,7 @@ class ChunkLocations:
 
 def shard_of_chunks(spec: ArraySpec, chunk_id: Int64s) -> tuple[Int64s, Int64s]:
     """Shard id of each chunk, and the chunk's place in that shard's index."""
-    assert isinstance(spec.location, Sharded)  # noqa: S101 - for the type checker; callers know
+    assert isinstance(spec.location, Sharded)
     coords = np.unravel_index(chunk_id, spec.grid_shape) if spec.ndim else ()
     shard_id = np.zeros(len(chunk_id), np.int64)
     inner = np.zeros(len(chunk_id), np.int64)
@@ -102,10 +103,12 @@ def locate_chunks(
             shard_id, shard_indexes.offsets[row, inner], shard_indexes.nbytes[row, inner]
         )
     return ChunkLocations(
-        chunk_id, np.zeros(len(chunk_id), np.int64), np.full(len(chunk_id), UNKNOWN_NBYTES, np.int64)
+        chunk_id,
+        np.zeros(len(chunk_id), np.int64),
+        np.full(len(chunk_id), UNKNOWN_NBYTES, np.int64),
     )
 
 
-def is_missing(locations: ChunkLocations) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def is_missing(locations: ChunkLocations) -> NDArray[np.bool_]:
     """Which chunks are known not to be stored."""
-    return locations.nbytes == MISSING_NBYTES
+    return np.asarray(locations.nbytes == MISSING_NBYTES)

@@ -1,7 +1,7 @@
 """From a request to a plan, in two steps with the shard indexes between them.
 
-1. `plan_touches`: cut the boxes at chunk boundaries; find the distinct chunks of each array.
-2. `build_plan`: with every chunk's place known, drop chunks that are not stored (their pieces become
+1. `plan_touches`: cut the boxes at chunk boundaries; find the distinct chunks of each array. 2.
+`build_plan`: with every chunk's place known, drop chunks that are not stored (their pieces become
    fills), order the rest by place, coalesce their ranges and mark what can be decoded in place.
 """
 
@@ -206,7 +206,9 @@ def _direct_chunks(
         return np.zeros(len(array), np.bool_)
     rows = piece_start[:-1][candidate]
     extent = pieces.extent[:, rows]
-    shapes = np.array([spec.chunk_shape for spec in request.arrays], np.int64).T[:, array[candidate]]
+    shapes = np.array([spec.chunk_shape for spec in request.arrays], np.int64).T[
+        :, array[candidate]
+    ]
     whole = (extent == shapes).all(axis=0)
     # contiguous: from the right, full axes; then one partial axis; then only single elements
     partial_seen = np.zeros(len(rows), np.bool_)

@@ -46,13 +46,15 @@ class ReadRequest:
                 msg = f"{spec.source!r} has {spec.ndim} axes, the box has {ndim}"
                 raise SelectionError(msg)
         if self.start.shape != (len(self.array_index), ndim):
-            msg = f"starts have shape {self.start.shape}, expected ({len(self.array_index)}, {ndim})"
+            msg = (
+                f"starts have shape {self.start.shape}, expected ({len(self.array_index)}, {ndim})"
+            )
             raise SelectionError(msg)
         if any(n < 0 for n in self.count) or any(s < 1 for s in self.step):
             msg = f"counts must be at least 0 and steps at least 1: {self.count}, {self.step}"
             raise SelectionError(msg)
         if self.array_index.size and not (
-            0 <= self.array_index.min() and self.array_index.max() < len(self.arrays)
+            self.array_index.min() >= 0 and self.array_index.max() < len(self.arrays)
         ):
             msg = f"array_index must lie in 0..{len(self.arrays) - 1}"
             raise SelectionError(msg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,16 +43,20 @@ class PieceTable:
     def __len__(self) -> int:
         return len(self.chunk)
 
-    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> PieceTable:
+    def take(self, rows: NDArray[Any] | slice) -> PieceTable:
         """Subset of the rows."""
         return PieceTable(
-            self.chunk[rows], self.output[rows], self.src[:, rows], self.dst[:, rows], self.extent[:, rows]
+            self.chunk[rows],
+            self.output[rows],
+            self.src[:, rows],
+            self.dst[:, rows],
+            self.extent[:, rows],
         )
 
     @property
     def elements(self) -> Int64s:
         """Elements of each piece."""
-        return np.prod(self.extent, axis=0, dtype=np.int64)
+        return np.asarray(np.prod(self.extent, axis=0, dtype=np.int64))
 
     @staticmethod
     def concatenate(tables: list[PieceTable], ndim: int) -> PieceTable:

@@ -1,9 +1,9 @@
-"""Which chunks each box touches, and which of their elements: vectorised over all boxes of an array.
+"""Which chunks each box touches, and which of their elements: vectorised over all boxes.
 
-Box ``b`` selects elements ``start + k * step`` for ``k < count`` on every axis; chunk ``c`` holds elements
-``c * C`` to ``(c + 1) * C - 1``. Per axis the valid ``k`` form an interval; every chunk that it crosses
-gives one piece. What lies outside of the array is cut into at most two fill boxes per axis, so that
-pieces and fills cover each output element exactly once.
+Box ``b`` selects elements ``start + k * step`` for ``k < count`` on every axis; chunk ``c`` holds
+elements ``c * C`` to ``(c + 1) * C - 1``. Per axis the valid ``k`` form an interval; every chunk
+that it crosses gives one piece. What lies outside of the array is cut into at most two fill boxes
+per axis, so that pieces and fills cover each output element exactly once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from zarrgpu.model import ArraySpec
 from zarrgpu.plan.tables import Int64s, PieceTable
 
 
-def valid_interval(start: Int64s, count: Int64s, step: Int64s, size: Int64s) -> tuple[Int64s, Int64s]:
+def valid_interval(
+    start: Int64s, count: Int64s, step: Int64s, size: Int64s
+) -> tuple[Int64s, Int64s]:
     """First and last-plus-one ``k`` inside an array of `size` elements; arrays broadcast.
 
     Where nothing is inside, both are equal.
@@ -65,7 +67,7 @@ def touch_chunks(
         chunk_id = chunk_id * spec.grid_shape[axis] + coord
     pieces = PieceTable(np.zeros(total, np.int32), box.astype(np.int32), src, dst, extent)
     if max(step, default=1) > 1:  # a step may jump over a chunk
-        kept = (extent > 0).all(axis=0)
+        kept = np.flatnonzero((extent > 0).all(axis=0))
         return chunk_id[kept], pieces.take(kept)
     return chunk_id, pieces
 
@@ -87,7 +89,9 @@ def _expand(per_box: Int64s, crossed: Int64s, first: Int64s) -> tuple[Int64s, li
     return box, coords
 
 
-def padding(spec: ArraySpec, start: Int64s, count: tuple[int, ...], step: tuple[int, ...]) -> PieceTable:
+def padding(
+    spec: ArraySpec, start: Int64s, count: tuple[int, ...], step: tuple[int, ...]
+) -> PieceTable:
     """Fill boxes for what N boxes select outside of the array.
 
     On axis ``a`` the slabs below and above the valid interval are taken with axes before ``a``
@@ -107,7 +111,8 @@ def padding(spec: ArraySpec, start: Int64s, count: tuple[int, ...], step: tuple[
             ):
                 dst = np.concatenate([low[:, :axis], np.zeros_like(low[:, axis:])], axis=1)
                 extent = np.concatenate(
-                    [(high - low)[:, :axis], np.broadcast_to(counts[axis:], low[:, axis:].shape)], axis=1
+                    [(high - low)[:, :axis], np.broadcast_to(counts[axis:], low[:, axis:].shape)],
+                    axis=1,
                 )
                 dst[:, axis], extent[:, axis] = begin, end - begin
                 rows = np.flatnonzero((extent > 0).all(axis=1))

@@ -73,7 +73,7 @@ class FsspecStore:
 
     def size(self, key: str) -> int | None:
         """Size of the object in bytes, or None if there is none."""
-        info = self._attempt(key, lambda path: self.filesystem.info(path))
+        info = self._attempt(key, self.filesystem.info)
         if info is None or info.get("type") == "directory":
             return None
         return None if info.get("size") is None else int(info["size"])

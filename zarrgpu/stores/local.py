@@ -116,7 +116,7 @@ class LocalStore:
             )
             raise StoreError(msg)
         out = allocate(byte_range.nbytes)
-        view, done = memoryview(out), 0
+        view, done = out.data, 0
         while done < byte_range.nbytes:
             got = os.preadv(fd, [view[done:]], byte_range.offset + done)
             if got == 0:

@@ -1,0 +1,216 @@
+"""Blosc containers of a whole batch, taken apart into streams without a Python object per chunk.
+
+Spec: see `blosc`. A container holds blocks, a block one stream per byte of an element (split) or
+one in all; each stream is compressed on its own or stored. Headers are read with NumPy from the
+bytes as they were fetched, and nothing that they say is used before it is checked: a container that
+does not add up is left out, and the host decoder says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zarrgpu.codecs.blosc import HEADER_NBYTES
+from zarrgpu.devices.driver import LibraryFormat
+from zarrgpu.model import ByteArray
+
+Int64s = NDArray[np.int64]
+
+LIBRARY_FORMATS: dict[int, LibraryFormat] = {1: "lz4", 2: "snappy", 4: "zstd"}
+"""Inner codec code -> library decoder; blosclz has none, zlib's checksum would go unverified."""
+
+_FLAG_SHUFFLE, _FLAG_MEMCPYED, _FLAG_BITSHUFFLE, _FLAG_RESERVED, _FLAG_DONT_SPLIT = 1, 2, 4, 8, 16
+_MAX_SPLITS, _MIN_SPLIT_ELEMENTS = 16, 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BloscStreams:
+    """Streams (S rows) and blocks (B rows) of n containers.
+
+    Attributes
+    ----------
+    understood : bool (n,)
+        Containers that a device can decode; the others have no rows here.
+    memcpyed : bool (n,)
+        Containers whose data follow the header as they are.
+    stream_row, block_row : int64 (S,), (B,)
+        Container of each stream and block.
+    stream_source, stream_nbytes : int64 (S,)
+        Encoded bytes, from the start of the payload.
+    stream_target, stream_decoded : int64 (S,)
+        Decoded bytes, from the start of the chunk.
+    stream_format : int64 (S,)
+        Key of `LIBRARY_FORMATS`, or 0 for a stream that is stored.
+    block_target, block_nbytes : int64 (B,)
+        Decoded bytes of each block, from the start of the chunk.
+    typesize, blocksize : int64 (n,)
+    shuffle : int64 (n,)
+        0 none, 1 by bytes, 2 by bits.
+    """
+
+    understood: NDArray[np.bool_]
+    memcpyed: NDArray[np.bool_]
+    stream_row: Int64s
+    stream_source: Int64s
+    stream_nbytes: Int64s
+    stream_target: Int64s
+    stream_decoded: Int64s
+    stream_format: Int64s
+    block_row: Int64s
+    block_target: Int64s
+    block_nbytes: Int64s
+    typesize: Int64s
+    blocksize: Int64s
+    shuffle: Int64s
+
+
+def read_int32(payload: ByteArray, at: Int64s) -> Int64s:
+    """Little-endian int32 at any byte positions that lie inside `payload`."""
+    raw = payload[at[:, None] + np.arange(4)]
+    return np.ascontiguousarray(raw).view("<i4")[:, 0].astype(np.int64)
+
+
+def parse_containers(
+    payload: ByteArray, offset: Int64s, nbytes: Int64s, decoded_nbytes: int
+) -> BloscStreams:
+    """Take n containers apart.
+
+    Parameters
+    ----------
+    payload : uint8 array
+    offset, nbytes : int64 (n,)
+        Where each container lies in `payload`.
+    decoded_nbytes : int
+        Size that every container must decode to.
+    """
+    header = _headers(payload, offset, nbytes)
+    flags, typesize = header[:, 2].astype(np.int64), header[:, 3].astype(np.int64)
+    said = np.ascontiguousarray(header[:, 4:]).view("<i4").astype(np.int64)
+    blocksize = said[:, 1]
+    memcpyed = (flags & _FLAG_MEMCPYED) != 0
+    code = flags >> 5
+    known = np.isin(code, list(LIBRARY_FORMATS))
+    understood = (
+        (nbytes >= HEADER_NBYTES)
+        & (header[:, 0] == 2)
+        & (typesize > 0)
+        & ((flags & _FLAG_RESERVED) == 0)
+        & (said[:, 0] == decoded_nbytes)
+        & (said[:, 2] == nbytes)
+        & (decoded_nbytes > 0)
+        & np.where(memcpyed, nbytes == decoded_nbytes + HEADER_NBYTES, known)
+        & (memcpyed | ((blocksize > 0) & (blocksize <= decoded_nbytes)))
+    )
+    n_blocks = -(-decoded_nbytes // np.maximum(blocksize, 1))
+    understood &= memcpyed | (HEADER_NBYTES + 4 * n_blocks <= nbytes)
+    n_blocks = np.where(understood & ~memcpyed, n_blocks, 0)
+    block_row = np.repeat(np.arange(len(offset)), n_blocks)
+    number = np.arange(len(block_row)) - np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
+    block_target = number * blocksize[block_row]
+    block_nbytes = np.minimum(blocksize[block_row], decoded_nbytes - block_target)
+    streams, broken = _walk_blocks(
+        payload,
+        offset,
+        nbytes,
+        flags,
+        typesize,
+        blocksize,
+        block_row,
+        number,
+        block_target,
+        block_nbytes,
+    )
+    understood[broken] = False
+    kept = understood[streams["row"]]
+    blocks = understood[block_row]
+    return BloscStreams(
+        understood=understood,
+        memcpyed=memcpyed & understood,
+        stream_row=streams["row"][kept],
+        stream_source=streams["source"][kept],
+        stream_nbytes=streams["nbytes"][kept],
+        stream_target=streams["target"][kept],
+        stream_decoded=streams["decoded"][kept],
+        stream_format=streams["format"][kept],
+        block_row=block_row[blocks],
+        block_target=block_target[blocks],
+        block_nbytes=block_nbytes[blocks],
+        typesize=typesize,
+        blocksize=blocksize,
+        shuffle=np.where(
+            ((flags & _FLAG_SHUFFLE) != 0) & (typesize > 1),
+            1,
+            np.where((flags & _FLAG_BITSHUFFLE) != 0, 2, 0),
+        ),
+    )
+
+
+def _headers(payload: ByteArray, offset: Int64s, nbytes: Int64s) -> NDArray[np.uint8]:
+    """First 16 bytes of each container; zeros where it is shorter."""
+    header = np.zeros((len(offset), HEADER_NBYTES), np.uint8)
+    long_enough = nbytes >= HEADER_NBYTES
+    header[long_enough] = payload[offset[long_enough, None] + np.arange(HEADER_NBYTES)]
+    return header
+
+
+def _walk_blocks(
+    payload: ByteArray,
+    offset: Int64s,
+    nbytes: Int64s,
+    flags: Int64s,
+    typesize: Int64s,
+    blocksize: Int64s,
+    row: Int64s,
+    number: Int64s,
+    block_target: Int64s,
+    block_nbytes: Int64s,
+) -> tuple[dict[str, Int64s], Int64s]:
+    """Follow the streams of all blocks at once; return them and the containers that break off."""
+    start = read_int32(payload, offset[row] + HEADER_NBYTES + 4 * number)
+    limit = nbytes[row]
+    leftover = block_nbytes != blocksize[row]
+    split = (
+        ((flags[row] & _FLAG_DONT_SPLIT) == 0)
+        & (typesize[row] <= _MAX_SPLITS)
+        & (block_nbytes // typesize[row] >= _MIN_SPLIT_ELEMENTS)
+        & ~leftover
+    )
+    n_splits = np.where(split, typesize[row], 1)
+    decoded = block_nbytes // n_splits
+    at = start
+    alive = (at >= HEADER_NBYTES) & (decoded * n_splits == block_nbytes)
+    broken = [row[~alive]]
+    parts: list[dict[str, Any]] = []
+    for k in range(int(n_splits.max(initial=0))):
+        alive &= n_splits > k
+        here = np.flatnonzero(alive)
+        inside = at[here] + 4 <= limit[here]
+        broken.append(row[here[~inside]])
+        here = here[inside]
+        size = read_int32(payload, offset[row[here]] + at[here])
+        good = (size > 0) & (size <= decoded[here]) & (at[here] + 4 + size <= limit[here])
+        broken.append(row[here[~good]])
+        here, size = here[good], size[good]
+        stored = size == decoded[here]
+        parts.append(
+            {
+                "row": row[here],
+                "source": offset[row[here]] + at[here] + 4,
+                "nbytes": size,
+                "target": block_target[here] + k * decoded[here],
+                "decoded": decoded[here],
+                "format": np.where(stored, 0, flags[row[here]] >> 5),
+            }
+        )
+        alive = np.zeros_like(alive)
+        alive[here] = True
+        at = at.copy()
+        at[here] += 4 + size
+    names = ("row", "source", "nbytes", "target", "decoded", "format")
+    empty = np.empty(0, np.int64)
+    streams = {name: np.concatenate([empty, *(part[name] for part in parts)]) for name in names}
+    return streams, np.concatenate(broken)

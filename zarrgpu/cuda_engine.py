@@ -1,0 +1,231 @@
+"""Running a plan on a CUDA device, wave after wave.
+
+Two slots take turns: while the device decodes one wave, the host fetches the next into the other.
+Statuses are read back when a slot comes round again. A chunk that the device could not decode, or
+whose checksum is wrong, is decoded on the host instead, which either succeeds or says what is wrong
+with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zarrgpu.codecs.device import DeviceChain, device_chain
+from zarrgpu.cuda_wave import WaveContext, start_wave
+from zarrgpu.devices.cuda import CudaDevice, Slot
+from zarrgpu.devices.driver import DeviceMemory, Driver
+from zarrgpu.errors import DataError, SelectionError, UnsupportedCodecError
+from zarrgpu.fetch import ArraySource
+from zarrgpu.gather_tables import Target, check_device_dtype
+from zarrgpu.model import ReadOptions
+from zarrgpu.output import OutputFormat
+from zarrgpu.plan.tables import Int64s, ReadPlan
+from zarrgpu.stats import ReadStats
+
+_SLOTS = 2
+_DEVICE_BYTES_PER_DECODED = {None: 0.2, "lz4": 1.2, "zstd": 4.3, "blosc": 5.3}
+"""Device memory besides the payload: work area, and nvCOMP's 3.1 times the output for zstd."""
+
+
+def execute(
+    plan: ReadPlan,
+    sources: tuple[ArraySource, ...],
+    shape: tuple[int, ...],
+    order: tuple[int, ...],
+    output: OutputFormat,
+    options: ReadOptions,
+    stats: ReadStats,
+    failed: list[tuple[int, DataError]] | None,
+    device: CudaDevice,
+    out: Any,
+) -> Any:
+    """Carry out a plan; when this returns the result is complete.
+
+    Parameters
+    ----------
+    plan, sources, output, options, stats, failed
+        As for `host_engine.execute`.
+    shape : tuple of int
+        Of the result, ``(N, ...)``.
+    order : tuple of int
+        Array axis of each result axis after the first.
+    device : CudaDevice
+    out : array of the device, or None
+        C-contiguous, of the result's size and type.
+
+    Returns
+    -------
+    array of the device, of `shape`
+    """
+    for spec in plan.arrays:
+        check_device_dtype(spec.dtype, spec.source)
+    chains = [device_chain(source.chain) for source in sources]
+    if options.strict:
+        _refuse_host_decoding(plan, chains, sources)
+    driver = device.driver
+    with device.lease(_SLOTS) as slots:
+        delivered = _Delivery(driver, shape, order, output, out)
+        for slot in slots:
+            slot.stream.wait(delivered.ready)
+        context = WaveContext(
+            plan, sources, chains, delivered.target, output, options, stats, failed, driver
+        )
+        wrong = _run_waves(context, slots)
+        if len(wrong):
+            _decode_again(context, slots[0], wrong)
+        stats.decoded_bytes += plan.decoded_nbytes
+        return delivered.result
+
+
+class _Delivery:
+    """The result's memory and the normalisation tables, ready for other streams to use.
+
+    Memory comes from the caller's current stream, so that what the caller frees is not handed out
+    again before the work that it queued there is done.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        shape: tuple[int, ...],
+        order: tuple[int, ...],
+        output: OutputFormat,
+        out: Any,
+    ) -> None:
+        stream = driver.current_stream()
+        nbytes = math.prod(shape) * output.dtype.itemsize
+        if out is None:
+            memory = driver.allocate(nbytes, stream)
+            self.result = driver.to_array(memory, 0, shape, output.dtype)
+            ptr = memory.ptr
+        else:
+            view = driver.view_array(out)
+            _check_out(view.shape, view.strides, view.dtype, shape, output.dtype)
+            self.result, ptr = view.array.reshape(shape), view.ptr
+        self._tables: list[tuple[DeviceMemory, NDArray[np.float32]]] = []
+        scale, offset = (self._upload(driver, v, stream) for v in (output.scale, output.offset))
+        self.ready = driver.create_event()
+        self.ready.record(stream)
+        strides = _element_strides(shape)
+        by_axis = {axis: strides[1 + place] for place, axis in enumerate(order)}
+        self.target = Target(
+            ptr=ptr,
+            nbytes=nbytes,
+            strides=(strides[0], *(by_axis[axis] for axis in range(len(order)))),
+            scale=scale,
+            offset=offset,
+        )
+
+    def _upload(self, driver: Driver, values: NDArray[np.float32] | None, stream: Any) -> int:
+        if values is None:
+            return 0
+        host = np.ascontiguousarray(values, np.float32)
+        memory = driver.allocate(host.nbytes, stream)
+        driver.copy_to_device(memory.ptr, host.ctypes.data, host.nbytes, stream)
+        self._tables.append((memory, host))  # alive until the read is done
+        return memory.ptr
+
+
+def _check_out(
+    got_shape: tuple[int, ...],
+    got_strides: tuple[int, ...],
+    got_dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+) -> None:
+    contiguous = tuple(n * dtype.itemsize for n in _element_strides(got_shape))
+    strided = [s for s, n in zip(got_strides, got_shape, strict=True) if n > 1]
+    expected = [s for s, n in zip(contiguous, got_shape, strict=True) if n > 1]
+    if got_dtype != dtype or math.prod(got_shape) != math.prod(shape) or strided != expected:
+        msg = (
+            f"out must be a C-contiguous array of shape {shape} and type {dtype}, "
+            f"got shape {got_shape}, strides {got_strides} and type {got_dtype}"
+        )
+        raise SelectionError(msg)
+
+
+def _element_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def _refuse_host_decoding(
+    plan: ReadPlan, chains: list[DeviceChain | None], sources: tuple[ArraySource, ...]
+) -> None:
+    for index in np.unique(plan.chunks.array).tolist():
+        if chains[index] is None:
+            names = ", ".join(codec.name for codec in sources[index].chain.codecs)
+            msg = f"{plan.arrays[index].source!r}: {names} has no device decoder, and strict is set"
+            raise UnsupportedCodecError(msg)
+
+
+def _run_waves(context: WaveContext, slots: list[Slot]) -> Int64s:
+    """Run all waves; return the chunk rows that the device got wrong."""
+    waves = _waves(context)
+    fills = context.plan.fills if len(context.plan.fills) else None
+    if not waves and fills is not None:
+        waves = [np.empty(0, np.int64)]
+    running: deque[tuple[Slot, Callable[[], Int64s]]] = deque()
+    wrong = [np.empty(0, np.int64)]
+    for number, rows in enumerate(waves):
+        if len(running) == len(slots):
+            wrong.append(_finish(*running.popleft()))
+        slot = slots[number % len(slots)]
+        running.append((slot, start_wave(context, slot, rows, fills if number == 0 else None)))
+    while running:
+        wrong.append(_finish(*running.popleft()))
+    return np.concatenate(wrong)
+
+
+def _finish(slot: Slot, failed_rows: Callable[[], Int64s]) -> Int64s:
+    slot.done.synchronize()
+    rows = failed_rows()
+    if len(rows) and rows[0] < 0:
+        msg = "the gather kernel refused a fill job; this is a bug in zarrgpu, please report it"
+        raise AssertionError(msg)
+    return rows
+
+
+def _waves(context: WaveContext) -> list[Int64s]:
+    """Cut the chunk table where a wave would exceed its share of the memory budget."""
+    plan = context.plan
+    cost = np.array(
+        [
+            spec.chunk_nbytes * (1 + (_DEVICE_BYTES_PER_DECODED[c.compressor] if c else 0.0))
+            for spec, c in zip(plan.arrays, context.chains, strict=True)
+        ]
+    )
+    spent = np.cumsum(cost[plan.chunks.array])
+    if not len(spent):
+        return []
+    # a read is not cut: the wave of its first chunk takes all of it
+    share = context.options.memory_budget_bytes / _SLOTS
+    first = plan.reads.chunk_start[:-1]
+    wave = ((spent[first] - cost[plan.chunks.array[first]]) // share).astype(np.int64)
+    of_chunk = np.repeat(wave, np.diff(plan.reads.chunk_start))
+    cuts = np.flatnonzero(np.diff(of_chunk)) + 1
+    return np.split(np.arange(len(of_chunk)), cuts)
+
+
+def _decode_again(context: WaveContext, slot: Slot, rows: Int64s) -> None:
+    """Decode chunks on the host that the device got wrong, and gather them anew."""
+    on_host = WaveContext(
+        context.plan,
+        context.sources,
+        [None] * len(context.sources),
+        context.target,
+        context.output,
+        context.options,
+        context.stats,
+        context.failed,
+        context.driver,
+    )
+    still_wrong = _finish(slot, start_wave(on_host, slot, rows, None))
+    if len(still_wrong):
+        msg = "the gather kernel refused a job; this is a bug in zarrgpu, please report it"
+        raise AssertionError(msg)

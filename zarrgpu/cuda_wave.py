@@ -1,0 +1,281 @@
+"""One wave on a CUDA device: fetch into pinned memory, copy, decode, gather.
+
+A wave is as many chunks as half of the memory budget holds. All of its tables are NumPy columns;
+nothing here runs once per chunk but what the host decodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zarrgpu.codecs.device import DecodeTables, DeviceChain, StreamTable, decode_tables
+from zarrgpu.cuda_fetch import ABSENT, DECODED, ENCODED, WaveFetcher, WaveRows
+from zarrgpu.cuda_work import (
+    Work,
+    bytes_work,
+    checksum_work,
+    decompress_work,
+    gather_work,
+    submit,
+)
+from zarrgpu.devices.cuda import ALIGNMENT, Slot
+from zarrgpu.devices.driver import Driver, LibraryFormat
+from zarrgpu.errors import DataError
+from zarrgpu.fetch import ArraySource
+from zarrgpu.gather_tables import Target, gather_table
+from zarrgpu.model import ReadOptions
+from zarrgpu.output import OutputFormat
+from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
+from zarrgpu.stats import ReadStats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WaveContext:
+    """What all waves of a read share."""
+
+    plan: ReadPlan
+    sources: tuple[ArraySource, ...]
+    chains: list[DeviceChain | None]
+    target: Target
+    output: OutputFormat
+    options: ReadOptions
+    stats: ReadStats
+    failed: list[tuple[int, DataError]] | None
+    driver: Driver
+
+
+@dataclass(slots=True, eq=False)
+class _Placed:
+    """Decode tables of one array with the chunk rows and the start of its work area."""
+
+    row: Int64s
+    tables: DecodeTables
+    work_start: int
+
+
+@dataclass(slots=True, eq=False)
+class _Results:
+    """Where each chunk of the wave is once decoded (n rows)."""
+
+    address: Int64s
+    shuffle_block_nbytes: Int64s
+
+
+def start_wave(
+    context: WaveContext, slot: Slot, rows: Int64s, fills: PieceTable | None
+) -> Callable[[], Int64s]:
+    """Fetch a wave and issue its work; see `cuda_work.submit` for what is returned.
+
+    Parameters
+    ----------
+    context : WaveContext
+    slot : Slot
+        Idle.
+    rows : int64 array
+        Ascending rows of the chunk table.
+    fills : PieceTable, optional
+        Fill pieces to place with this wave.
+    """
+    slot.payload.reset(_payload_estimate(context, rows))
+    fetcher = WaveFetcher(
+        context.plan, context.sources, context.chains, slot, context.options, context.failed
+    )
+    wave = fetcher.fetch(rows)
+    placed, work_nbytes = _decode_tables(context, slot, fetcher, wave)
+    context.stats.fetched_bytes += fetcher.fetched_bytes
+    context.stats.chunks_decoded += int((wave.state != ABSENT).sum())
+    context.stats.chunks_missing += int((wave.state == ABSENT).sum())
+    payload_nbytes = -(-slot.payload.used // ALIGNMENT) * ALIGNMENT
+    payload = slot.data(payload_nbytes + work_nbytes)
+    if slot.payload.used:
+        context.driver.copy_to_device(payload, slot.payload.ptr, slot.payload.used, slot.stream)
+    results = _Results(
+        np.where(wave.state == DECODED, payload + wave.offset, 0), np.zeros(len(rows), np.int64)
+    )
+    works = _decode_works(context, slot, wave, placed, results, payload, payload + payload_nbytes)
+    gather = _gather_work(context, slot, wave, results, fills)
+    return submit(slot, [*works, gather] if gather is not None else works)
+
+
+def _payload_estimate(context: WaveContext, rows: Int64s) -> int:
+    chunks = context.plan.chunks
+    decoded = np.array([spec.chunk_nbytes for spec in context.plan.arrays], np.int64)
+    on_host = np.array([chain is None for chain in context.chains], np.bool_)
+    array, stored = chunks.array[rows], chunks.nbytes[rows]
+    sizes = np.where(on_host[array] | (stored < 0), decoded[array], stored)
+    return int((sizes + ALIGNMENT).sum())
+
+
+def _decode_tables(
+    context: WaveContext, slot: Slot, fetcher: WaveFetcher, wave: WaveRows
+) -> tuple[list[_Placed], int]:
+    """Decode tables of each array's encoded chunks; what no device takes is decoded on the host."""
+    placed: list[_Placed] = []
+    work_nbytes = 0
+    array = context.plan.chunks.array[wave.row]
+    refused = [np.empty(0, np.int64)]
+    for index in np.unique(array[wave.state == ENCODED]).tolist():
+        chain, spec = context.chains[index], context.plan.arrays[index]
+        if chain is None:  # nothing of it is left encoded
+            continue
+        places = np.flatnonzero((array == index) & (wave.state == ENCODED))
+        tables = decode_tables(
+            chain,
+            slot.payload.array,
+            wave.offset[places],
+            wave.nbytes[places],
+            chunk_nbytes=spec.chunk_nbytes,
+            itemsize=spec.dtype.itemsize,
+            verify_checksums=context.options.verify_checksums,
+        )
+        refused.append(places[~tables.on_device])
+        placed.append(_Placed(places, tables, work_nbytes))
+        work_nbytes += tables.work_nbytes
+    fetcher.decode_on_host(wave, np.concatenate(refused))
+    return placed, work_nbytes
+
+
+def _decode_works(
+    context: WaveContext,
+    slot: Slot,
+    wave: WaveRows,
+    placed: list[_Placed],
+    results: _Results,
+    payload: int,
+    work: int,
+) -> list[Work]:
+    """Library and kernel calls that decode a wave, each for all arrays together."""
+    driver, stream = context.driver, slot.stream
+    checks: list[tuple[Int64s, ...]] = []
+    streams: dict[LibraryFormat, list[tuple[Int64s, ...]]] = {}
+    kernels: dict[str, list[tuple[Int64s, ...]]] = {}
+    for part in placed:
+        tables, base = part.tables, work + part.work_start
+        chunk_row = wave.row[part.row]
+        here = part.row[tables.on_device]
+        where = np.where(tables.in_work, base, payload) + tables.result
+        results.address[here] = where[tables.on_device]
+        results.shuffle_block_nbytes[here] = tables.shuffle_block_nbytes[tables.on_device]
+        if len(tables.checks[0]):
+            row, source, nbytes, expected = tables.checks
+            keep = tables.on_device[row]
+            checks.append(
+                (chunk_row[row[keep]], source[keep] + payload, nbytes[keep], expected[keep])
+            )
+        for library_format, table in tables.streams.items():
+            columns = _absolute(table, chunk_row, payload, base)
+            streams.setdefault(library_format, []).append(columns)
+        for kernel, found, origin in (
+            ("copy_segments", tables.copies, payload),
+            ("unshuffle_bytes", tables.unshuffle_bytes, base),
+            ("unshuffle_bits", tables.unshuffle_bits, base),
+        ):
+            if found is not None:
+                kernels.setdefault(kernel, []).append(_absolute(found, chunk_row, origin, base))
+    works: list[Work] = []
+    if checks:
+        row, source, nbytes, expected = _joined(checks)
+        works.append(checksum_work(driver, row, source, nbytes, expected, stream))
+    for library_format, parts in streams.items():
+        row, source, source_nbytes, target, nbytes = _joined(parts)
+        if len(row):
+            works.append(
+                decompress_work(
+                    driver, library_format, row, source, source_nbytes, target, nbytes, stream
+                )
+            )
+    for kernel in ("copy_segments", "unshuffle_bytes", "unshuffle_bits"):
+        if kernel in kernels:
+            row, source, typesize, target, nbytes = _joined(kernels[kernel])
+            sizes = None if kernel == "copy_segments" else typesize
+            works.append(
+                bytes_work(driver, kernel, row, source, target, nbytes, stream, typesize=sizes)
+            )
+    return works
+
+
+def _absolute(
+    table: StreamTable, chunk_row: Int64s, source: int, target: int
+) -> tuple[Int64s, Int64s, Int64s, Int64s, Int64s]:
+    """Columns of a stream table with device addresses and rows of the plan's chunk table."""
+    return (
+        chunk_row[table.row],
+        table.source + source,
+        table.source_nbytes,
+        table.target + target,
+        table.target_nbytes,
+    )
+
+
+def _joined(parts: list[tuple[Int64s, ...]]) -> list[Int64s]:
+    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+
+
+def _gather_work(
+    context: WaveContext,
+    slot: Slot,
+    wave: WaveRows,
+    results: _Results,
+    fills: PieceTable | None,
+) -> Work | None:
+    """The gather of all pieces of a wave: those of decoded chunks, and fills."""
+    plan = context.plan
+    place, rows = _piece_rows(plan, wave.row)
+    pieces = plan.pieces.take(rows)
+    array = plan.chunks.array[pieces.chunk]
+    absent = wave.state[place] == ABSENT
+    layouts: list[NDArray[Any]] = []
+    jobs: list[NDArray[Any]] = []
+    owners: list[Int64s] = []
+    for index, spec in enumerate(plan.arrays):
+        mine = (array == index) & ~absent
+        groups = [(pieces.take(mine), False)] if mine.any() else []
+        missing = [pieces.take((array == index) & absent)]
+        if fills is not None:
+            missing.append(fills.take(fills.chunk == index))
+        joined = PieceTable.concatenate(missing, spec.ndim)
+        if len(joined):
+            groups.append((joined, True))
+        for group, fill in groups:
+            layout, made = gather_table(
+                spec,
+                plan.request,
+                group,
+                context.target,
+                context.output,
+                layout=len(layouts),
+                fill=fill,
+            )
+            if not fill:
+                at = place[mine]
+                made["source"] = results.address[at]
+                made["source_nbytes"] = spec.chunk_nbytes
+                made["shuffle_block_nbytes"] = results.shuffle_block_nbytes[at]
+            layouts.append(layout)
+            jobs.append(made)
+            owners.append(
+                np.full(len(made), -1, np.int64) if fill else group.chunk.astype(np.int64)
+            )
+    if not jobs:
+        return None
+    return gather_work(
+        context.driver,
+        np.concatenate(owners),
+        np.concatenate(jobs),
+        np.concatenate(layouts),
+        slot.stream,
+    )
+
+
+def _piece_rows(plan: ReadPlan, rows: Int64s) -> tuple[Int64s, Int64s]:
+    """For every piece of the given chunks: the chunk's place among them, and the piece's row."""
+    start = plan.chunks.piece_start[rows]
+    count = plan.chunks.piece_start[rows + 1] - start
+    place = np.repeat(np.arange(len(rows)), count)
+    local = np.arange(len(place)) - np.repeat(np.cumsum(count) - count, count)
+    return place, start[place] + local

@@ -1,0 +1,198 @@
+"""One batched call on the device, its tables, and what it writes back.
+
+A wave is a list of `Work`: all tables of all works go to the device in one copy, the calls are
+issued one after the other on one stream, and all statuses come back in one copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zarrgpu.devices.cuda import ALIGNMENT, Slot
+from zarrgpu.devices.driver import ChecksumBatch, DecompressBatch, Driver, LibraryFormat, Stream
+from zarrgpu.devices.tables import (
+    COPY_JOB,
+    COPY_TILE_NBYTES,
+    GATHER_TILE_ELEMENTS,
+    UNSHUFFLE_JOB,
+    grid_blocks,
+    tile_starts,
+)
+from zarrgpu.plan.tables import Int64s
+
+Results = list[NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """A batched call.
+
+    Attributes
+    ----------
+    tables : sequence of arrays
+        Placed in device memory.
+    results : sequence of (dtype, count)
+        Arrays that the call writes in device memory.
+    run : callable
+        Issues the call; takes the addresses of the tables and of the results.
+    failed : callable
+        Takes the results; gives the chunk rows that went wrong.
+    """
+
+    tables: Sequence[NDArray[Any]]
+    results: Sequence[tuple[str, int]]
+    run: Callable[[list[int], list[int]], None]
+    failed: Callable[[Results], Int64s]
+
+    def room_nbytes(self) -> int:
+        """Upper bound of what the tables and results take in a table arena."""
+        sizes = [table.nbytes for table in self.tables]
+        sizes += [np.dtype(dtype).itemsize * n for dtype, n in self.results]
+        return sum(size + ALIGNMENT for size in sizes)
+
+
+def submit(slot: Slot, works: Sequence[Work]) -> Callable[[], Int64s]:
+    """Issue works on a slot's stream.
+
+    Returns
+    -------
+    callable
+        To be called once ``slot.done`` is: gives the chunk rows that went wrong, sorted.
+    """
+    tables = slot.tables
+    tables.reserve(sum(work.room_nbytes() for work in works))
+    placed = [[tables.place(table) for table in work.tables] for work in works]
+    room = [[tables.result(np.dtype(d).itemsize * n) for d, n in work.results] for work in works]
+    tables.send()
+    for work, addresses, results in zip(works, placed, room, strict=True):
+        work.run(addresses, [address for _, address in results])
+    tables.fetch_results()
+    slot.done.record(slot.stream)
+
+    def failed_rows() -> Int64s:
+        found = [np.empty(0, np.int64)]
+        for work, results in zip(works, room, strict=True):
+            values = [
+                tables.read(at, dtype, n)
+                for (at, _), (dtype, n) in zip(results, work.results, strict=True)
+            ]
+            found.append(work.failed(values))
+        return np.unique(np.concatenate(found))
+
+    return failed_rows
+
+
+def decompress_work(
+    driver: Driver,
+    library_format: LibraryFormat,
+    row: Int64s,
+    source: Int64s,
+    source_nbytes: Int64s,
+    target: Int64s,
+    target_nbytes: Int64s,
+    stream: Stream,
+) -> Work:
+    """Decode streams with a library; wrong statuses and wrong sizes are failures."""
+    n = len(row)
+
+    def run(tables: list[int], results: list[int]) -> None:
+        batch = DecompressBatch(
+            n_chunks=n,
+            sources=tables[0],
+            source_nbytes=tables[1],
+            targets=tables[2],
+            target_nbytes=tables[3],
+            decoded_nbytes=results[0],
+            statuses=results[1],
+            max_target_nbytes=int(target_nbytes.max()),
+            total_target_nbytes=int(target_nbytes.sum()),
+        )
+        driver.decompress(library_format, batch, stream)
+
+    return Work(
+        [column.astype(np.uint64) for column in (source, source_nbytes, target, target_nbytes)],
+        [("u8", n), ("i4", n)],
+        run,
+        lambda results: row[(results[1] != 0) | (results[0] != target_nbytes.astype(np.uint64))],
+    )
+
+
+def checksum_work(
+    driver: Driver, row: Int64s, source: Int64s, nbytes: Int64s, expected: Int64s, stream: Stream
+) -> Work:
+    """CRC-32C of byte ranges; a mismatch is a failure."""
+    n = len(row)
+
+    def run(tables: list[int], results: list[int]) -> None:
+        batch = ChecksumBatch(
+            n_chunks=n,
+            sources=tables[0],
+            source_nbytes=tables[1],
+            checksums=results[0],
+            statuses=results[1],
+            max_source_nbytes=int(nbytes.max()),
+        )
+        driver.crc32c(batch, stream)
+
+    return Work(
+        [source.astype(np.uint64), nbytes.astype(np.uint64)],
+        [("u4", n), ("i4", n)],
+        run,
+        lambda results: row[(results[1] != 0) | (results[0] != expected.astype(np.uint32))],
+    )
+
+
+def bytes_work(
+    driver: Driver,
+    kernel: str,
+    row: Int64s,
+    source: Int64s,
+    target: Int64s,
+    nbytes: Int64s,
+    stream: Stream,
+    *,
+    typesize: Int64s | None = None,
+) -> Work:
+    """Run a kernel that takes bytes to bytes: copy_segments, unshuffle_bytes, unshuffle_bits."""
+    jobs = np.zeros(len(row), COPY_JOB if typesize is None else UNSHUFFLE_JOB)
+    jobs["source"], jobs["target"] = source, target
+    jobs["source_nbytes"] = jobs["target_nbytes"] = jobs["nbytes"] = nbytes
+    if typesize is not None:
+        jobs["typesize"] = typesize
+    return _kernel_work(driver, kernel, row, jobs, nbytes, COPY_TILE_NBYTES, None, stream)
+
+
+def gather_work(
+    driver: Driver, row: Int64s, jobs: NDArray[Any], layouts: NDArray[Any], stream: Stream
+) -> Work:
+    """The gather of a wave; `row` is each job's chunk, or -1 for a fill."""
+    volume = np.prod(jobs["extents"], axis=1, dtype=np.int64)
+    return _kernel_work(driver, "gather", row, jobs, volume, GATHER_TILE_ELEMENTS, layouts, stream)
+
+
+def _kernel_work(
+    driver: Driver,
+    kernel: str,
+    row: Int64s,
+    jobs: NDArray[Any],
+    sizes: Int64s,
+    tile: int,
+    layouts: NDArray[Any] | None,
+    stream: Stream,
+) -> Work:
+    starts = tile_starts(sizes, tile)
+    grid = grid_blocks(int(starts[-1]), driver.block_threads)
+
+    def run(tables: list[int], results: list[int]) -> None:
+        args = [tables[0], len(jobs), tables[1], tile]
+        if layouts is not None:
+            args += [tables[2], len(layouts)]
+        driver.launch(kernel, grid, driver.block_threads, [*args, results[0]], stream)
+
+    tables = [jobs, starts] if layouts is None else [jobs, starts, layouts]
+    return Work(tables, [("i4", len(jobs))], run, lambda results: row[results[0] != 0])
