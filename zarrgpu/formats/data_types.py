@@ -1,8 +1,7 @@
 """Data types and fill values of Zarr v2 and v3 as NumPy sees them.
 
 Spec: Zarr core 3.1, "Data types" and "Fill value list"; Zarr v2, "Data type encoding" and "Fill
-value
-encoding".
+value encoding".
 """
 
 from __future__ import annotations
