@@ -122,9 +122,10 @@ def encode(data: np.ndarray, recipe: Recipe) -> dict[str, bytes]:
         for coords in all_coords(data.shape, recipe.chunks)
         if coords not in recipe.missing
     }
+    stored_objects = chunks if recipe.shards is None else _shards(data, chunks, recipe)
     objects = {
         chunk_key(coords, recipe): value
-        for coords, value in (_shards(data, chunks, recipe) if recipe.shards else chunks).items()
+        for coords, value in stored_objects.items()
     }
     document = metadata(stored, recipe)
     name = "zarr.json" if recipe.zarr_format == 3 else ".zarray"
@@ -237,7 +238,7 @@ def metadata(stored: np.ndarray, recipe: Recipe) -> dict[str, Any]:
         "zarr_format": 3, "node_type": "array", "shape": list(stored.shape),
         "data_type": v3_name(stored.dtype),
         "chunk_grid": {
-            "name": "regular", "configuration": {"chunk_shape": list(recipe.shards or recipe.chunks)}
+            "name": "regular", "configuration": {"chunk_shape": list(recipe.chunks if recipe.shards is None else recipe.shards)}
         },
         "chunk_key_encoding": {
             "name": recipe.key_encoding, "configuration": {"separator": recipe.separator}

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+import numpy as np
+
 from zarrgpu.errors import UnsupportedCodecError, UnsupportedFormatError
 from zarrgpu.formats.data_types import parse_fill_value, parse_v3_data_type, with_endian
 from zarrgpu.formats.document import Document
