@@ -1,9 +1,9 @@
 """PyTorch: tensors over zarrgpu's arrays, and datasets for `torch.utils.data.DataLoader`.
 
-Three ways, from the fastest:
+Three ways, the plainest first:
 
-1. No DataLoader: iterate over a `PatchLoader` and call `to_torch` on its batches. It has its own
-   prefetch thread and plans many batches together; worker processes add nothing on one machine.
+1. No DataLoader: iterate over a `PatchLoader` and call `to_torch` on its batches. It reads ahead on
+   threads of its own and plans many batches together.
 2. `as_iterable_dataset(loader)` where a training framework insists on a DataLoader. Workers, if
 any,
    share out the batches of the epoch: each batch is read once, whatever their number.
