@@ -45,7 +45,9 @@ class ExplainedPlan:
 
     def explain(self) -> str:
         """Text: bytes to fetch, chunks to decode, pieces to place, and where each step runs."""
-        return reader.explain_read(self.plan, self._sources, self._output, self._device)
+        return reader.explain_read(
+            self.plan, self._sources, self._output, self._device, ReadOptions()
+        )
 
     def __repr__(self) -> str:
         return self.explain()

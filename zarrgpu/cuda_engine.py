@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from zarrgpu.codecs.device import DeviceChain, device_chain
 from zarrgpu.cuda_wave import WaveContext, start_wave
 from zarrgpu.devices.cuda import CudaDevice, Slot
-from zarrgpu.devices.driver import DeviceMemory, Driver
+from zarrgpu.devices.driver import DeviceMemory, Driver, PinnedMemory
 from zarrgpu.errors import DataError, SelectionError, UnsupportedCodecError
 from zarrgpu.fetch import ArraySource
 from zarrgpu.gather_tables import Target, check_device_dtype
@@ -28,7 +28,9 @@ from zarrgpu.output import OutputFormat
 from zarrgpu.plan.tables import Int64s, ReadPlan
 from zarrgpu.stats import ReadStats
 
-_SLOTS = 2
+SLOTS = 2
+"""Waves in flight: one fetched while the other is decoded."""
+
 _DEVICE_BYTES_PER_DECODED = {None: 0.2, "lz4": 1.2, "zstd": 4.3, "blosc": 5.3}
 """Device memory besides the payload: work area, and nvCOMP's 3.1 times the output for zstd."""
 
@@ -69,7 +71,7 @@ def execute(
     if options.strict:
         _refuse_host_decoding(plan, chains, sources)
     driver = device.driver
-    with device.lease(_SLOTS) as slots:
+    with device.lease(SLOTS) as slots:
         delivered = _Delivery(driver, shape, order, output, out)
         for slot in slots:
             slot.stream.wait(delivered.ready)
@@ -108,7 +110,7 @@ class _Delivery:
             view = driver.view_array(out)
             _check_out(view.shape, view.strides, view.dtype, shape, output.dtype)
             self.result, ptr = view.array.reshape(shape), view.ptr
-        self._tables: list[tuple[DeviceMemory, NDArray[np.float32]]] = []
+        self._tables: list[tuple[DeviceMemory, PinnedMemory]] = []
         scale, offset = (self._upload(driver, v, stream) for v in (output.scale, output.offset))
         self.ready = driver.create_event()
         self.ready.record(stream)
@@ -125,10 +127,11 @@ class _Delivery:
     def _upload(self, driver: Driver, values: NDArray[np.float32] | None, stream: Any) -> int:
         if values is None:
             return 0
-        host = np.ascontiguousarray(values, np.float32)
-        memory = driver.allocate(host.nbytes, stream)
-        driver.copy_to_device(memory.ptr, host.ctypes.data, host.nbytes, stream)
-        self._tables.append((memory, host))  # alive until the read is done
+        pinned = driver.allocate_pinned(values.nbytes)
+        pinned.array.view(np.float32)[:] = values
+        memory = driver.allocate(values.nbytes, stream)
+        driver.copy_to_device(memory.ptr, pinned.ptr, values.nbytes, stream)
+        self._tables.append((memory, pinned))  # alive until the read is done
         return memory.ptr
 
 
@@ -204,7 +207,7 @@ def _waves(context: WaveContext) -> list[Int64s]:
     if not len(spent):
         return []
     # a read is not cut: the wave of its first chunk takes all of it
-    share = context.options.memory_budget_bytes / _SLOTS
+    share = context.options.memory_budget_bytes / SLOTS
     first = plan.reads.chunk_start[:-1]
     wave = ((spent[first] - cost[plan.chunks.array[first]]) // share).astype(np.int64)
     of_chunk = np.repeat(wave, np.diff(plan.reads.chunk_start))

@@ -14,19 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu import cuda_engine, host_engine
-from zarrgpu.codecs.device import DEVICE_DECODERS
+from zarrgpu.codecs.device import DEVICE_DECODERS, device_chain
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.resolve import Device, DeviceLike, resolve_device
 from zarrgpu.errors import DataError
-from zarrgpu.fetch import ArraySource, check_encoded_sizes, fetch_shard_indexes
+from zarrgpu.fetch import (
+    ArraySource,
+    check_encoded_sizes,
+    fetch_shard_indexes,
+    num_io_threads,
+)
 from zarrgpu.model import ReadOptions, Sharded
 from zarrgpu.output import OutputFormat
-from zarrgpu.plan.explain import explain
+from zarrgpu.plan.explain import explain, format_nbytes
 from zarrgpu.plan.locate import locate_chunks, shard_of_chunks
 from zarrgpu.plan.planner import build_plan, plan_touches
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import ReadPlan
 from zarrgpu.stats import ReadStats
+
+_SHOWN_SOURCES = 3
 
 OnError = Literal["raise", "mask"]
 
@@ -135,22 +142,52 @@ def _coalescing(sources: Sequence[ArraySource], options: ReadOptions) -> tuple[i
 
 
 def explain_read(
-    plan: ReadPlan, sources: Sequence[ArraySource], output: OutputFormat, device: DeviceLike
+    plan: ReadPlan,
+    sources: Sequence[ArraySource],
+    output: OutputFormat,
+    device: DeviceLike,
+    options: ReadOptions,
 ) -> str:
-    """Describe a plan and where each of its stages will run."""
+    """Describe a plan, what it will hold and where each of its stages will run."""
     where = resolve_device(device)
-    codecs = {codec.name: None for source in sources for codec in source.chain.codecs}
-    stores = {source.store.url: None for source in sources}
-    result = f"{plan.request.output_shape} {output.dtype} on {where.name}"
-    steps = [("fetch", f"host, from {', '.join(stores)}")]
-    steps += [(f"decode {name}", _placement(where, name)) for name in codecs or {"bytes": None}]
-    steps.append(("gather", where.name))
-    return explain(plan, result=result, steps=steps)
+    places = [source.spec.source for source in sources[:_SHOWN_SOURCES]]
+    if len(sources) > _SHOWN_SOURCES:
+        places.append(f"{len(sources) - _SHOWN_SOURCES} more")
+    nbytes = format_nbytes(plan.output_elements * output.dtype.itemsize)
+    steps = {"fetch": f"host, from {', '.join(places)}"}
+    for source in sources:
+        names = " + ".join(codec.name for codec in source.chain.codecs) or "bytes"
+        steps[f"decode {names}"] = _placement(where, source)
+    steps["gather"] = where.name
+    return explain(
+        plan,
+        result=f"{plan.request.output_shape} {output.dtype} on {where.name}, {nbytes}",
+        holds=_holds(plan, sources, where, options),
+        steps=list(steps.items()),
+    )
 
 
-def _placement(device: Device, codec: str) -> str:
-    """Where a codec runs and why."""
+def _placement(device: Device, source: ArraySource) -> str:
+    """Where the chunks of an array are decoded, and by what."""
     if not isinstance(device, CudaDevice):
         return device.name
-    decoder = DEVICE_DECODERS.get(codec)
-    return f"{device.name} ({decoder})" if decoder else "host (no device decoder)"
+    chain = device_chain(source.chain)
+    if chain is None:
+        return "host (no device decoder for this chain), then copied"
+    decoders = [DEVICE_DECODERS[chain.compressor or "bytes"]]
+    if chain.trailers:
+        decoders.append(f"crc32c by {DEVICE_DECODERS['crc32c']}")
+    return f"{device.name} ({'; '.join(decoders)})"
+
+
+def _holds(
+    plan: ReadPlan, sources: Sequence[ArraySource], device: Device, options: ReadOptions
+) -> str:
+    """Memory that a read takes besides its result."""
+    if isinstance(device, CudaDevice):
+        budget = format_nbytes(options.memory_budget_bytes)
+        return f"at most {budget} on {device.name}, in {cuda_engine.SLOTS} slots, and pinned memory for the fetch"
+    threads = max((num_io_threads(source.store, options) for source in sources), default=1)
+    chunk = max((spec.chunk_nbytes for spec in plan.arrays), default=0)
+    read = max(int(plan.reads.nbytes.max(initial=0)), 0)
+    return f"{threads} threads x {format_nbytes(read + chunk)} on the host"

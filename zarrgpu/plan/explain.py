@@ -22,7 +22,7 @@ def format_nbytes(nbytes: float) -> str:
     return f"{nbytes:.1f} TiB"
 
 
-def explain(plan: ReadPlan, *, result: str, steps: Sequence[tuple[str, str]]) -> str:
+def explain(plan: ReadPlan, *, result: str, holds: str, steps: Sequence[tuple[str, str]]) -> str:
     """Describe a plan in a few lines.
 
     Parameters
@@ -30,29 +30,41 @@ def explain(plan: ReadPlan, *, result: str, steps: Sequence[tuple[str, str]]) ->
     plan : ReadPlan
     result : str
         Shape, type and device of what is delivered.
+    holds : str
+        Memory that the read takes besides the result.
     steps : sequence of (step, where)
         Where each stage runs and why.
     """
-    request, chunks, reads = plan.request, plan.chunks, plan.reads
-    whole = plan.num_unsized_reads
-    fetched = format_nbytes(plan.fetch_nbytes)
-    if whole:
-        fetched = f"{whole} whole objects" + (f" + {fetched}" if plan.fetch_nbytes else "")
-    pieces = len(plan.pieces)
-    direct = f"{int(chunks.direct.sum())} straight into the result"
-    shared = pieces / len(chunks) if len(chunks) else 0.0
+    request, chunks = plan.request, plan.chunks
     lines = [
-        f"read {request.num_boxes} x {list(request.count)} from {len(plan.arrays)} array(s)",
-        f"  fetch    {fetched} in {len(reads)} reads ({_distinct_objects(plan)} objects)",
-        f"  decode   {len(chunks)} chunks, {format_nbytes(plan.decoded_nbytes)} ({direct})",
-        f"  gather   {pieces} pieces ({shared:.1f} per chunk), {len(plan.fills)} fills",
+        f"read {request.num_boxes} x {list(request.count)} from {count(len(plan.arrays), 'array')}",
+        f"  fetch    {_fetched(plan)}",
+        f"  decode   {count(len(chunks), 'chunk')}, {format_nbytes(plan.decoded_nbytes)}"
+        + f" ({int(chunks.direct.sum())} straight into the result)",
+        f"  gather   {count(len(plan.pieces), 'piece')}, {count(len(plan.fills), 'fill')}",
         f"  deliver  {result}",
+        f"  hold     {holds}",
     ]
     width = max((len(step) for step, _ in steps), default=0)
     lines += [f"  {step:<{width}}  on {where}" for step, where in steps]
     return "\n".join(lines)
 
 
-def _distinct_objects(plan: ReadPlan) -> int:
+def count(n: int, noun: str) -> str:
+    """Number and noun.
+
+    >>> count(1, "chunk"), count(2, "chunk")
+    ('1 chunk', '2 chunks')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _fetched(plan: ReadPlan) -> str:
+    """Bytes or whole objects, reads and objects."""
+    whole = plan.num_unsized_reads
+    parts = [format_nbytes(plan.fetch_nbytes)] if plan.fetch_nbytes or not whole else []
+    if whole:
+        parts.append(f"{count(whole, 'whole object')} of unknown size")
     pairs = np.stack([plan.reads.array.astype(np.int64), plan.reads.object_id])
-    return int(np.unique(pairs, axis=1).shape[1])
+    objects = int(np.unique(pairs, axis=1).shape[1])
+    return f"{' + '.join(parts)} in {count(len(plan.reads), 'read')} of {count(objects, 'object')}"
