@@ -282,5 +282,6 @@ class Array:
 
 def _check_out_shape(out: Any, shape: tuple[int, ...]) -> None:
     if out is not None and getattr(out, "shape", None) != shape:
-        msg = f"out must be an array of shape {shape}, got {getattr(out, 'shape', type(out).__name__)}"
+        got = getattr(out, "shape", type(out).__name__)
+        msg = f"out must be an array of shape {shape}, got {got}"
         raise SelectionError(msg)

@@ -186,7 +186,7 @@ def _holds(
     """Memory that a read takes besides its result."""
     if isinstance(device, CudaDevice):
         budget = format_nbytes(options.memory_budget_bytes)
-        return f"at most {budget} on {device.name}, in {cuda_engine.SLOTS} slots, and pinned memory for the fetch"
+        return f"at most {budget} on {device.name} in {cuda_engine.SLOTS} slots, and pinned memory"
     threads = max((num_io_threads(source.store, options) for source in sources), default=1)
     chunk = max((spec.chunk_nbytes for spec in plan.arrays), default=0)
     read = max(int(plan.reads.nbytes.max(initial=0)), 0)

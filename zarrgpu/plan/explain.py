@@ -36,11 +36,11 @@ def explain(plan: ReadPlan, *, result: str, holds: str, steps: Sequence[tuple[st
         Where each stage runs and why.
     """
     request, chunks = plan.request, plan.chunks
+    decoded = f"{count(len(chunks), 'chunk')}, {format_nbytes(plan.decoded_nbytes)}"
     lines = [
         f"read {request.num_boxes} x {list(request.count)} from {count(len(plan.arrays), 'array')}",
         f"  fetch    {_fetched(plan)}",
-        f"  decode   {count(len(chunks), 'chunk')}, {format_nbytes(plan.decoded_nbytes)}"
-        + f" ({int(chunks.direct.sum())} straight into the result)",
+        f"  decode   {decoded} ({int(chunks.direct.sum())} straight into the result)",
         f"  gather   {count(len(plan.pieces), 'piece')}, {count(len(plan.fills), 'fill')}",
         f"  deliver  {result}",
         f"  hold     {holds}",
