@@ -74,11 +74,11 @@ def test_structs_and_dtypes_are_the_same_bytes(tmp_path):
     lines = ["int main() {"]
     for name, dtype in STRUCTS.items():
         lines.append(f'printf("{name} %zu\\n", sizeof({name}));')
-        for field in dtype.names:
-            lines.append(
-                f'printf("{name}.{field} %zu %zu\\n", offsetof({name}, {field}), '
-                f"sizeof((({name}*)0)->{field}));"
-            )
+        lines += [
+            f'printf("{name}.{field} %zu %zu\\n", offsetof({name}, {field}), '
+            f"sizeof((({name}*)0)->{field}));"
+            for field in dtype.names
+        ]
     source = tmp_path / "sizes.cpp"
     here = kernels_folder().parent / "tests" / "emulator"
     source.write_text(
@@ -221,7 +221,7 @@ def test_unshuffle_is_the_inverse_of_blosc(typesize, shuffle):
 
 
 def read_lz4_blosc(chunk):
-    """Decoded but still shuffled bytes of a one-block Blosc LZ4 chunk; None if memcpyed."""
+    """Decode, but leave shuffled, the bytes of a one-block Blosc LZ4 chunk; None if memcpyed."""
     import imagecodecs
 
     flags, typesize = int(chunk[2]), int(chunk[3])

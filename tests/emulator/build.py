@@ -1,7 +1,7 @@
 """Compile kernels/*.cu with g++: libraries to load, or stand-alone programs with a sanitizer.
 
-g++ with C++20 (11 or newer) is required to run the tests. Objects are kept under ``.cache/emulator``
-of the checkout, or in the temporary folder where that cannot be written.
+g++ with C++20 (11 or newer) is required to run the tests. Objects are kept under
+``.cache/emulator`` of the checkout, or in the temporary folder where that cannot be written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from zarrgpu.devices.kernel_sources import kernels_folder
 Sanitizer = Literal["address", "thread"]
 
 _HERE = Path(__file__).resolve().parent
-_FLAGS = ["-std=c++20", "-O1", "-g", "-x", "c++", "-pthread", "-fno-strict-aliasing", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"]
+_FLAGS = [
+    *("-std=c++20", "-O1", "-g", "-x", "c++", "-pthread"),
+    *("-fno-strict-aliasing", "-ffp-contract=off"),
+    *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"),
+]
 _SANITIZER_FLAGS = {
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "thread": ["-fsanitize=thread", "-Wno-tsan"],

@@ -108,12 +108,13 @@ void run(void (*kernel)(P...), const Launch& launch, void** args) {
     auto next_block = [&]() noexcept { shared.start(); };
     std::barrier<decltype(next_block)> between(launch.block, next_block);
     auto thread = [&](unsigned index) {
-        threadIdx.x = index;
         blockDim.x = launch.block;
         gridDim.x = launch.grid;
         block = launch.independent ? nullptr : &shared;
         for (unsigned b = 0; b < launch.grid; ++b) {
             blockIdx.x = b;
+            // Thread i of two blocks must not be one OS thread, or it could not race with itself.
+            threadIdx.x = launch.independent ? (index + 33 * b) % launch.block : index;
             std::apply(kernel, values);
             if (launch.independent) continue;
             shared.leave(index);

@@ -16,7 +16,7 @@ SOURCE_ALIGNMENT = {"zstd": 1, "lz4": 1, "snappy": 1, "deflate": 4, "gzip": 1}
 
 
 def decode(library_format: str, source: bytes, room: int) -> tuple[bytes, int]:
-    """Decoded bytes (at most `room`) and the status of one stream."""
+    """Decode one stream: its bytes (at most `room`) and status."""
     try:
         decoded = _DECODERS[library_format](source, room)
     except Exception:  # every codec has its own errors; nvCOMP has one status

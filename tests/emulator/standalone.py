@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.emulator.memory import Allocation
 
 
-class SanitizerReport(AssertionError):
+class SanitizerReportError(AssertionError):
     """A sanitizer found something; the message is its report."""
 
 
@@ -47,7 +47,7 @@ def run_sanitized(
         before.write_bytes(_dump(kernel, grid, block, independent, args, is_address, memory))
         done = _run([str(program), str(before), str(after)])
         if done.returncode:
-            raise SanitizerReport(done.stderr or f"exit status {done.returncode}")
+            raise SanitizerReportError(done.stderr or f"exit status {done.returncode}")
         content = np.fromfile(after, np.uint8)
     return np.split(content, np.cumsum([a.nbytes for a in memory])[:-1])
 

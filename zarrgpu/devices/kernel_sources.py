@@ -1,7 +1,7 @@
 """Find kernels/*.cu and compile them with NVRTC, which needs no GPU and no driver.
 
-The sources are in ``kernels/`` beside the package in a checkout, in ``zarrgpu/kernels/`` in a wheel.
-Compiled modules are kept on disk, keyed by everything that they depend on.
+The sources are in ``kernels/`` beside the package in a checkout, in ``zarrgpu/kernels/`` in a
+wheel. Compiled modules are kept on disk, keyed by everything that they depend on.
 """
 
 from __future__ import annotations
