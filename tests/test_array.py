@@ -414,7 +414,7 @@ def test_array_protocol_and_default_device():
     with pytest.raises(ValueError, match="copy"):
         np.asarray(array, copy=False)
     text = array.plan((slice(1, 3), 2), device="cpu").explain()
-    assert "read 1 x [2, 1] from 1 array(s)" in text
+    assert "read 1 x [2, 1] from 1 array" in text
     assert "fetch         on host, from dict://test" in text
     assert repr(array.plan_patches([[0, 0]], (2, 2), device="cpu")).count("on cpu")
 

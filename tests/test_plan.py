@@ -299,11 +299,12 @@ def test_explain_adds_up():
         start=np.array([[0, 0], [8, 8], [60, 60]]), count=(16, 16), step=(1, 1),
     )  # fmt: skip
     plan = make_plan(request)
-    text = explain(plan, result="R", steps=[("gather", "cpu")])
-    assert "read 3 x [16, 16] from 2 array(s)" in text
-    assert "6 whole objects in 6 reads (6 objects)" in text
+    text = explain(plan, result="R", holds="H", steps=[("gather", "cpu")])
+    assert "read 3 x [16, 16] from 2 arrays" in text
+    assert "6 whole objects" in text
+    assert "in 6 reads of 6 objects" in text
     assert "decode   6 chunks, 6.0 KiB (1 straight into the result)" in text
-    assert "6 pieces (1.0 per chunk), 2 fills" in text
+    assert "6 pieces, 2 fills" in text
     assert plan.decoded_nbytes == 6 * 16 * 16 * 4
     assert plan.output_elements == 3 * 16 * 16
     assert format_nbytes(3 << 40) == "3.0 TiB"

@@ -111,12 +111,23 @@ def open_node(store: Store, path: str) -> Array | Group | Slide:
 
 def find_node(store: Store, path: str) -> Array | Group | Slide | None:
     """Open the Zarr node at `path` within `store`, or None if there is none."""
+    node = _read_node(store, path)
+    if node is None:
+        return None
+    if isinstance(node, ArraySpec):
+        return Array(array_source(store, node), path)
+    if ome.is_multiscale(node.attributes):
+        return _open_multiscale(store, path, node)
+    return Group(store, path, node, open_node)
+
+
+def _read_node(store: Store, path: str) -> ArraySpec | GroupSpec | None:
+    """Parse the metadata of the node at `path`, or None if there is none."""
     base = f"{path}/" if path else ""
     where = f"{store.url}/{path}" if path else store.url
     data = store.get(f"{base}zarr.json")
     if data is not None:
-        node = zarr_v3.parse_node(Document.parse(data.tobytes(), where), path)
-        return _make_node(store, path, node)
+        return zarr_v3.parse_node(Document.parse(data.tobytes(), where), path)
     for name in (".zarray", ".zgroup"):
         data = store.get(f"{base}{name}")
         if data is None:
@@ -124,8 +135,8 @@ def find_node(store: Store, path: str) -> Array | Group | Slide | None:
         document = Document.parse(data.tobytes(), where)
         attributes = _v2_attributes(store, base, where)
         if name == ".zarray":
-            return _make_node(store, path, zarr_v2.parse_array(document, attributes, path))
-        return _make_node(store, path, zarr_v2.parse_group(document, attributes))
+            return zarr_v2.parse_array(document, attributes, path)
+        return zarr_v2.parse_group(document, attributes)
     return None
 
 
@@ -148,24 +159,17 @@ def _v2_attributes(store: Store, base: str, where: str) -> Mapping[str, Any]:
     return {} if data is None else Document.parse(data.tobytes(), f"{where}/.zattrs").value
 
 
-def _make_node(store: Store, path: str, node: ArraySpec | GroupSpec) -> Array | Group | Slide:
-    if isinstance(node, ArraySpec):
-        return Array(array_source(store, node), path)
-    if ome.is_multiscale(node.attributes):
-        return _open_multiscale(store, path, node)
-    return Group(store, path, node, open_node)
-
-
 def _open_multiscale(store: Store, path: str, group: GroupSpec) -> Slide:
     """Open the levels of an OME-Zarr image."""
     image = ome.parse_multiscale(group.attributes, group.source)
     base = f"{path}/" if path else ""
-    levels = [open_node(store, f"{base}{level}") for level in image.paths]
-    arrays = [level for level in levels if isinstance(level, Array)]
     document = Document(group.source, group.attributes)
-    for level, array_path in zip(levels, image.paths, strict=True):
-        if not isinstance(level, Array) or level.ndim != len(image.axes):
-            raise document.fail(f"level {array_path!r} is no array of {len(image.axes)} axes")
+    arrays = []
+    for level in image.paths:
+        array_spec = _read_node(store, f"{base}{level}")  # not opened: it might be this group
+        if not isinstance(array_spec, ArraySpec) or array_spec.ndim != len(image.axes):
+            raise document.fail(f"level {level!r} is no array of {len(image.axes)} axes")
+        arrays.append(Array(array_source(store, array_spec), f"{base}{level}"))
     spec = SlideSpec(
         source=group.source,
         vendor="ome-zarr",

@@ -21,6 +21,10 @@ import numpy as np
 from zarrgpu.codecs.base import CodecError, place
 from zarrgpu.model import ByteArray
 
+_GZIP_WBITS = 31
+_ZLIB_WBITS = 15
+_WINDOW_NBYTES = 64 << 10
+
 
 @cache
 def _libdeflate(name: str) -> Any:
@@ -45,23 +49,30 @@ def _decode(
 
 
 def _decode_zlib(wbits: int, encoded: ByteArray, nbytes: int) -> ByteArray:
-    """Decode all members, stopping one byte past `nbytes`."""
+    """Decode all members, stopping one byte past `nbytes`.
+
+    Input is fed by windows: what a member leaves over is copied, and a chunk may have many members.
+    """
     parts: list[bytes] = []
-    rest, total = encoded.tobytes(), 0
-    while rest and total <= nbytes:
+    at, total = 0, 0
+    while at < encoded.size and total <= nbytes:
         stream = zlib.decompressobj(wbits)
-        try:
-            parts.append(stream.decompress(rest, nbytes + 1 - total))
+        while not stream.eof and total <= nbytes:
+            window = encoded[at : at + _WINDOW_NBYTES]
+            if not window.size:
+                msg = f"stream is cut off: {total} bytes decoded, expected {nbytes}"
+                raise CodecError(msg)
+            try:
+                parts.append(stream.decompress(window.data, nbytes + 1 - total))
+            except zlib.error as error:
+                raise CodecError(str(error)) from error
             total += len(parts[-1])
-            if total <= nbytes and not stream.eof:
-                parts.append(stream.flush())
-                total += len(parts[-1])
-        except zlib.error as error:
-            raise CodecError(str(error)) from error
-        if total <= nbytes and not stream.eof:
-            msg = f"stream is cut off: {total} bytes decoded, expected {nbytes}"
-            raise CodecError(msg)
-        rest = stream.unused_data.lstrip(b"\0") if wbits > 15 else b""
+            at += window.size - len(stream.unused_data)
+        if wbits < _GZIP_WBITS:
+            break
+        while at < encoded.size and not encoded[at]:  # padding between and after members
+            window = encoded[at : at + _WINDOW_NBYTES]
+            at += int(np.argmax(window != 0)) or window.size
     return np.frombuffer(b"".join(parts), np.uint8)
 
 
@@ -83,7 +94,7 @@ class GzipCodec:
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode with libdeflate or zlib."""
-        return _decode("gzip", 31, encoded, nbytes, out)
+        return _decode("gzip", _GZIP_WBITS, encoded, nbytes, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +115,4 @@ class ZlibCodec:
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode with libdeflate or zlib."""
-        return _decode("zlib", 15, encoded, nbytes, out)
+        return _decode("zlib", _ZLIB_WBITS, encoded, nbytes, out)

@@ -16,6 +16,7 @@ from zarrgpu.codecs.base import CodecError, checked, place
 from zarrgpu.model import ByteArray
 
 _MAGIC = 0xFD2FB528
+_SKIPPABLE_MAGIC = 0x184D2A50
 _BLOCK_MAX = 128 << 10
 _UNSIZED_SLACK = 1 << 20
 
@@ -63,20 +64,28 @@ def parse_frame_header(encoded: ByteArray) -> FrameHeader:
     return FrameHeader(content, at, bool(descriptor & 4), dictionary != 0)
 
 
-def decoded_bound(encoded: ByteArray, header: FrameHeader) -> int:
-    """Upper bound of the decoded size of a first frame, by walking its block headers."""
-    at, bound = header.header_nbytes, 0
-    while True:
-        raw = encoded[at : at + 3].tobytes()
-        if len(raw) < 3:
-            msg = f"zstd frame is cut off at byte {len(encoded)}"
-            raise CodecError(msg)
-        block = int.from_bytes(raw, "little")
-        kind, size = (block >> 1) & 3, block >> 3
-        bound += size if kind in (0, 1) else _BLOCK_MAX
-        at += 3 + (1 if kind == 1 else size)
-        if block & 1:
-            return bound
+def decoded_bound(encoded: ByteArray) -> int:
+    """Upper bound of the decoded size of all frames, by walking their block headers."""
+    at, bound = 0, 0
+    while at < encoded.size:
+        head = encoded[at : at + 8].tobytes()
+        if len(head) == 8 and int.from_bytes(head[:4], "little") >> 4 == _SKIPPABLE_MAGIC >> 4:
+            at += 8 + int.from_bytes(head[4:], "little")
+            continue
+        header = parse_frame_header(encoded[at:])
+        at += header.header_nbytes
+        last = False
+        while not last:
+            raw = encoded[at : at + 3].tobytes()
+            if len(raw) < 3:
+                msg = f"zstd frame is cut off at byte {encoded.size}"
+                raise CodecError(msg)
+            block = int.from_bytes(raw, "little")
+            last, kind, size = bool(block & 1), (block >> 1) & 3, block >> 3
+            bound += size if kind in (0, 1) else _BLOCK_MAX
+            at += 3 + (1 if kind == 1 else size)
+        at += 4 * header.has_checksum
+    return bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,28 +112,29 @@ class ZstdCodec:
         if header.has_dictionary:
             msg = "zstd frame needs a dictionary, which Zarr and TIFF do not carry"
             raise CodecError(msg)
-        if header.content_nbytes is None:
-            return self._decode_unsized(encoded, header, nbytes, out)
-        checked(header.content_nbytes, nbytes, exact=out is not None)
-        target = np.empty(header.content_nbytes, np.uint8) if out is None else out
+        if header.content_nbytes is not None:
+            checked(header.content_nbytes, nbytes, exact=out is not None)
+            target = np.empty(header.content_nbytes, np.uint8) if out is None else out
+        elif out is None:
+            return self._decode_unsized(encoded, nbytes)
+        else:
+            target = out
         try:
             zstd.decompress(encoded, target)
         except (RuntimeError, ValueError) as error:
             raise CodecError(str(error)) from error
         return target
 
-    def _decode_unsized(
-        self, encoded: ByteArray, header: FrameHeader, nbytes: int, out: ByteArray | None
-    ) -> ByteArray:
+    def _decode_unsized(self, encoded: ByteArray, nbytes: int) -> ByteArray:
         """Decode a stream without a stored size; bounded before it is run."""
         from numcodecs import zstd
 
-        bound = decoded_bound(encoded, header)
+        bound = decoded_bound(encoded)
         if bound > 2 * nbytes + _UNSIZED_SLACK:
-            msg = f"zstd frame may decode to {bound} bytes, expected {nbytes}"
+            msg = f"zstd stream may decode to {bound} bytes, expected at most {nbytes}"
             raise CodecError(msg)
         try:
             decoded = np.frombuffer(zstd.decompress(encoded), np.uint8)
         except (RuntimeError, ValueError) as error:
             raise CodecError(str(error)) from error
-        return place(decoded, nbytes, out)
+        return place(decoded, nbytes, None)

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from zarrgpu.errors import UnsupportedFormatError
-from zarrgpu.formats.document import Document
+from zarrgpu.formats.document import Document, shown
 
 _V3_NAMES = {
     name: np.dtype(name)
@@ -46,10 +46,10 @@ def parse_v3_data_type(document: Document) -> np.dtype[Any]:
         bits = int(raw[1])
         if bits % 8 == 0 and bits <= 1 << 20:
             return np.dtype(f"V{bits // 8}")
-        raise document.fail(f"raw type must have whole bytes, got {name!r}", "data_type")
-    shown = name.get("name") if isinstance(name, dict) else name
+        raise document.fail(f"raw type must have whole bytes, got {shown(name)}", "data_type")
+    extension = name.get("name") if isinstance(name, dict) else name
     known = ", ".join(_V3_NAMES)
-    msg = f"{document.source!r} data_type: {shown!r} is not read; zarrgpu reads {known}"
+    msg = f"{document.source!r} data_type: {shown(extension)} is not read; zarrgpu reads {known}"
     raise UnsupportedFormatError(msg)
 
 
@@ -62,18 +62,22 @@ def parse_v2_data_type(document: Document) -> np.dtype[Any]:
     """Data type of a v2 array, byte order included."""
     value = document.require("dtype")
     if isinstance(value, list):
-        msg = f"{document.source!r} dtype: structured types are not read yet, got {value!r}"
+        msg = f"{document.source!r} dtype: structured types are not read yet, got {shown(value)}"
         raise UnsupportedFormatError(msg)
     if not isinstance(value, str) or not re.fullmatch(
         r"[<>|][biufcSVUmMO][0-9]*(\[[^\]]+\])?", value
     ):
-        raise document.fail(f"expected a NumPy type string, got {value!r}", "dtype", kind="type")
+        raise document.fail(
+            f"expected a NumPy type string, got {shown(value)}", "dtype", kind="type"
+        )
     try:
         dtype = np.dtype(value)
     except (TypeError, ValueError) as error:
-        raise document.fail(f"not a NumPy type: {value!r} ({error})", "dtype") from error
+        raise document.fail(f"not a NumPy type: {shown(value)} ({error})", "dtype") from error
+    if dtype.itemsize == 0:
+        raise document.fail(f"elements of {value!r} have no bytes", "dtype")
     if dtype.hasobject:
-        msg = f"{document.source!r} dtype: object arrays are not read yet, got {value!r}"
+        msg = f"{document.source!r} dtype: object arrays are not read yet, got {shown(value)}"
         raise UnsupportedFormatError(msg)
     return dtype
 
@@ -88,7 +92,7 @@ def parse_fill_value(document: Document, dtype: np.dtype[Any]) -> np.generic | N
         parsed = _parse_scalar(value, native)
     except (TypeError, ValueError, OverflowError) as error:
         raise document.fail(
-            f"{value!r} is not a value of {native}: {error}", "fill_value"
+            f"{shown(value)} is not a value of {native}: {error}", "fill_value"
         ) from error
     return cast("np.generic", parsed)
 
@@ -105,8 +109,8 @@ def _parse_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
         return _from_bytes(base64.standard_b64decode(value), dtype)
     if kind in "SV" and value == 0:
         return _from_bytes(b"", dtype)
-    if kind == "f" and isinstance(value, str):
-        return _parse_float_text(value, dtype)
+    if kind == "f":
+        return _parse_float(value, dtype)
     if kind == "b" and not isinstance(value, bool) and value not in (0, 1):
         msg = "expected true or false"
         raise ValueError(msg)
@@ -116,7 +120,20 @@ def _parse_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
         value = "" if value == 0 else str(value)
     if kind in "mM" and isinstance(value, int):
         return np.array([value], np.int64).view(dtype)[0]
+    if isinstance(value, (list, dict)):
+        msg = "expected one value"
+        raise TypeError(msg)
     return np.asarray(value).astype(dtype)[()]
+
+
+def _parse_float(value: Any, dtype: np.dtype[Any]) -> Any:
+    if isinstance(value, str):
+        return _parse_float_text(value, dtype)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        msg = "expected a number"
+        raise TypeError(msg)
+    with np.errstate(over="ignore"):  # a decimal beyond the type's range is its infinity
+        return np.asarray(float(value)).astype(dtype)[()]
 
 
 def _parse_integer(value: Any, dtype: np.dtype[Any]) -> Any:

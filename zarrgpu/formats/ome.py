@@ -6,17 +6,18 @@ scale transformations. Version 0.5 keeps it under the attribute ``ome``, earlier
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from zarrgpu.errors import UnsupportedFormatError
-from zarrgpu.formats.document import Document
+from zarrgpu.formats.document import Document, shown
 
 _MICROMETRES = {
     "angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "micron": 1.0, "millimeter": 1e3,
     "centimeter": 1e4, "meter": 1e6,
 }  # fmt: skip
+_MAX_SCALE = 1e100
 _OLD_AXES = ("t", "c", "z", "y", "x")
 
 
@@ -59,7 +60,9 @@ def parse_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale:
         root = root.child("ome", ome)
     images = root.require("multiscales")
     if not isinstance(images, list) or not images:
-        raise root.fail(f"expected a list of images, got {images!r}", "multiscales", kind="type")
+        raise root.fail(
+            f"expected a list of images, got {shown(images)}", "multiscales", kind="type"
+        )
     image = Document(source, {}, (*root.location, "multiscales")).child("0", images[0])
     version = str(root.value.get("version", image.value.get("version", "0.1")))
     if version.split(".")[:2] not in [["0", str(minor)] for minor in range(1, 6)]:
@@ -68,14 +71,14 @@ def parse_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale:
     axes, units = _parse_axes(image)
     datasets = _parse_datasets(image)
     omero = root.value.get("omero")
-    channels = omero.get("channels", []) if isinstance(omero, Mapping) else []
+    channels = omero.get("channels") if isinstance(omero, Mapping) else None
     return Multiscale(
         version=version,
         name=str(image.value.get("name", "")),
         axes=axes,
         paths=tuple(str(dataset.require("path")) for dataset in datasets),
         mpp=_parse_mpp(image, datasets[0], axes, units),
-        channels=tuple(c for c in channels if isinstance(c, Mapping)),
+        channels=tuple(c for c in _items(channels) if isinstance(c, Mapping)),
     )
 
 
@@ -83,13 +86,13 @@ def _parse_axes(image: Document) -> tuple[tuple[str, ...], dict[str, str]]:
     """Axis names in order, and the units of those that have one."""
     value = image.value.get("axes", list(_OLD_AXES))
     if not isinstance(value, list):
-        raise image.fail(f"expected a list, got {value!r}", "axes", kind="type")
+        raise image.fail(f"expected a list, got {shown(value)}", "axes", kind="type")
     names: list[str] = []
     units: dict[str, str] = {}
     for index, axis in enumerate(value):
         name = axis.get("name") if isinstance(axis, Mapping) else axis
         if not isinstance(name, str):
-            raise image.fail(f"has no name: {axis!r}", "axes", index, kind="missing")
+            raise image.fail(f"has no name: {shown(axis)}", "axes", index, kind="missing")
         names.append(name)
         if isinstance(axis, Mapping) and isinstance(axis.get("unit"), str):
             units[name] = axis["unit"]
@@ -101,7 +104,7 @@ def _parse_axes(image: Document) -> tuple[tuple[str, ...], dict[str, str]]:
 def _parse_datasets(image: Document) -> list[Document]:
     value = image.require("datasets")
     if not isinstance(value, list) or not value:
-        raise image.fail(f"expected a list of levels, got {value!r}", "datasets", kind="type")
+        raise image.fail(f"expected a list of levels, got {shown(value)}", "datasets", kind="type")
     parent = Document(image.source, {}, (*image.location, "datasets"))
     return [parent.child(str(index), item) for index, item in enumerate(value)]
 
@@ -113,13 +116,10 @@ def _parse_mpp(
     scale = [1.0] * len(axes)
     found = False
     for owner in (dataset, image):
-        for step in owner.value.get("coordinateTransformations") or ():
+        for step in _items(owner.value.get("coordinateTransformations")):
             if isinstance(step, Mapping) and step.get("type") == "scale":
-                factors = step.get("scale")
-                if not isinstance(factors, list) or len(factors) != len(axes):
-                    message = f"scale must have {len(axes)} numbers, got {factors!r}"
-                    raise owner.fail(message, "coordinateTransformations")
-                scale = [a * float(b) for a, b in zip(scale, factors, strict=True)]
+                factors = _parse_scale(owner, step.get("scale"), len(axes))
+                scale = [a * b for a, b in zip(scale, factors, strict=True)]
                 found = True
 
     def size(axis: str) -> float | None:
@@ -127,3 +127,16 @@ def _parse_mpp(
         return scale[axes.index(axis)] * factor if found and factor is not None else None
 
     return size("x"), size("y")
+
+
+def _parse_scale(owner: Document, value: Any, ndim: int) -> list[float]:
+    numbers = [float(v) for v in _items(value) if type(v) in (int, float) and 0 < v < _MAX_SCALE]
+    if len(numbers) != ndim or len(value) != ndim:
+        message = f"scale must have {ndim} positive numbers, got {shown(value)}"
+        raise owner.fail(message, "coordinateTransformations")
+    return numbers
+
+
+def _items(value: Any) -> Sequence[Any]:
+    """Items of an optional list; nothing else has any."""
+    return value if isinstance(value, list) else ()

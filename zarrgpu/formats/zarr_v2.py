@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from zarrgpu.formats.data_types import parse_fill_value, parse_v2_data_type
-from zarrgpu.formats.document import Document
+from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.group import GroupSpec
 from zarrgpu.model import ArraySpec, CodecSpec, KeyEncoding, ObjectPerChunk
 
@@ -21,6 +21,8 @@ def parse_array(document: Document, attributes: Mapping[str, Any], path: str) ->
     shape = document.lengths("shape", minimum=0)
     chunk_shape = document.lengths("chunks", minimum=1, ndim=len(shape))
     dtype = parse_v2_data_type(document)
+    document.check_chunk("chunks", chunk_shape, dtype.itemsize)
+    document.check_grid("chunks", shape, chunk_shape)
     order = document.choice("order", ("C", "F"))
     axes = tuple(range(len(shape)))
     separator = document.choice("dimension_separator", (".", "/"), ".")
@@ -46,13 +48,18 @@ def parse_group(document: Document, attributes: Mapping[str, Any]) -> GroupSpec:
 
 def _check_format(document: Document) -> None:
     if document.require("zarr_format") != 2:
-        raise document.fail(f"expected 2, got {document.value['zarr_format']!r}", "zarr_format")
+        raise document.fail(
+            f"expected 2, got {shown(document.value['zarr_format'])}", "zarr_format"
+        )
 
 
 def _parse_codecs(document: Document) -> tuple[CodecSpec, ...]:
-    filters = document.value.get("filters") or []
+    filters = document.value.get("filters")
+    filters = [] if filters is None else filters
     if not isinstance(filters, list):
-        raise document.fail(f"expected a list or null, got {filters!r}", "filters", kind="type")
+        raise document.fail(
+            f"expected a list or null, got {shown(filters)}", "filters", kind="type"
+        )
     compressor = document.require("compressor")
     named = [(f"filters.{i}", item) for i, item in enumerate(filters)]
     if compressor is not None:
@@ -63,7 +70,7 @@ def _parse_codecs(document: Document) -> tuple[CodecSpec, ...]:
 def _parse_codec(document: Document) -> CodecSpec:
     codec_id = document.require("id")
     if not isinstance(codec_id, str):
-        raise document.fail(f"expected a string, got {codec_id!r}", "id", kind="type")
+        raise document.fail(f"expected a string, got {shown(codec_id)}", "id", kind="type")
     return CodecSpec(codec_id, {k: v for k, v in document.value.items() if k != "id"})
 
 

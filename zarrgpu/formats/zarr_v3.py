@@ -15,7 +15,7 @@ import numpy as np
 
 from zarrgpu.errors import UnsupportedCodecError, UnsupportedFormatError
 from zarrgpu.formats.data_types import parse_fill_value, parse_v3_data_type, with_endian
-from zarrgpu.formats.document import Document
+from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.group import GroupSpec
 from zarrgpu.model import (
     ArraySpec,
@@ -48,7 +48,9 @@ class _Chain:
 def parse_node(document: Document, path: str) -> ArraySpec | GroupSpec:
     """Parse a ``zarr.json`` found at `path` within its store."""
     if document.require("zarr_format") != 3:
-        raise document.fail(f"expected 3, got {document.value['zarr_format']!r}", "zarr_format")
+        raise document.fail(
+            f"expected 3, got {shown(document.value['zarr_format'])}", "zarr_format"
+        )
     if document.choice("node_type", ("array", "group")) == "group":
         return _parse_group(document)
     return _parse_array(document, path)
@@ -78,11 +80,16 @@ def _parse_array(document: Document, path: str) -> ArraySpec:
     shape = document.lengths("shape", minimum=0)
     dtype = parse_v3_data_type(document)
     chunk_shape = _parse_chunk_grid(document, len(shape))
-    chain = _parse_codecs(document, "codecs", len(shape))
+    document.check_chunk("chunk_grid", chunk_shape, dtype.itemsize)
+    multibyte = dtype.itemsize > 1 and dtype.kind != "V"
+    chain = _parse_codecs(document, "codecs", len(shape), multibyte=multibyte)
     chunked = ObjectPerChunk(_parse_key_encoding(document, path))
     location: ChunkLocation = chunked
     if chain.sharding is not None:
-        location, chunk_shape, chain = _parse_sharding(chunked, chunk_shape, chain)
+        location, chunk_shape, chain = _parse_sharding(
+            chunked, chunk_shape, chain, multibyte=multibyte
+        )
+    document.check_grid("chunk_grid", shape, chunk_shape)
     return ArraySpec(
         source=document.source,
         shape=shape,
@@ -119,7 +126,7 @@ def _extension(document: Document, key: str, value: Any) -> tuple[str, Document]
     child = document.child(key, value)
     name = child.require("name")
     if not isinstance(name, str):
-        raise child.fail(f"expected a string, got {name!r}", "name", kind="type")
+        raise child.fail(f"expected a string, got {shown(name)}", "name", kind="type")
     return name, child.child("configuration", child.value.get("configuration", {}))
 
 
@@ -144,11 +151,14 @@ def _parse_key_encoding(document: Document, path: str) -> KeyEncoding:
     )
 
 
-def _parse_codecs(document: Document, key: str, ndim: int) -> _Chain:
-    """Split a codec list into transposes, the array-to-bytes codec and the bytes codecs."""
+def _parse_codecs(document: Document, key: str, ndim: int, *, multibyte: bool) -> _Chain:
+    """Split a codec list into transposes, the array-to-bytes codec and the bytes codecs.
+
+    Elements that are `multibyte` must be given a byte order.
+    """
     value = document.require(key)
     if not isinstance(value, list) or not value:
-        raise document.fail(f"expected a list of codecs, got {value!r}", key, kind="type")
+        raise document.fail(f"expected a list of codecs, got {shown(value)}", key, kind="type")
     parent = Document(document.source, {}, (*document.location, key))
     axis_order: tuple[int, ...] = tuple(range(ndim))
     endian: Literal["little", "big"] = "little"
@@ -166,7 +176,7 @@ def _parse_codecs(document: Document, key: str, ndim: int) -> _Chain:
             serialised = True
             endian = cast(
                 "Literal['little', 'big']",
-                configuration.choice("endian", ("little", "big"), "little"),
+                configuration.choice("endian", ("little", "big"), None if multibyte else "little"),
             )
         elif name == "sharding_indexed":
             serialised, sharding = True, configuration
@@ -194,7 +204,7 @@ def _parse_transpose(configuration: Document, ndim: int) -> tuple[int, ...]:
 
 
 def _parse_sharding(
-    location: ObjectPerChunk, shard_shape: tuple[int, ...], outer: _Chain
+    location: ObjectPerChunk, shard_shape: tuple[int, ...], outer: _Chain, *, multibyte: bool
 ) -> tuple[Sharded, tuple[int, ...], _Chain]:
     configuration = outer.sharding
     assert configuration is not None
@@ -210,11 +220,14 @@ def _parse_sharding(
         raise configuration.fail(
             f"{list(inner_shape)} does not divide the shard {list(shard_shape)}", "chunk_shape"
         )
-    inner = _parse_codecs(configuration, "codecs", ndim)
+    inner = _parse_codecs(configuration, "codecs", ndim, multibyte=multibyte)
     if inner.sharding is not None:
         msg = f"{configuration.source!r}: shards within shards are not read yet"
         raise UnsupportedCodecError(msg)
-    index = _parse_codecs(configuration, "index_codecs", ndim + 1)
+    index = _parse_codecs(configuration, "index_codecs", ndim + 1, multibyte=True)
+    if index.sharding is not None or index.axis_order != tuple(range(ndim + 1)):
+        msg = f"{configuration.source!r} index_codecs: only bytes and crc32c are read"
+        raise UnsupportedCodecError(msg)
     index_nbytes = _INDEX_ENTRY_NBYTES * math.prod(
         s // c for s, c in zip(shard_shape, inner_shape, strict=True)
     )
@@ -242,7 +255,7 @@ def _parse_dimension_names(document: Document, ndim: int) -> tuple[str | None, .
     if names is None:
         return (None,) * ndim
     if not isinstance(names, list) or not all(n is None or isinstance(n, str) for n in names):
-        raise document.fail(f"expected a list of names, got {names!r}", "dimension_names")
+        raise document.fail(f"expected a list of names, got {shown(names)}", "dimension_names")
     if len(names) != ndim:
         raise document.fail(f"has {len(names)} names for {ndim} axes", "dimension_names")
     return tuple(names)

@@ -77,6 +77,9 @@ class LocalStore:
             if error.errno in _ABSENT:
                 return []
             raise self._error(prefix, error) from error
+        except ValueError as error:
+            msg = f"{self.url!r} key {prefix!r}: {error}"
+            raise StoreError(msg) from error
 
     def _path(self, key: str) -> str:
         if ".." in Path(key).parts:
@@ -94,6 +97,9 @@ class LocalStore:
                 yield None
                 return
             raise self._error(key, error) from error
+        except ValueError as error:  # a name that no file can have
+            msg = f"{self.url!r} key {key!r}: {error}"
+            raise StoreError(msg) from error
         try:
             yield fd
         except IsADirectoryError:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from zarrgpu.errors import MissingDependencyError, StoreError
 from zarrgpu.stores.base import Store
@@ -46,10 +47,18 @@ def resolve_store(
     if filesystem is not None:
         return FsspecStore(filesystem, str(filesystem._strip_protocol(text)))
     if text.startswith("file://") and not storage_options:
-        return LocalStore(text.removeprefix("file://"))
+        return LocalStore(_path_of_file_url(text))
     if not _URL.match(text):
         return LocalStore(Path(text).expanduser())
     return _fsspec_store(text, storage_options or {})
+
+
+def _path_of_file_url(url: str) -> str:
+    """Path of a ``file://`` URL (RFC 8089), as `pathlib.Path.as_uri` writes it."""
+    path = url.removeprefix("file://")
+    if path.lower().startswith("localhost/"):
+        path = path[len("localhost") :]
+    return unquote(path)
 
 
 def _fsspec_store(url: str, storage_options: dict[str, Any]) -> FsspecStore:
