@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from zarrgpu.codecs.base import CodecChain, CodecError
 from zarrgpu.decode import chunk_error, decode_chunk, encoded_limit_nbytes, object_key
 from zarrgpu.devices.host import available_cores, run_threads
-from zarrgpu.errors import ChunkDecodeError
+from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError
 from zarrgpu.model import (
     MISSING_NBYTES,
     ArraySpec,
@@ -23,6 +24,7 @@ from zarrgpu.plan.tables import Int64s, ReadPlan
 from zarrgpu.stores.base import Allocate, Store
 
 MAX_INDEX_CACHE_NBYTES = 256 << 20
+_ENTRY_NBYTES = 16
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -62,10 +64,11 @@ def fetch_shard_indexes(
     assert isinstance(location, Sharded)
     known = source.shard_indexes
     if known is None:
-        per_shard = np.prod(np.array(location.shard_shape) // np.array(source.spec.chunk_shape))
-        known = ShardIndexes.empty(int(per_shard))
+        assert source.index_chain is not None
+        known = ShardIndexes.empty(source.index_chain.decoded_nbytes // _ENTRY_NBYTES)
     wanted = known.missing(shard_id)
     if len(wanted):
+        _check_index_memory(source, location, len(wanted), options)
         rows = run_threads(
             lambda shard: (shard, *_fetch_index(source, location, shard)),
             wanted.tolist(),
@@ -85,6 +88,18 @@ def fetch_shard_indexes(
     return known
 
 
+def _check_index_memory(
+    source: ArraySource, location: Sharded, num_shards: int, options: ReadOptions
+) -> None:
+    nbytes = num_shards * location.index_nbytes
+    if nbytes > options.memory_budget_bytes:
+        msg = (
+            f"{source.spec.source!r}: the indexes of {num_shards} shards take {nbytes} bytes, "
+            f"memory_budget_bytes is {options.memory_budget_bytes}; read less at once or raise it"
+        )
+        raise MemoryBudgetError(msg)
+
+
 def _fetch_index(source: ArraySource, location: Sharded, shard_id: int) -> tuple[Int64s, Int64s]:
     """Offsets and sizes of one shard's inner chunks, in index order."""
     spec, store, key = source.spec, source.store, object_key(source.spec, shard_id)
@@ -94,7 +109,7 @@ def _fetch_index(source: ArraySource, location: Sharded, shard_id: int) -> tuple
     else:
         encoded = store.get_range(key, ByteRange(0, n))
     assert source.index_chain is not None
-    entries = source.index_chain.decoded_nbytes // 16
+    entries = source.index_chain.decoded_nbytes // _ENTRY_NBYTES
     if encoded is None:
         missing = np.full(entries, MISSING_NBYTES, np.int64)
         return np.zeros(entries, np.int64), missing
@@ -165,5 +180,14 @@ def fetch_read(
     nbytes = int(reads.nbytes[read])
     store: Store = source.store
     if nbytes < 0:
-        return store.get(key, allocate)
+        return store.get(key, partial(_allocate_whole, plan, read, allocate))
     return store.get_range(key, ByteRange(int(reads.offset[read]), nbytes), allocate)
+
+
+def _allocate_whole(plan: ReadPlan, read: int, allocate: Allocate, nbytes: int) -> ByteArray:
+    """Memory for a whole object, refused where the object cannot be the chunk."""
+    row = int(plan.reads.chunk_start[read])
+    decoded = plan.arrays[plan.reads.array[read]].chunk_nbytes
+    if nbytes > encoded_limit_nbytes(decoded):
+        raise chunk_error(plan, row, "store", f"takes {nbytes} bytes for {decoded} decoded ones")
+    return allocate(nbytes)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from zarrgpu.decode import absent_error, as_elements, decode_row, encoded_bytes
 from zarrgpu.devices.host import run_threads, scratch
-from zarrgpu.errors import DataError, SelectionError
+from zarrgpu.errors import DataError, MemoryBudgetError, SelectionError
 from zarrgpu.fetch import ArraySource, fetch_read, num_io_threads
 from zarrgpu.gather import PieceSlices, gather_fills, gather_pieces
 from zarrgpu.model import ByteArray, ReadOptions
@@ -122,7 +122,11 @@ def allocate(
     view : the same memory, shape (N, *count)
     """
     if out is None:
-        result = np.empty(shape, output.dtype)
+        try:
+            result = np.empty(shape, output.dtype)
+        except (MemoryError, ValueError) as error:
+            msg = f"no memory for a result of shape {shape} and type {output.dtype}: {error}"
+            raise MemoryBudgetError(msg) from error
     elif not isinstance(out, np.ndarray):
         msg = f"out must be a NumPy array to read on the CPU, got {type(out).__name__}"
         raise SelectionError(msg)
@@ -139,6 +143,23 @@ def allocate(
     else:
         result = out.reshape(shape)
     return result, result.transpose(0, *(1 + axis for axis in np.argsort(order)))
+
+
+def _fitting_threads(plan: ReadPlan, threads: int, options: ReadOptions) -> int:
+    """At most `threads`, so that what they hold fits the budget; refuse a chunk that does not."""
+    if not len(plan.chunks):
+        return 1
+    sizes = np.array([spec.chunk_nbytes for spec in plan.arrays], np.int64)[plan.chunks.array]
+    decoded = int(np.where(plan.chunks.direct, 0, sizes).max())
+    if decoded > options.memory_budget_bytes:
+        spec = plan.arrays[plan.chunks.array[int(np.argmax(sizes))]]
+        msg = (
+            f"{spec.source!r}: a chunk of {list(spec.chunk_shape)} takes {decoded} bytes, "
+            f"memory_budget_bytes is {options.memory_budget_bytes}; raise it in ReadOptions"
+        )
+        raise MemoryBudgetError(msg)
+    encoded = max(int(plan.reads.nbytes.max()), int(sizes.max()) if plan.num_unsized_reads else 0)
+    return max(1, min(threads, options.memory_budget_bytes // max(1, decoded + encoded)))
 
 
 def execute(
@@ -169,6 +190,7 @@ def execute(
     """
     run = _Run(plan, sources, out, output, PieceSlices(plan.pieces, plan.request, output), failed)
     threads = max((num_io_threads(source.store, options) for source in sources), default=1)
+    threads = _fitting_threads(plan, threads, options)
     counts = run_threads(run.read, range(len(plan.reads)), threads)
     gather_fills(plan.fills, plan, out, output)
     for row, _ in failed or ():

@@ -23,7 +23,7 @@ from zarrgpu.model import ByteArray
 
 _GZIP_WBITS = 31
 _ZLIB_WBITS = 15
-_WINDOW_NBYTES = 64 << 10
+_WINDOW_NBYTES = 32 << 10
 
 
 @cache
@@ -39,7 +39,11 @@ def _libdeflate(name: str) -> Any:
 def _decode(
     name: str, wbits: int, encoded: ByteArray, nbytes: int, out: ByteArray | None
 ) -> ByteArray:
-    if out is not None and (fast := _libdeflate(name)) is not None:
+    if (
+        out is not None
+        and (wbits < _GZIP_WBITS or _gzip_ends_with(encoded, nbytes))
+        and (fast := _libdeflate(name)) is not None
+    ):
         try:
             if fast(encoded, out=out).size == nbytes:
                 return out
@@ -48,11 +52,19 @@ def _decode(
     return place(_decode_zlib(wbits, encoded, nbytes), nbytes, out)
 
 
+def _gzip_ends_with(encoded: ByteArray, nbytes: int) -> bool:
+    """Whether the last member says that it has `nbytes`: then it is the only one."""
+    return int.from_bytes(encoded[-4:].tobytes(), "little") == nbytes & 0xFFFFFFFF
+
+
 def _decode_zlib(wbits: int, encoded: ByteArray, nbytes: int) -> ByteArray:
     """Decode all members, stopping one byte past `nbytes`.
 
     Input is fed by windows: what a member leaves over is copied, and a chunk may have many members.
     """
+    if not encoded.size:
+        msg = "stream is empty"
+        raise CodecError(msg)
     parts: list[bytes] = []
     at, total = 0, 0
     while at < encoded.size and total <= nbytes:

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from zarrgpu.errors import MemoryBudgetError
 from zarrgpu.model import ArraySpec
 from zarrgpu.plan.tables import Int64s, PieceTable
+
+MAX_PIECES = 1 << 24
+"""A plan's tables take about 100 bytes a piece."""
 
 
 def valid_interval(
@@ -21,8 +25,8 @@ def valid_interval(
 
     Where nothing is inside, both are equal.
     """
-    low = np.clip(-(start // step), 0, count)  # ceil(-start / step)
-    high = np.clip(-((start - size) // step), 0, count)
+    low = np.minimum(np.maximum(-(start // step), 0), count)  # ceil(-start / step)
+    high = np.minimum(-((start - size) // step), count)
     return low, np.maximum(low, high)
 
 
@@ -51,8 +55,14 @@ def touch_chunks(
     last = (start + (high - 1) * strides) // chunk_shape
     crossed = np.where(high > low, last - first + 1, 0)
     per_box = np.prod(crossed, axis=1, dtype=np.int64)
+    total = int(per_box.sum(dtype=np.float64))
+    if total > MAX_PIECES:
+        msg = (
+            f"{spec.source!r}: the selection crosses {total} chunks of {list(spec.chunk_shape)}, "
+            f"at most {MAX_PIECES} are planned at once; read fewer elements at a time"
+        )
+        raise MemoryBudgetError(msg)
     box, coords = _expand(per_box, crossed, first)
-    total = len(box)
     chunk_id = np.zeros(total, np.int64)
     src, dst, extent = (np.empty((ndim, total), np.int64) for _ in range(3))
     for axis in range(ndim):
