@@ -25,7 +25,7 @@ from zarrgpu.output import OutputFormat
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import Int64s, PieceTable
 
-_MAX_VOLUME = (1 << 32) - 1
+_MAX_VOLUME = (1 << 31) - 1
 _DEVICE_KINDS = "biufc"
 
 
