@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from zarrgpu.model import ByteArray
 from zarrgpu.output import OutputFormat, quiet
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import PieceTable, ReadPlan
@@ -62,10 +64,13 @@ def gather_pieces(
     rows: range,
     slices: PieceSlices,
     out: NDArray[Any],
-    output: OutputFormat,
+    output: OutputFormat | None,
 ) -> None:
-    """Write pieces `rows` of one decoded chunk into `out`, shape (N, *count), array axes."""
-    if output.scale is None:
+    """Write pieces `rows` of one chunk into `out`, shape (N, *count), array axes.
+
+    `output` is None for a chunk that `convert_chunk` has converted.
+    """
+    if output is None or output.scale is None:
         with quiet():
             for row in rows:
                 out[slices.dst[row]] = chunk[slices.src[row]]
@@ -73,6 +78,33 @@ def gather_pieces(
     for row in rows:
         channel = slices.channel[row] if slices.channel is not None else 0
         output.write(chunk[slices.src[row]], out[slices.dst[row]], channel)
+
+
+def convert_chunk(
+    chunk: NDArray[Any], memory: ByteArray, output: OutputFormat, order: Sequence[int], channel: int
+) -> NDArray[Any]:
+    """Convert a whole chunk at once, which pays when its pieces overlap.
+
+    Parameters
+    ----------
+    chunk : array, array axes
+    memory : uint8 array
+        Room for ``chunk.size`` elements of the output type.
+    output : OutputFormat
+    order : sequence of int
+        Array axes from slowest to fastest in the output, so that pieces are copied run by run.
+    channel : int
+        The result's channel of the chunk's first.
+
+    Returns
+    -------
+    array, array axes, on `memory`
+    """
+    shape = [chunk.shape[axis] for axis in order]
+    ordered = memory.view(output.dtype).reshape(shape)
+    converted: NDArray[Any] = ordered.transpose(np.argsort(order))
+    output.write(chunk, converted, channel)
+    return converted
 
 
 def gather_fills(

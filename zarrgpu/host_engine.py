@@ -19,16 +19,29 @@ from zarrgpu.decode import absent_error, as_elements, decode_row, encoded_bytes
 from zarrgpu.devices.host import run_threads, scratch
 from zarrgpu.errors import DataError, MemoryBudgetError, SelectionError
 from zarrgpu.fetch import ArraySource, fetch_read, num_io_threads
-from zarrgpu.gather import PieceSlices, gather_fills, gather_pieces
+from zarrgpu.gather import PieceSlices, convert_chunk, gather_fills, gather_pieces
 from zarrgpu.model import ByteArray, ReadOptions
 from zarrgpu.output import OutputFormat
-from zarrgpu.plan.tables import PieceTable, ReadPlan
+from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
 from zarrgpu.stats import ReadStats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """One execution; its methods run on many threads."""
+    """One execution; its methods run on many threads.
+
+    Attributes
+    ----------
+    plan, sources, out, output, failed
+        As for `execute`.
+    slices : PieceSlices
+    converts : bool
+        Whether elements are cast, normalised or laid out anew.
+    axis_order : tuple of int
+        Array axes from slowest to fastest in `out`.
+    piece_elements : int64 (C,)
+        Elements of all pieces of each chunk.
+    """
 
     plan: ReadPlan
     sources: tuple[ArraySource, ...]
@@ -36,6 +49,9 @@ class _Run:
     output: OutputFormat
     slices: PieceSlices
     failed: list[tuple[int, DataError]] | None
+    converts: bool
+    axis_order: tuple[int, ...]
+    piece_elements: Int64s
 
     def read(self, read: int) -> tuple[int, int, int]:
         """Fetch one range, decode and place its chunks; return fetched bytes, decoded, missing."""
@@ -79,11 +95,34 @@ class _Run:
         target = self._direct_target(first, size) if direct else scratch("decoded", size)
         encoded = encoded_bytes(self.plan, row, data)
         decoded = decode_row(self.plan, source.chain, row, encoded, target)
-        if not direct:
-            elements = as_elements(source.spec, decoded)
-            gather_pieces(elements, range(first, last), self.slices, self.out, self.output)
-        elif decoded is not target:
-            target[:] = decoded
+        if direct:
+            if decoded is not target:
+                target[:] = decoded
+            return
+        elements = as_elements(source.spec, decoded)
+        channel = self._common_channel(row, first, last, elements)
+        output: OutputFormat | None = self.output
+        if channel is not None:
+            memory = scratch("converted", elements.size * self.output.dtype.itemsize)
+            elements = convert_chunk(elements, memory, self.output, self.axis_order, channel)
+            output = None
+        gather_pieces(elements, range(first, last), self.slices, self.out, output)
+
+    def _common_channel(
+        self, row: int, first: int, last: int, elements: NDArray[Any]
+    ) -> int | None:
+        """First channel of a chunk that is worth converting whole; None if it is not."""
+        if not self.converts or self.piece_elements[row] < elements.size:
+            return None
+        axis = self.output.channel_axis
+        if self.output.scale is None or self.output.scale.size == 1 or axis is None:
+            return 0
+        pieces = self.plan.pieces
+        shift = pieces.dst[axis, first:last] - pieces.src[axis, first:last]
+        channel = int(shift[0])
+        inside = 0 <= channel <= self.output.scale.size - elements.shape[axis]
+        same = bool((shift == channel).all()) and self.plan.request.step[axis] == 1
+        return channel if inside and same else None
 
     def _direct_target(self, piece: int, nbytes: int) -> ByteArray:
         """Bytes of the output that a whole chunk is decoded into."""
@@ -93,6 +132,33 @@ class _Run:
         start = sum(i * s for i, s in zip(index, strides, strict=True))
         flat: ByteArray = self.out.reshape(-1).view(np.uint8)
         return flat[start : start + nbytes]
+
+
+def _make_run(
+    plan: ReadPlan,
+    sources: tuple[ArraySource, ...],
+    out: NDArray[Any],
+    output: OutputFormat,
+    failed: list[tuple[int, DataError]] | None,
+) -> _Run:
+    """Look at the output once: its slices, and whether chunks are converted on their way."""
+    axis_order = tuple(int(a) for a in np.argsort([-s for s in out.strides[1:]], kind="stable"))
+    plain = all(output.is_plain(spec.dtype) for spec in plan.arrays)
+    in_order = axis_order == tuple(range(len(axis_order)))
+    elements = np.zeros(len(plan.chunks), np.int64)
+    if len(plan.chunks):
+        elements = np.add.reduceat(plan.pieces.elements, plan.chunks.piece_start[:-1])
+    return _Run(
+        plan=plan,
+        sources=sources,
+        out=out,
+        output=output,
+        slices=PieceSlices(plan.pieces, plan.request, output),
+        failed=failed,
+        converts=not (plain and in_order),
+        axis_order=axis_order,
+        piece_elements=elements,
+    )
 
 
 def pieces_as_fills(plan: ReadPlan, row: int) -> PieceTable:
@@ -145,8 +211,9 @@ def allocate(
     return result, result.transpose(0, *(1 + axis for axis in np.argsort(order)))
 
 
-def _fitting_threads(plan: ReadPlan, threads: int, options: ReadOptions) -> int:
+def _fitting_threads(run: _Run, threads: int, options: ReadOptions) -> int:
     """At most `threads`, so that what they hold fits the budget; refuse a chunk that does not."""
+    plan = run.plan
     if not len(plan.chunks):
         return 1
     sizes = np.array([spec.chunk_nbytes for spec in plan.arrays], np.int64)[plan.chunks.array]
@@ -159,7 +226,9 @@ def _fitting_threads(plan: ReadPlan, threads: int, options: ReadOptions) -> int:
         )
         raise MemoryBudgetError(msg)
     encoded = max(int(plan.reads.nbytes.max()), int(sizes.max()) if plan.num_unsized_reads else 0)
-    return max(1, min(threads, options.memory_budget_bytes // max(1, decoded + encoded)))
+    converted = run.output.dtype.itemsize * max(math.prod(s.chunk_shape) for s in plan.arrays)
+    held = decoded + encoded + (converted if run.converts else 0)
+    return max(1, min(threads, options.memory_budget_bytes // max(1, held)))
 
 
 def execute(
@@ -188,9 +257,9 @@ def execute(
         Gets (chunk row, error) of what could not be read, whose pieces become the fill value; None
         raises the first.
     """
-    run = _Run(plan, sources, out, output, PieceSlices(plan.pieces, plan.request, output), failed)
+    run = _make_run(plan, sources, out, output, failed)
     threads = max((num_io_threads(source.store, options) for source in sources), default=1)
-    threads = _fitting_threads(plan, threads, options)
+    threads = _fitting_threads(run, threads, options)
     counts = run_threads(run.read, range(len(plan.reads)), threads)
     gather_fills(plan.fills, plan, out, output)
     for row, _ in failed or ():
