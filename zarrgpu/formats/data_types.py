@@ -120,8 +120,8 @@ def _parse_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
         value = "" if value == 0 else str(value)
     if kind in "mM" and isinstance(value, int):
         return np.array([value], np.int64).view(dtype)[0]
-    if isinstance(value, (list, dict)):
-        msg = "expected one value"
+    if isinstance(value, (list, dict)) or kind in "SV":
+        msg = "expected one value of this type"
         raise TypeError(msg)
     return np.asarray(value).astype(dtype)[()]
 

@@ -76,7 +76,7 @@ def parse_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale:
         version=version,
         name=str(image.value.get("name", "")),
         axes=axes,
-        paths=tuple(str(dataset.require("path")) for dataset in datasets),
+        paths=tuple(_parse_path(dataset) for dataset in datasets),
         mpp=_parse_mpp(image, datasets[0], axes, units),
         channels=tuple(c for c in _items(channels) if isinstance(c, Mapping)),
     )
@@ -107,6 +107,13 @@ def _parse_datasets(image: Document) -> list[Document]:
         raise image.fail(f"expected a list of levels, got {shown(value)}", "datasets", kind="type")
     parent = Document(image.source, {}, (*image.location, "datasets"))
     return [parent.child(str(index), item) for index, item in enumerate(value)]
+
+
+def _parse_path(dataset: Document) -> str:
+    path = dataset.require("path")
+    if not isinstance(path, str):
+        raise dataset.fail(f"expected a string, got {shown(path)}", "path", kind="type")
+    return path
 
 
 def _parse_mpp(
