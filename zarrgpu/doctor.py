@@ -7,9 +7,12 @@ import platform
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
+from zarrgpu.codecs.device import DEVICE_DECODERS
 from zarrgpu.codecs.registry import CODECS
+from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.host import available_cores
 from zarrgpu.devices.resolve import cuda_problem, resolve_device
+from zarrgpu.plan.explain import format_nbytes
 
 OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("imagecodecs", ("imagecodecs",), "JPEG, JPEG 2000, LZW; faster deflate", "zarrgpu[slides]"),
@@ -22,14 +25,14 @@ OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("skimage", ("scikit-image",), "the demo's own slide", "zarrgpu[demo]"),
     ("tifffile", ("tifffile",), "writing the demo's slide", "zarrgpu[demo]"),
     ("zarr", ("zarr",), "writing the demo's OME-Zarr", "zarrgpu[demo]"),
-    ("cupy", ("cupy-cuda12x", "cupy-cuda13x", "cupy"), "everything on a GPU", "zarrgpu[cuda12]"),
+    ("cupy", ("cupy-cuda12x", "cupy-cuda13x", "cupy"), "everything on a GPU", "zarrgpu[cuda13]"),
     (
         "nvidia.nvcomp",
         ("nvidia-nvcomp-cu12", "nvidia-nvcomp-cu13"),
         "zstd and LZ4 on a GPU",
-        "zarrgpu[cuda12]",
+        "zarrgpu[cuda13]",
     ),
-    ("kvikio", ("kvikio-cu12", "kvikio-cu13"), "files straight to a GPU", "zarrgpu[cuda12]"),
+    ("kvikio", ("kvikio-cu12", "kvikio-cu13"), "GPUDirect, not used yet", "zarrgpu[cuda13]"),
 )
 """Module, its distributions, what it is for, what to install."""
 
@@ -45,7 +48,7 @@ def examine() -> list[str]:
         *_required(),
         *_optional(),
         "",
-        "codecs on the host",
+        "codecs: on the host; on a CUDA device",
         *_codecs(),
         "",
         "GPU",
@@ -77,7 +80,8 @@ def _codecs() -> list[str]:
         through_imagecodecs = hasattr(module, "call_imagecodecs")
         ready = have_imagecodecs or not through_imagecodecs
         text = "ready" if ready else "needs imagecodecs: pip install 'zarrgpu[slides]'"
-        lines.append(f"  {name:<14} {text}")
+        device = DEVICE_DECODERS.get(name, "decoded on the host, then copied")
+        lines.append(f"  {name:<14} {text}; {device}")
     return lines
 
 
@@ -85,7 +89,13 @@ def _gpu() -> list[str]:
     problem = cuda_problem()
     if problem:
         return [f"  none: {problem}", "  everything runs on the host, with the same results"]
-    return [f"  {resolve_device('cuda').name}"]
+    device = resolve_device("cuda")
+    assert isinstance(device, CudaDevice)
+    free, total = device.driver.memory_info()
+    return [
+        f"  {device.name}: {device.driver.description}",
+        f"  memory {format_nbytes(free)} free of {format_nbytes(total)}",
+    ]
 
 
 def _version(distribution: str) -> str | None:
