@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from zarrgpu.devices.resolve import DeviceLike, resolve_device
 from zarrgpu.errors import SelectionError
 from zarrgpu.model import ReadOptions
+from zarrgpu.patches import Layout, patch_format, read_slide_patches
 from zarrgpu.reader import OnError
 from zarrgpu.sampling import PatchTable, Sampler
-from zarrgpu.slide import Layout, patch_format, read_slide_patches
 from zarrgpu.stats import ReadStats
 
 _POLL_S = 0.1
@@ -189,7 +189,9 @@ class PatchLoader:
     def _fitting_batches(self) -> int:
         """Batches of which ``prefetch + 1`` windows fit the memory budget."""
         width, height = self.sampler.size
-        made = patch_format(self.sampler.slides, self.dtype, self.normalize)
+        made = patch_format(
+            self.sampler.slides, self.dtype, self.normalize, self.sampler.levels
+        )
         patch = width * height * self.sampler.slides[0].channel_count * made.dtype.itemsize
         budget = self.options.memory_budget_bytes // (self.prefetch + 1)
         return max(1, budget // max(1, patch * self.batch_size))

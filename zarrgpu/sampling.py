@@ -6,6 +6,7 @@ construction: each takes its rows of the same table.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -14,9 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.errors import SelectionError
+from zarrgpu.masks import Mask
+from zarrgpu.patches import check_level, parse_size
+from zarrgpu.pyramid import level0_locations
 from zarrgpu.slide import Slide
 
-_MAX_ROUNDS = 200
+_ROUNDING = 1e-9
+_ROUND_MIN, _ROUND_MAX = 1 << 8, 1 << 17
+_HOPELESS_TRIES = 1 << 19
+_HOPELESS_SHARE = 1e-4
+"""Drawing stops after so many tries, if no larger a share of them was good."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,83 +70,61 @@ class _SlidePatches:
         mask: Any,
         min_mask_fraction: float,
     ) -> None:
-        self.slides = (slides,) if isinstance(slides, Slide) else tuple(slides)
-        if not self.slides:
-            msg = "a sampler needs at least one slide"
-            raise SelectionError(msg)
-        self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-        if min(self.size) < 1:
-            msg = f"patch size must be at least 1 x 1, got {self.size}"
-            raise SelectionError(msg)
+        self.slides = _slide_tuple(slides)
+        self.size = _pair(size, "patch size")
         if not 0.0 <= min_mask_fraction <= 1.0:
             msg = f"min_mask_fraction must lie in 0..1, got {min_mask_fraction}"
             raise SelectionError(msg)
-        self.levels = (level,) * len(self.slides)
+        self.levels = tuple(check_level(slide, level) for slide in self.slides)
         self.min_mask_fraction = min_mask_fraction
-        for slide in self.slides:
-            if not 0 <= level < slide.level_count:
-                msg = (
-                    f"{slide.spec.source!r}: level {level} is outside of 0..{slide.level_count - 1}"
-                )
-                raise SelectionError(msg)
-        self.masks = self._check_masks(mask)
-
-    def _check_masks(self, mask: Any) -> tuple[NDArray[np.bool_] | None, ...]:
-        if mask is None:
-            return (None,) * len(self.slides)
-        masks = [mask] if isinstance(mask, np.ndarray) and mask.ndim == 2 else list(mask)
-        if len(masks) != len(self.slides):
-            msg = f"got {len(masks)} masks for {len(self.slides)} slides"
-            raise SelectionError(msg)
-        checked = [None if m is None else np.asarray(m, np.bool_) for m in masks]
-        for m in checked:
-            if m is not None and (m.ndim != 2 or not m.any()):
-                msg = f"a mask must be two-dimensional and not empty, got shape {m.shape}"
-                raise SelectionError(msg)
-        return tuple(checked)
+        self.masks = _masks(mask, len(self.slides))
 
     def extent(self, slide: int) -> tuple[float, float]:
         """(width, height) of a patch in level-0 pixels of a slide."""
         downsample = self.slides[slide].level_downsamples[self.levels[slide]]
         return self.size[0] * downsample, self.size[1] * downsample
 
-    def last_location(self, slide: int) -> tuple[int, int]:
-        """Largest (x, y) at which a patch lies inside the slide."""
-        width, height = self.slides[slide].level_dimensions[self.levels[slide]]
-        if width < self.size[0] or height < self.size[1]:
-            msg = (
-                f"{self.slides[slide].spec.source!r}: patches of {self.size} px do not fit into "
-                f"level {self.levels[slide]} of {width} x {height} px; take a smaller size or a "
-                "finer level"
-            )
-            raise SelectionError(msg)
-        downsample = self.slides[slide].level_downsamples[self.levels[slide]]
-        return (
-            int(np.floor((width - self.size[0]) * downsample)),
-            int(np.floor((height - self.size[1]) * downsample)),
-        )
-
     def mask_fraction(self, slide: int, location: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Share of each patch, shape (N,), that its slide's mask covers."""
+        """Share of each patch, shape (N,), that its slide's mask covers; 1 without a mask.
+
+        What reaches beyond the slide is not covered.
+        """
         mask = self.masks[slide]
         if mask is None:
             return np.ones(len(location))
-        table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
-        table[1:, 1:] = mask.cumsum(0).cumsum(1)
         scale = np.array(mask.shape[::-1]) / self.slides[slide].dimensions
         low = location * scale
-        high = np.maximum((location + np.array(self.extent(slide))) * scale, low + 1e-9)
-        covered = (
-            _interpolate(table, high[:, 0], high[:, 1])
-            - _interpolate(table, low[:, 0], high[:, 1])
-            - _interpolate(table, high[:, 0], low[:, 1])
-            + _interpolate(table, low[:, 0], low[:, 1])
-        )
-        return np.asarray(covered / np.prod(high - low, axis=1))
+        extent = np.array(self.extent(slide)) * scale
+        return np.asarray(mask.covered(low, low + extent) / np.prod(extent))
+
+    def _qualifies(self, fraction: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return np.asarray((fraction > 0) & (fraction >= self.min_mask_fraction - _ROUNDING))
+
+    def _room(self, slide: int) -> tuple[int, int]:
+        """Number of columns and rows of the level at which a patch inside of it can begin."""
+        width, height = self.slides[slide].level_dimensions[self.levels[slide]]
+        if width < self.size[0] or height < self.size[1]:
+            msg = (
+                f"{self.slides[slide].spec.source!r}: patches of {self.size[0]} x {self.size[1]} "
+                f"px do not fit into level {self.levels[slide]} of {width} x {height} px; take a "
+                "smaller size or a finer level"
+            )
+            raise SelectionError(msg)
+        return width - self.size[0] + 1, height - self.size[1] + 1
+
+    def _locations(self, slide: int, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Level-0 locations of patches that begin at pixels of the slide's level."""
+        return level0_locations(pixels, self.slides[slide].level_downsamples[self.levels[slide]])
 
 
 class RandomPatches(_SlidePatches):
-    """Random patches, uniform over the masked area of all slides.
+    """Random patches inside of the slides, which see every part of the masks equally often.
+
+    A patch is drawn by a random point of the masked area of all slides and a random place of that
+    point in the patch. So slides come in proportion to their masked area, and a location in
+    proportion to the mask that its patch covers, if that is at least `min_mask_fraction` of the
+    patch; without a mask all locations are equally likely. Patches begin at whole pixels of the
+    level that is read.
 
     Parameters
     ----------
@@ -151,9 +137,14 @@ class RandomPatches(_SlidePatches):
     num_patches : int
         Per epoch.
     min_mask_fraction : float
-        Share of a patch that must lie in the mask.
+        Share of a patch's area that must lie in the mask.
     seed : int
-        Same seed and epoch, same patches.
+        Same seed and epoch, same patches, in any process; at least 0.
+
+    Raises
+    ------
+    SelectionError
+        If the patches do not fit a slide, or (when drawing) hardly any lies in a mask.
     """
 
     def __init__(
@@ -168,68 +159,75 @@ class RandomPatches(_SlidePatches):
         seed: int = 0,
     ) -> None:
         super().__init__(slides, size, level, mask, min_mask_fraction)
-        if num_patches < 1:
-            msg = f"num_patches must be at least 1, got {num_patches}"
-            raise SelectionError(msg)
-        self.num_patches = num_patches
-        self.seed = seed
-        self._last = [self.last_location(i) for i in range(len(self.slides))]
+        self.num_patches = _integer(num_patches, "num_patches", least=1)
+        self.seed = _integer(seed, "seed", least=0)
+        self._rooms = [self._room(i) for i in range(len(self.slides))]
 
     def __len__(self) -> int:
         return self.num_patches
 
     def epoch_patches(self, epoch: int) -> PatchTable:
         """Draw the patches of an epoch."""
-        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
-        slide = random.choice(len(self.slides), self.num_patches, p=self._weights()).astype(
-            np.int32
-        )
+        seeds = np.random.SeedSequence([self.seed, _integer(epoch, "epoch", least=0)])
+        # only `random` is asked of it: NumPy may change how other distributions use the bits
+        random = np.random.Generator(np.random.Philox(seeds))
+        bounds = np.cumsum(self._weights())
+        drawn = np.searchsorted(bounds, random.random(self.num_patches) * bounds[-1], side="right")
+        slide = np.minimum(drawn, len(self.slides) - 1).astype(np.int32)
         location = np.empty((self.num_patches, 2), np.int64)
         for index in range(len(self.slides)):
             rows = np.flatnonzero(slide == index)
             location[rows] = self._draw(index, len(rows), random)
         return PatchTable(slide, location)
 
-    def _weights(self) -> NDArray[np.float64]:
-        """Share of each slide in the sampled area."""
+    def _weights(self) -> list[float]:
+        """Masked level-0 pixels of each slide."""
         areas = []
         for slide, mask in zip(self.slides, self.masks, strict=True):
             width, height = slide.dimensions
-            areas.append(width * height * (1.0 if mask is None else float(mask.mean())))
-        return np.asarray(areas / np.sum(areas))
+            areas.append(width * height * (1.0 if mask is None else mask.mean))
+        return areas
 
     def _draw(self, slide: int, n: int, random: np.random.Generator) -> NDArray[np.int64]:
-        """Draw `n` locations of one slide, rejecting those with too little mask."""
+        """Draw `n` locations of one slide."""
         drawn = [np.empty((0, 2), np.int64)]
-        left = n
-        for _ in range(_MAX_ROUNDS):
-            candidates = self._candidates(slide, max(64, 2 * left), random)
-            kept = candidates[
-                self.mask_fraction(slide, candidates) >= self.min_mask_fraction - 1e-9
-            ]
-            drawn.append(kept)
-            left -= len(kept)
-            if left <= 0:
-                return np.concatenate(drawn)[:n]
-        msg = (
-            f"{self.slides[slide].spec.source!r}: found only {n - left} of {n} patches of "
-            f"{self.size} px with {self.min_mask_fraction:.0%} of their area in the mask; lower "
-            "min_mask_fraction"
-        )
-        raise SelectionError(msg)
+        found = tries = 0
+        while found < n:
+            if tries >= _HOPELESS_TRIES and found < _HOPELESS_SHARE * tries:
+                raise self._too_little_mask(slide, found, tries)
+            share = max(found, 1) / tries if tries else 1.0
+            count = min(max(int(1.1 * (n - found) / share), _ROUND_MIN), _ROUND_MAX)
+            drawn.append(self._try(slide, count, random))
+            found += len(drawn[-1])
+            tries += count
+        return np.concatenate(drawn)[:n]
 
-    def _candidates(self, slide: int, n: int, random: np.random.Generator) -> NDArray[np.int64]:
-        """Locations whose centres are uniform over the mask, moved inside the slide."""
-        last = np.array(self._last[slide], np.int64)
+    def _try(self, slide: int, n: int, random: np.random.Generator) -> NDArray[np.int64]:
+        """Draw `n` candidates and keep those that are inside of the slide and of enough mask."""
+        room = np.array(self._rooms[slide])
         mask = self.masks[slide]
         if mask is None:
-            return random.integers(0, last + 1, (n, 2))
-        rows, columns = np.nonzero(mask)
-        pick = random.integers(0, len(rows), n)
-        pixel = np.stack([columns[pick], rows[pick]], axis=1) + random.random((n, 2))
-        centre = pixel * (np.array(self.slides[slide].dimensions) / mask.shape[::-1])
-        corner = np.floor(centre - np.array(self.extent(slide)) / 2).astype(np.int64)
-        return np.clip(corner, 0, last)
+            return self._locations(slide, _whole(random.random((n, 2)), room))
+        width, height = self.slides[slide].level_dimensions[self.levels[slide]]
+        # Two ways to draw in proportion to the mask covered; take the one that wastes fewer tries.
+        if np.prod(room / (width, height)) < mask.mean:
+            location = self._locations(slide, _whole(random.random((n, 2)), room))
+            fraction = self.mask_fraction(slide, location)
+            return location[self._qualifies(fraction) & (random.random(n) < fraction)]
+        point = mask.random_points(random.random((n, 3)))
+        pixel = np.floor(point * (np.array([width, height]) / mask.shape[::-1])).astype(np.int64)
+        pixel -= _whole(random.random((n, 2)), np.array(self.size))
+        location = self._locations(slide, pixel[((pixel >= 0) & (pixel < room)).all(axis=1)])
+        return location[self._qualifies(self.mask_fraction(slide, location))]
+
+    def _too_little_mask(self, slide: int, found: int, tries: int) -> SelectionError:
+        msg = (
+            f"{self.slides[slide].spec.source!r}: of {tries} patches of {self.size[0]} x "
+            f"{self.size[1]} px at level {self.levels[slide]}, {found} were inside of the slide "
+            f"with {self.min_mask_fraction:.0%} of their area in the mask; lower "
+            "min_mask_fraction, take a smaller size, or leave the slide out"
+        )
+        return SelectionError(msg)
 
 
 class GridPatches(_SlidePatches):
@@ -238,11 +236,18 @@ class GridPatches(_SlidePatches):
     Parameters
     ----------
     slides, size, level, mask, min_mask_fraction
-        As for `RandomPatches`.
+        As for `RandomPatches`. With a mask, patches without any of it are left out, whatever
+        `min_mask_fraction` is; there may be none left.
     stride : int or (x, y), optional
         Pixels of `level` between neighbours; default `size`.
     edge : "drop" or "pad"
-        Whether patches that reach beyond the slide are left out or padded with its fill value.
+        Whether patches that reach beyond the slide are left out, or padded with its fill value:
+        then every pixel is in a patch, if `stride` is not larger than `size`.
+
+    Raises
+    ------
+    SelectionError
+        If the patches do not fit a slide and are not padded.
     """
 
     def __init__(
@@ -257,11 +262,7 @@ class GridPatches(_SlidePatches):
         edge: Literal["drop", "pad"] = "drop",
     ) -> None:
         super().__init__(slides, size, level, mask, min_mask_fraction)
-        step = self.size if stride is None else stride
-        self.stride = (step, step) if isinstance(step, int) else (int(step[0]), int(step[1]))
-        if min(self.stride) < 1:
-            msg = f"stride must be at least 1, got {self.stride}"
-            raise SelectionError(msg)
+        self.stride = self.size if stride is None else _pair(stride, "stride")
         if edge not in ("drop", "pad"):
             msg = f"edge must be drop or pad, got {edge!r}"
             raise SelectionError(msg)
@@ -281,29 +282,54 @@ class GridPatches(_SlidePatches):
 
     def _grid(self, slide: int, *, pad: bool) -> NDArray[np.int64]:
         level = self.levels[slide]
-        width, height = self.slides[slide].level_dimensions[level]
-        stop = (width, height) if pad else (width - self.size[0] + 1, height - self.size[1] + 1)
-        x = np.arange(0, max(stop[0], 0), self.stride[0])
-        y = np.arange(0, max(stop[1], 0), self.stride[1])
+        stop = self.slides[slide].level_dimensions[level] if pad else self._room(slide)
+        x, y = (np.arange(0, n, step) for n, step in zip(stop, self.stride, strict=True))
         columns, rows = np.meshgrid(x, y)
-        points = np.stack([columns.ravel(), rows.ravel()], axis=1)
-        downsample = self.slides[slide].level_downsamples[level]
-        location: NDArray[np.int64] = np.floor(points * downsample + 0.5).astype(np.int64)
+        location = self._locations(slide, np.stack([columns.ravel(), rows.ravel()], axis=1))
         if self.masks[slide] is not None:
-            kept = self.mask_fraction(slide, location) >= self.min_mask_fraction - 1e-9
-            location = location[kept]
+            location = location[self._qualifies(self.mask_fraction(slide, location))]
         return location
 
 
-def _interpolate(
-    table: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Bilinear look-up in a summed-area table: exact for masks that are constant within a pixel."""
-    x = np.clip(x, 0, table.shape[1] - 1)
-    y = np.clip(y, 0, table.shape[0] - 1)
-    x0 = np.minimum(x.astype(np.int64), table.shape[1] - 2)
-    y0 = np.minimum(y.astype(np.int64), table.shape[0] - 2)
-    fx, fy = x - x0, y - y0
-    top = table[y0, x0] * (1 - fx) + table[y0, x0 + 1] * fx
-    bottom = table[y0 + 1, x0] * (1 - fx) + table[y0 + 1, x0 + 1] * fx
-    return np.asarray(top * (1 - fy) + bottom * fy)
+def _slide_tuple(slides: Slide | Sequence[Slide]) -> tuple[Slide, ...]:
+    given: tuple[Any, ...] = (slides,) if isinstance(slides, Slide) else tuple(slides)
+    if not given:
+        msg = "a sampler needs at least one slide"
+        raise SelectionError(msg)
+    for slide in given:
+        if not isinstance(slide, Slide):
+            msg = f"a sampler needs slides, got {type(slide).__name__}; open them with open_slide"
+            raise SelectionError(msg)
+    return given
+
+
+def _masks(mask: Any, n: int) -> tuple[Mask | None, ...]:
+    if mask is None:
+        return (None,) * n
+    masks = [mask] if isinstance(mask, np.ndarray) and mask.ndim == 2 else list(mask)
+    if len(masks) != n:
+        msg = f"got {len(masks)} masks for {n} slides; give one for each, or None"
+        raise SelectionError(msg)
+    return tuple(None if m is None else Mask(m) for m in masks)
+
+
+def _pair(value: Any, name: str) -> tuple[int, int]:
+    """(x, y) from one integer or two."""
+    one = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return parse_size((value, value) if one else value, name, least=1)
+
+
+def _integer(value: Any, name: str, *, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        msg = f"{name} must be an integer of at least {least}, got {value!r}"
+        raise SelectionError(msg)
+    return number
+
+
+def _whole(uniform: NDArray[np.float64], bound: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Integers that are uniform in ``0 .. bound - 1``, from numbers uniform in [0, 1)."""
+    return np.minimum((uniform * bound).astype(np.int64), bound - 1)

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
 from zarrgpu.loader import Batch, PatchLoader
+from zarrgpu.patches import read_slide_patches
 from zarrgpu.sampling import PatchTable
-from zarrgpu.slide import read_slide_patches
 
 TensorBatch: TypeAlias = dict[str, Any]
 """A batch as a dictionary of tensors."""

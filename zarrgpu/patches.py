@@ -1,0 +1,290 @@
+"""Patches of pyramids: from locations and a level to one read of boxes of the levels' arrays."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from zarrgpu import reader
+from zarrgpu.devices.resolve import DeviceLike
+from zarrgpu.errors import SelectionError
+from zarrgpu.model import ReadOptions
+from zarrgpu.output import OutputFormat, output_format
+from zarrgpu.plan.request import ReadRequest
+from zarrgpu.pyramid import Int64s, Pyramid, level_pixels
+from zarrgpu.stats import ReadStats
+
+Layout = Literal["NHWC", "NCHW"]
+
+_FAR = 1 << 61
+"""Further from the origin than any image or patch reaches, and clear of overflow."""
+
+
+def patch_request(
+    slides: Sequence[Pyramid],
+    slide_index: ArrayLike,
+    locations: ArrayLike,
+    levels: Sequence[int],
+    size: tuple[int, int],
+    position: Mapping[str, int] | None = None,
+) -> ReadRequest:
+    """Turn patch locations into boxes of the slides' level arrays.
+
+    Parameters
+    ----------
+    slides : sequence of Slide
+        With the same axes and number of channels.
+    slide_index : int array, shape (N,)
+    locations : int array, shape (N, 2)
+        (x, y) in the level-0 frame of each patch's slide.
+    levels : sequence of int
+        Level to read of each slide.
+    size : (int, int)
+        (width, height) in pixels of the level.
+    position : mapping of str to int, optional
+        Index on the other axes.
+
+    Raises
+    ------
+    SelectionError
+    """
+    points = parse_locations(locations)
+    index = np.asarray(slide_index, np.int32)
+    levels = [check_level(slide, level) for slide, level in zip(slides, levels, strict=True)]
+    _check_alike(slides)
+    if index.shape != (len(points),) or not ((index >= 0) & (index < len(slides))).all():
+        msg = f"slide_index must be {len(points)} numbers in 0..{len(slides) - 1}, one a location"
+        raise SelectionError(msg)
+    scale = np.array([s.level_downsamples[lv] for s, lv in zip(slides, levels, strict=True)])
+    pixels = points if (scale == 1.0).all() else level_pixels(points, scale[index, None])
+    # where a level is as fine as level 0, locations are exact beyond what a float holds
+    pixels = np.where(scale[index, None] == 1.0, points, pixels)
+    return box_request(slides, index, pixels, levels, size, position)
+
+
+def box_request(
+    slides: Sequence[Pyramid],
+    slide_index: NDArray[np.int32],
+    pixels: Int64s,
+    levels: Sequence[int],
+    size: tuple[int, int],
+    position: Mapping[str, int] | None = None,
+) -> ReadRequest:
+    """Turn corners in pixels of the level read, (x, y), into boxes; see `patch_request`."""
+    axes = slides[0].axes
+    width, height = parse_size(size)
+    extents = {"x": width, "y": height, "c": slides[0].channel_count}
+    start = np.zeros((len(pixels), len(axes)), np.int64)
+    start[:, axes.index("x")] = pixels[:, 0]
+    start[:, axes.index("y")] = pixels[:, 1]
+    for name, index in _check_position(slides, levels, position or {}).items():
+        start[:, axes.index(name)] = index
+    return ReadRequest(
+        arrays=tuple(s.levels[lv].source.spec for s, lv in zip(slides, levels, strict=True)),
+        array_index=slide_index,
+        start=start,
+        count=tuple(extents.get(name, 1) for name in axes),
+        step=(1,) * len(axes),
+    )
+
+
+def read_slide_patches(
+    slides: Sequence[Pyramid],
+    slide_index: ArrayLike,
+    locations: ArrayLike,
+    levels: Sequence[int],
+    size: tuple[int, int],
+    *,
+    position: Mapping[str, int] | None = None,
+    layout: Layout = "NHWC",
+    dtype: DTypeLike | None = None,
+    normalize: tuple[ArrayLike, ArrayLike] | None = None,
+    device: DeviceLike = None,
+    out: Any = None,
+    options: ReadOptions | None = None,
+    stats: ReadStats | None = None,
+    on_error: reader.OnError = "raise",
+) -> tuple[Any, NDArray[np.bool_]]:
+    """Read patches of several slides in one plan.
+
+    Parameters
+    ----------
+    slides, slide_index, locations, levels, size, position
+        As for `patch_request`.
+    layout, dtype, normalize, device, out, options
+        As for `Slide.read_regions`.
+    stats : ReadStats, optional
+        Added to.
+    on_error : "raise" or "mask"
+        Whether a patch that cannot be read raises, or is marked; its pixels are then the fill value
+        where they could not be read.
+
+    Returns
+    -------
+    patches : array of the device, shape (N, height, width, channels) or (N, channels, height,
+        width)
+    ok : bool array, shape (N,)
+    """
+    request = patch_request(slides, slide_index, locations, levels, size, position)
+    return read_boxes(
+        slides,
+        levels,
+        request,
+        layout=layout,
+        output=patch_format(slides, dtype, normalize, levels),
+        device=device,
+        out=out,
+        options=options,
+        stats=stats,
+        on_error=on_error,
+    )
+
+
+def read_boxes(
+    slides: Sequence[Pyramid],
+    levels: Sequence[int],
+    request: ReadRequest,
+    *,
+    layout: Layout,
+    output: OutputFormat,
+    out: Any = None,
+    **how: Any,
+) -> tuple[Any, NDArray[np.bool_]]:
+    """Read the boxes of `box_request`; `how` and the result are those of `read_slide_patches`."""
+    axes = slides[0].axes
+    order = _axis_layout(axes, layout)
+    count = dict(zip(axes, request.count, strict=True))
+    height, width, channels = count["y"], count["x"], count.get("c", 1)
+    inner = (height, width, channels) if layout == "NHWC" else (channels, height, width)
+    shape = (request.num_boxes, *inner)
+    if out is not None and tuple(getattr(out, "shape", ())) != shape:
+        msg = f"out must have shape {shape}, got {getattr(out, 'shape', type(out).__name__)}"
+        raise SelectionError(msg)
+    result, ok = reader.read(
+        tuple(s.levels[lv].source for s, lv in zip(slides, levels, strict=True)),
+        request,
+        output=output,
+        layout=order,
+        out=out,
+        **how,
+    )
+    return (result.reshape(shape) if out is None else out), ok
+
+
+def patch_format(
+    slides: Sequence[Pyramid],
+    dtype: DTypeLike | None,
+    normalize: tuple[ArrayLike, ArrayLike] | None,
+    levels: Sequence[int],
+) -> OutputFormat:
+    """Output format of patches; slides of different types need a floating `dtype`."""
+    specs = [s.levels[lv].source.spec for s, lv in zip(slides, levels, strict=True)]
+    formats = [
+        output_format(
+            spec.dtype,
+            dtype=dtype,
+            normalize=normalize,
+            channel_axis=slide.axes.index("c") if "c" in slide.axes else None,
+            channels=slide.channel_count,
+        )
+        for slide, spec in zip(slides, specs, strict=True)
+    ]
+    if len({made.dtype for made in formats}) > 1:
+        kinds = ", ".join(sorted({str(spec.dtype) for spec in specs}))
+        msg = f"slides have different types ({kinds}): give dtype='float32' to read them together"
+        raise SelectionError(msg)
+    return formats[0]
+
+
+def parse_locations(locations: ArrayLike) -> Int64s:
+    """Locations as int64 of shape (N, 2); an empty list is N = 0."""
+    try:
+        points = np.asarray(locations)
+    except (TypeError, ValueError) as error:
+        msg = f"locations must be integers (x, y) of shape (N, 2): {error}"
+        raise SelectionError(msg) from error
+    if points.shape in ((0,), (0, 2)):
+        return np.empty((0, 2), np.int64)
+    if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "iu":
+        msg = (
+            "locations must be integers (x, y) of shape (N, 2), "
+            f"got shape {points.shape} of {points.dtype}"
+        )
+        raise SelectionError(msg)
+    least = -_FAR if points.dtype.itemsize == 8 and points.dtype.kind == "i" else None
+    most = _FAR if points.dtype.itemsize == 8 else None
+    if least is not None or most is not None:
+        points = np.clip(points, least, most)
+    return points.astype(np.int64)
+
+
+def parse_size(size: Any, name: str = "size", *, least: int = 0) -> tuple[int, int]:
+    """(width, height) from a pair of integers."""
+    try:
+        width, height = (operator.index(n) for n in size)
+    except (TypeError, ValueError) as error:
+        msg = f"{name} must be two integers (width, height), got {size!r}"
+        raise SelectionError(msg) from error
+    if min(width, height) < least:
+        msg = f"{name} must be (width, height) of at least {least}, got {size}"
+        raise SelectionError(msg)
+    return width, height
+
+
+def check_level(slide: Pyramid, level: Any) -> int:
+    """`level` as an int that the slide has."""
+    try:
+        index = operator.index(level)
+    except TypeError:
+        index = -1
+    if not 0 <= index < slide.level_count:
+        msg = f"{slide.spec.source!r}: level {level!r} is outside of 0..{slide.level_count - 1}"
+        raise SelectionError(msg)
+    return index
+
+
+def _check_alike(slides: Sequence[Pyramid]) -> None:
+    first = slides[0]
+    for slide in slides[1:]:
+        if slide.axes != first.axes or slide.channel_count != first.channel_count:
+            msg = (
+                f"{slide.spec.source!r} has axes {slide.axes} and {slide.channel_count} channels, "
+                f"{first.spec.source!r} {first.axes} and {first.channel_count}; read them apart"
+            )
+            raise SelectionError(msg)
+
+
+def _check_position(
+    slides: Sequence[Pyramid], levels: Sequence[int], position: Mapping[str, int]
+) -> dict[str, int]:
+    first = slides[0]
+    checked = {}
+    for name, value in position.items():
+        if name not in first.axes or name in ("x", "y", "c"):
+            others = [axis for axis in first.axes if axis not in ("x", "y", "c")]
+            msg = f"{first.spec.source!r} has no axis {name!r} to take a position on, only {others}"
+            raise SelectionError(msg)
+        axis = first.axes.index(name)
+        length = min(s.levels[lv].shape[axis] for s, lv in zip(slides, levels, strict=True))
+        try:
+            checked[name] = operator.index(value)
+        except TypeError:
+            checked[name] = -1
+        if not 0 <= checked[name] < length:
+            msg = f"{first.spec.source!r}: {name}={value!r} is outside of 0..{length - 1}"
+            raise SelectionError(msg)
+    return checked
+
+
+def _axis_layout(axes: tuple[str, ...], layout: Layout) -> tuple[int, ...]:
+    """Array axis of each result axis; axes of length 1 that the layout does not name come last."""
+    if layout not in ("NHWC", "NCHW"):
+        msg = f"layout must be NHWC or NCHW, got {layout!r}"
+        raise SelectionError(msg)
+    named = ("y", "x", "c") if layout == "NHWC" else ("c", "y", "x")
+    present = [axes.index(name) for name in named if name in axes]
+    return (*present, *(i for i in range(len(axes)) if i not in present))

@@ -1,0 +1,129 @@
+"""`Pyramid`: the geometry of a multi-resolution image, without reading any of it.
+
+Two frames are used. Locations are in pixels of level 0, as in OpenSlide. Pixels are read from a
+level's own grid, so a location becomes the nearest pixel of that grid: `level_pixels`, and back by
+`level0_locations`. One number, the level's downsample, serves both axes, as in OpenSlide.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zarrgpu.array import Array
+from zarrgpu.errors import MetadataError
+from zarrgpu.model import SlideSpec
+
+Int64s = NDArray[np.int64]
+
+
+class Pyramid:
+    """Levels of one image, finest first.
+
+    Parameters
+    ----------
+    spec : SlideSpec
+    levels : tuple of Array
+
+    Raises
+    ------
+    MetadataError
+        If the levels cannot be levels of one image: one without pixels, one larger than level 0,
+        or one with another number of channels.
+    """
+
+    def __init__(self, spec: SlideSpec, levels: tuple[Array, ...]) -> None:
+        self.spec = spec
+        self.levels = levels
+        _check_levels(spec, levels)
+        y, x = spec.axes.index("y"), spec.axes.index("x")
+        self._dimensions = tuple((level.shape[x], level.shape[y]) for level in levels)
+        width, height = self._dimensions[0]
+        self._downsamples = tuple((width / w + height / h) / 2 for w, h in self._dimensions)
+
+    @property
+    def level_count(self) -> int:
+        """Number of levels."""
+        return len(self.levels)
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """(width, height) of level 0 in pixels."""
+        return self._dimensions[0]
+
+    @property
+    def level_dimensions(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) of each level in its own pixels."""
+        return self._dimensions
+
+    @property
+    def level_downsamples(self) -> tuple[float, ...]:
+        """Level-0 pixels per pixel of each level: the mean of both axes, as OpenSlide has it."""
+        return self._downsamples
+
+    @property
+    def mpp(self) -> tuple[float | None, float | None]:
+        """Micrometres per pixel of level 0 in x and y; None where the file does not say."""
+        return self.spec.mpp
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes of every level, such as ``("y", "x", "c")``."""
+        return self.spec.axes
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type of level 0 in native byte order."""
+        return self.levels[0].dtype
+
+    @property
+    def channel_count(self) -> int:
+        """Channels of a region; 1 where the image has no channel axis."""
+        return self.levels[0].shape[self.axes.index("c")] if "c" in self.axes else 1
+
+    def get_best_level_for_downsample(self, downsample: float) -> int:
+        """Level to read for a given downsample, by OpenSlide's rule.
+
+        The level before the first one that is coarser than `downsample`; 0 where `downsample` is
+        below 1, the last level where none is coarser.
+        """
+        for level, factor in enumerate(self._downsamples):
+            if downsample < factor:
+                return max(level - 1, 0)
+        return self.level_count - 1
+
+
+def level_pixels(locations: NDArray[Any], downsample: Any) -> Int64s:
+    """Nearest pixel of a level to locations in the level-0 frame; halves go up.
+
+    Parameters
+    ----------
+    locations : int array
+    downsample : float, or array that broadcasts
+        Of the level.
+    """
+    return np.asarray(np.floor(locations / downsample + 0.5), np.int64)
+
+
+def level0_locations(pixels: NDArray[Any], downsample: float) -> Int64s:
+    """Locations in the level-0 frame from which `level_pixels` gives `pixels` again."""
+    return np.asarray(np.floor(pixels * downsample + 0.5), np.int64)
+
+
+def _check_levels(spec: SlideSpec, levels: tuple[Array, ...]) -> None:
+    first = levels[0].shape
+    for index, level in enumerate(levels):
+        shape = level.shape
+        sizes = dict(zip(spec.axes, shape, strict=True))
+        problem = ""
+        if 0 in shape:
+            problem = "has no pixels"
+        elif any(sizes[axis] > first[spec.axes.index(axis)] for axis in "xy"):
+            problem = f"is larger than level 0 of shape {first}; levels go from fine to coarse"
+        elif "c" in sizes and sizes["c"] != first[spec.axes.index("c")]:
+            problem = f"has another number of channels than level 0 of shape {first}"
+        if problem:
+            message = f"level {index} of shape {shape} (axes {', '.join(spec.axes)}) {problem}"
+            raise MetadataError(message, source=spec.source, location=("level", index))
