@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.gpu.devices import KINDS, open_device
+from zarrgpu.devices.cuda import CudaDevice
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -15,3 +18,9 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def cuda(request: pytest.FixtureRequest) -> CudaDevice:
+    """One CUDA device for all tests, so that they also reuse each other's memory."""
+    return open_device(request.param)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.device import DeviceChain, device_chain
-from zarrgpu.cuda_wave import WaveContext, start_wave
+from zarrgpu.cuda_wave import WaveContext, refuse_host_decoded, start_wave
 from zarrgpu.devices.cuda import CudaDevice, Slot
 from zarrgpu.devices.driver import DeviceMemory, Driver, PinnedMemory
 from zarrgpu.errors import DataError, SelectionError, UnsupportedCodecError
@@ -25,7 +26,7 @@ from zarrgpu.fetch import ArraySource
 from zarrgpu.gather_tables import Target, check_device_dtype
 from zarrgpu.model import ReadOptions
 from zarrgpu.output import OutputFormat
-from zarrgpu.plan.tables import Int64s, ReadPlan
+from zarrgpu.plan.tables import Int64s, ReadPlan, ReadTable
 from zarrgpu.stats import ReadStats
 
 SLOTS = 2
@@ -70,6 +71,7 @@ def execute(
     chains = [device_chain(source.chain) for source in sources]
     if options.strict:
         _refuse_host_decoding(plan, chains, sources)
+    plan, waves = cut_waves(plan, chains, options.memory_budget_bytes // SLOTS)
     driver = device.driver
     with device.lease(SLOTS) as slots:
         delivered = _Delivery(driver, shape, order, output, out)
@@ -78,7 +80,7 @@ def execute(
         context = WaveContext(
             plan, sources, chains, delivered.target, output, options, stats, failed, driver
         )
-        wrong = _run_waves(context, slots)
+        wrong = _run_waves(context, slots, waves)
         if len(wrong):
             _decode_again(context, slots[0], wrong)
         stats.decoded_bytes += plan.decoded_nbytes
@@ -111,7 +113,9 @@ class _Delivery:
             _check_out(view.shape, view.strides, view.dtype, shape, output.dtype)
             self.result, ptr = view.array.reshape(shape), view.ptr
         self._tables: list[tuple[DeviceMemory, PinnedMemory]] = []
-        scale, offset = (self._upload(driver, v, stream) for v in (output.scale, output.offset))
+        # a result without elements is delivered before a copy would be done
+        used = (output.scale, output.offset) if nbytes else (None, None)
+        scale, offset = (self._upload(driver, values, stream) for values in used)
         self.ready = driver.create_event()
         self.ready.record(stream)
         strides = _element_strides(shape)
@@ -143,8 +147,10 @@ def _check_out(
     dtype: np.dtype[Any],
 ) -> None:
     contiguous = tuple(n * dtype.itemsize for n in _element_strides(got_shape))
-    strided = [s for s, n in zip(got_strides, got_shape, strict=True) if n > 1]
-    expected = [s for s, n in zip(contiguous, got_shape, strict=True) if n > 1]
+    # axes of one element, and arrays of none, may have any strides
+    used = [n > 1 and 0 not in got_shape for n in got_shape]
+    strided = [s for s, counts in zip(got_strides, used, strict=True) if counts]
+    expected = [s for s, counts in zip(contiguous, used, strict=True) if counts]
     if got_dtype != dtype or math.prod(got_shape) != math.prod(shape) or strided != expected:
         msg = (
             f"out must be a C-contiguous array of shape {shape} and type {dtype}, "
@@ -167,9 +173,8 @@ def _refuse_host_decoding(
             raise UnsupportedCodecError(msg)
 
 
-def _run_waves(context: WaveContext, slots: list[Slot]) -> Int64s:
+def _run_waves(context: WaveContext, slots: list[Slot], waves: list[Int64s]) -> Int64s:
     """Run all waves; return the chunk rows that the device got wrong."""
-    waves = _waves(context)
     fills = context.plan.fills if len(context.plan.fills) else None
     if not waves and fills is not None:
         waves = [np.empty(0, np.int64)]
@@ -194,41 +199,61 @@ def _finish(slot: Slot, failed_rows: Callable[[], Int64s]) -> Int64s:
     return rows
 
 
-def _waves(context: WaveContext) -> list[Int64s]:
-    """Cut the chunk table where a wave would exceed its share of the memory budget."""
-    plan = context.plan
-    cost = np.array(
+def cut_waves(
+    plan: ReadPlan, chains: list[DeviceChain | None], nbytes: int
+) -> tuple[ReadPlan, list[Int64s]]:
+    """Cut the chunk table where a wave would exceed `nbytes`.
+
+    A range that is read for two waves becomes two: encoded bytes say little about decoded ones,
+    and one coalesced range of empty chunks can be worth gigabytes.
+
+    Parameters
+    ----------
+    plan : ReadPlan
+    chains : list of (DeviceChain or None)
+        Per array.
+    nbytes : int
+        Memory of a wave; a single chunk may take more.
+
+    Returns
+    -------
+    plan : ReadPlan
+        With a read table that was cut too.
+    waves : list of int64 arrays
+        Rows of the chunk table.
+    """
+    chunks = plan.chunks
+    if not len(chunks):
+        return plan, []
+    each = np.array(
         [
             spec.chunk_nbytes * (1 + (_DEVICE_BYTES_PER_DECODED[c.compressor] if c else 0.0))
-            for spec, c in zip(plan.arrays, context.chains, strict=True)
+            for spec, c in zip(plan.arrays, chains, strict=True)
         ]
     )
-    spent = np.cumsum(cost[plan.chunks.array])
-    if not len(spent):
-        return []
-    # a read is not cut: the wave of its first chunk takes all of it
-    share = context.options.memory_budget_bytes / SLOTS
-    first = plan.reads.chunk_start[:-1]
-    wave = ((spent[first] - cost[plan.chunks.array[first]]) // share).astype(np.int64)
-    of_chunk = np.repeat(wave, np.diff(plan.reads.chunk_start))
-    cuts = np.flatnonzero(np.diff(of_chunk)) + 1
-    return np.split(np.arange(len(of_chunk)), cuts)
+    cost = each[chunks.array]
+    wave = ((np.cumsum(cost) - cost) // max(nbytes, 1)).astype(np.int64)
+    new_wave = np.diff(wave) > 0
+    waves = np.split(np.arange(len(chunks)), np.flatnonzero(new_wave) + 1)
+    read = np.zeros(len(chunks), np.int32)
+    np.cumsum(new_wave | (np.diff(chunks.read) > 0), out=read[1:])
+    if read[-1] + 1 == len(plan.reads):
+        return plan, waves
+    chunk_start = np.searchsorted(read, np.arange(read[-1] + 2))
+    first = chunk_start[:-1]
+    start = chunks.offset[first]
+    reached = np.maximum.reduceat(chunks.offset + np.maximum(chunks.nbytes, 0), first)
+    size = np.where(chunks.nbytes[first] < 0, chunks.nbytes[first], reached - start)
+    reads = ReadTable(chunks.array[first], chunks.object_id[first], start, size, chunk_start)
+    return replace(plan, reads=reads, chunks=replace(chunks, read=read)), waves
 
 
 def _decode_again(context: WaveContext, slot: Slot, rows: Int64s) -> None:
     """Decode chunks on the host that the device got wrong, and gather them anew."""
-    on_host = WaveContext(
-        context.plan,
-        context.sources,
-        [None] * len(context.sources),
-        context.target,
-        context.output,
-        context.options,
-        context.stats,
-        context.failed,
-        context.driver,
-    )
+    on_host = replace(context, chains=[None] * len(context.sources))
     still_wrong = _finish(slot, start_wave(on_host, slot, rows, None))
     if len(still_wrong):
         msg = "the gather kernel refused a job; this is a bug in zarrgpu, please report it"
         raise AssertionError(msg)
+    if context.options.strict:
+        refuse_host_decoded(context, rows)

@@ -103,12 +103,11 @@ class WaveFetcher:
     def _read(self, wave: WaveRows, task: tuple[int, range]) -> int:
         read, places = task
         on_device = self._chains[self._plan.reads.array[read]] is not None
-        positions: dict[int, int] = {}
+        taken: list[tuple[int, ByteArray]] = []
 
         def allocate(nbytes: int) -> ByteArray:
-            at, memory = self._payload.take(nbytes)
-            positions[id(memory)] = at
-            return memory
+            taken.append(self._payload.take(nbytes))
+            return taken[-1][1]
 
         try:
             data = fetch_read(
@@ -132,10 +131,9 @@ class WaveFetcher:
                 encoded = encoded_bytes(self._plan, int(wave.row[place]), data)
                 self._decode(wave, place, encoded)
             return data.size
-        at = positions.get(id(data))
-        if at is None:  # the store brought memory of its own
-            at, memory = self._payload.take(data.size)
-            memory[:] = data
+        if not taken or data is not taken[-1][1]:  # the store brought memory of its own
+            allocate(data.size)[:] = data
+        at = taken[-1][0]
         for place in places:
             chunk = encoded_bytes(self._plan, int(wave.row[place]), data)
             inside = chunk.ctypes.data - data.ctypes.data if chunk.size else 0

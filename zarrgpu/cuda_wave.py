@@ -23,9 +23,10 @@ from zarrgpu.cuda_work import (
     gather_work,
     submit,
 )
+from zarrgpu.decode import chunk_name, encoded_limit_nbytes
 from zarrgpu.devices.cuda import ALIGNMENT, Slot
 from zarrgpu.devices.driver import Driver, LibraryFormat
-from zarrgpu.errors import DataError
+from zarrgpu.errors import DataError, UnsupportedCodecError
 from zarrgpu.fetch import ArraySource
 from zarrgpu.gather_tables import Target, gather_table
 from zarrgpu.model import ReadOptions
@@ -123,7 +124,10 @@ def _decode_tables(
         chain, spec = context.chains[index], context.plan.arrays[index]
         if chain is None:  # nothing of it is left encoded
             continue
-        places = np.flatnonzero((array == index) & (wave.state == ENCODED))
+        limit = encoded_limit_nbytes(spec.chunk_nbytes)
+        encoded = (array == index) & (wave.state == ENCODED)
+        refused.append(np.flatnonzero(encoded & (wave.nbytes > limit)))
+        places = np.flatnonzero(encoded & (wave.nbytes <= limit))
         tables = decode_tables(
             chain,
             slot.payload.array,
@@ -136,8 +140,28 @@ def _decode_tables(
         refused.append(places[~tables.on_device])
         placed.append(_Placed(places, tables, work_nbytes))
         work_nbytes += tables.work_nbytes
-    fetcher.decode_on_host(wave, np.concatenate(refused))
+    on_host = np.concatenate(refused)
+    fetcher.decode_on_host(wave, on_host)
+    if context.options.strict:
+        refuse_host_decoded(context, wave.row[on_host])
     return placed, work_nbytes
+
+
+def refuse_host_decoded(context: WaveContext, rows: Int64s) -> None:
+    """Raise for chunks that the host decoded and the device did not; those that fail are known."""
+    failed = [row for row, _ in context.failed or ()]
+    rows = np.setdiff1d(rows, np.array(failed, np.int64))
+    if len(rows):
+        row = int(rows[0])
+        index = context.plan.chunks.array[row]
+        spec = context.plan.arrays[index]
+        name = chunk_name(spec, int(context.plan.chunks.chunk_id[row]))
+        codecs = ", ".join(codec.name for codec in context.sources[index].chain.codecs) or "bytes"
+        msg = (
+            f"chunk {name!r} of {spec.source!r} ({codecs}): the device has no decoder for this "
+            "stream, and strict is set; read with strict=False to decode it on the host"
+        )
+        raise UnsupportedCodecError(msg)
 
 
 def _decode_works(
@@ -180,7 +204,8 @@ def _decode_works(
     works: list[Work] = []
     if checks:
         row, source, nbytes, expected = _joined(checks)
-        works.append(checksum_work(driver, row, source, nbytes, expected, stream))
+        if len(row):
+            works.append(checksum_work(driver, row, source, nbytes, expected, stream))
     for library_format, parts in streams.items():
         row, source, source_nbytes, target, nbytes = _joined(parts)
         if len(row):

@@ -89,6 +89,7 @@ def gather_table(
         ``source``, ``source_nbytes`` and ``shuffle_block_nbytes`` are left zero, as fills have
         them.
     """
+    _check_volumes(spec, pieces)
     base = _chunk_strides(spec)
     channel = output.channel_axis if output.scale is not None and output.scale.size > 1 else None
     source = [0 if fill else base[a] * request.step[a] for a in range(spec.ndim)]
@@ -125,7 +126,6 @@ def gather_table(
     made["swap_nbytes"] = 0 if fill else swap_nbytes(spec.dtype)
     value = np.frombuffer(np.asarray(spec.fill_scalar, native).tobytes(), np.uint8)
     made["fill"][0, : value.size] = value
-    _check_volumes(spec, jobs)
     return made, jobs
 
 
@@ -181,11 +181,12 @@ def _dot(columns: list[Any], strides: tuple[int, ...] | list[int]) -> Int64s:
     return total
 
 
-def _check_volumes(spec: ArraySpec, jobs: NDArray[Any]) -> None:
-    volume = np.prod(jobs["extents"], axis=1, dtype=np.int64)
-    if len(volume) and int(volume.max()) > _MAX_VOLUME:
+def _check_volumes(spec: ArraySpec, pieces: PieceTable) -> None:
+    # in floating point, where a product of many axes does not wrap around
+    largest = np.prod(pieces.extent, axis=0, dtype=np.float64).max(initial=0)
+    if largest > _MAX_VOLUME:
         msg = (
-            f"{spec.source!r}: one piece has {int(volume.max())} elements, a GPU gathers at most "
+            f"{spec.source!r}: one piece has {largest:.0f} elements, a GPU gathers at most "
             f"{_MAX_VOLUME} at once; read in parts"
         )
         raise SelectionError(msg)

@@ -15,15 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.blosc import HEADER_NBYTES
+from zarrgpu.codecs.zstd_frames import frames_valid
 from zarrgpu.devices.driver import LibraryFormat
 from zarrgpu.model import ByteArray
 
 Int64s = NDArray[np.int64]
 
-LIBRARY_FORMATS: dict[int, LibraryFormat] = {1: "lz4", 2: "snappy", 4: "zstd"}
+_ZSTD = 4
+LIBRARY_FORMATS: dict[int, LibraryFormat] = {1: "lz4", 2: "snappy", _ZSTD: "zstd"}
 """Inner codec code -> library decoder; blosclz has none, zlib's checksum would go unverified."""
 
 _FLAG_SHUFFLE, _FLAG_MEMCPYED, _FLAG_BITSHUFFLE, _FLAG_RESERVED, _FLAG_DONT_SPLIT = 1, 2, 4, 8, 16
+_FORMAT_VERSION, _INNER_VERSION = 2, 1
 _MAX_SPLITS, _MIN_SPLIT_ELEMENTS = 16, 128
 
 
@@ -96,14 +99,16 @@ def parse_containers(
     known = np.isin(code, list(LIBRARY_FORMATS))
     understood = (
         (nbytes >= HEADER_NBYTES)
-        & (header[:, 0] == 2)
+        & (header[:, 0] == _FORMAT_VERSION)
+        & (memcpyed | (header[:, 1] == _INNER_VERSION))
         & (typesize > 0)
         & ((flags & _FLAG_RESERVED) == 0)
         & (said[:, 0] == decoded_nbytes)
         & (said[:, 2] == nbytes)
         & (decoded_nbytes > 0)
         & np.where(memcpyed, nbytes == decoded_nbytes + HEADER_NBYTES, known)
-        & (memcpyed | ((blocksize > 0) & (blocksize <= decoded_nbytes)))
+        & (blocksize > 0)
+        & (blocksize <= decoded_nbytes)
     )
     n_blocks = -(-decoded_nbytes // np.maximum(blocksize, 1))
     understood &= memcpyed | (HEADER_NBYTES + 4 * n_blocks <= nbytes)
@@ -196,6 +201,16 @@ def _walk_blocks(
         broken.append(row[here[~good]])
         here, size = here[good], size[good]
         stored = size == decoded[here]
+        framed = np.flatnonzero(~stored & (flags[row[here]] >> 5 == _ZSTD))
+        frames = here[framed]
+        valid = frames_valid(
+            payload,
+            offset[row[frames]] + at[frames] + 4,
+            size[framed],
+            decoded[frames],
+            allow_checksum=False,
+        )
+        broken.append(row[frames[~valid]])
         parts.append(
             {
                 "row": row[here],

@@ -17,6 +17,7 @@ from zarrgpu.codecs.base import CodecChain
 from zarrgpu.codecs.blosc import HEADER_NBYTES
 from zarrgpu.codecs.blosc_streams import LIBRARY_FORMATS, parse_containers
 from zarrgpu.codecs.crc32c import TRAILER_NBYTES
+from zarrgpu.codecs.zstd_frames import frames_valid
 from zarrgpu.devices.driver import LibraryFormat
 from zarrgpu.model import ByteArray
 
@@ -32,7 +33,6 @@ DEVICE_DECODERS = {
 """Codec -> what decodes it on a CUDA device."""
 
 WORK_ALIGNMENT = 16
-_ZSTD_MAGIC = 0xFD2FB528
 _LZ4_HEADER_NBYTES = 4
 
 
@@ -157,8 +157,9 @@ def decode_tables(
         head = _LZ4_HEADER_NBYTES
         _whole_streams(tables, "lz4", offset + head, nbytes - head, chunk_nbytes)
     else:
-        tables.on_device &= _zstd_valid(
-            payload, offset, nbytes, chunk_nbytes, allow_checksum=not verify_checksums
+        full = np.full(n, chunk_nbytes, np.int64)
+        tables.on_device &= frames_valid(
+            payload, offset, nbytes, full, allow_checksum=not verify_checksums
         )
         _whole_streams(tables, "zstd", offset, nbytes, chunk_nbytes)
     return tables
@@ -214,38 +215,6 @@ def _aligned(nbytes: int) -> int:
     return -(-nbytes // WORK_ALIGNMENT) * WORK_ALIGNMENT
 
 
-def _zstd_valid(
-    payload: ByteArray, offset: Int64s, nbytes: Int64s, chunk_nbytes: int, *, allow_checksum: bool
-) -> NDArray[np.bool_]:
-    """Frames with the expected content size, no dictionary and no checksum (RFC 8878, 3.1.1.1)."""
-    valid = nbytes >= 9
-    head = np.zeros((len(offset), 18), np.int64)
-    reach = np.minimum(offset[:, None] + np.arange(18), max(payload.size - 1, 0))
-    if payload.size:
-        head[:] = payload[reach]
-    magic = head[:, 0] | head[:, 1] << 8 | head[:, 2] << 16 | head[:, 3] << 24
-    descriptor = head[:, 4]
-    single = (descriptor >> 5) & 1
-    size_code = descriptor >> 6
-    size_nbytes = np.where(size_code == 0, single, 1 << size_code)
-    at = 5 + (1 - single)
-    content = np.zeros(len(offset), np.int64)
-    for k in range(8):
-        column = head[np.arange(len(offset)), np.minimum(at + k, 17)]
-        content += np.where((k < size_nbytes) & (k < 7), column << (8 * min(k, 7)), 0)
-    content += np.where(size_code == 1, 256, 0)
-    valid &= (
-        (magic == _ZSTD_MAGIC)
-        & ((descriptor & 3) == 0)
-        & ((descriptor & 8) == 0)
-        & (((descriptor & 4) == 0) | allow_checksum)
-        & (size_nbytes > 0)
-        & (at + size_nbytes < nbytes)
-        & (content == chunk_nbytes)
-    )
-    return valid
-
-
 def _lz4_valid(
     payload: ByteArray, offset: Int64s, nbytes: Int64s, chunk_nbytes: int
 ) -> NDArray[np.bool_]:
@@ -273,7 +242,8 @@ def _blosc(
     tables.result[:] = np.where(parsed.memcpyed, offset + HEADER_NBYTES, 0)
     _reserve(tables, coded, chunk_nbytes)
     decoded_at = tables.result.copy()
-    fused = (parsed.shuffle == 1) & (parsed.typesize == itemsize)
+    whole = parsed.blocksize % np.maximum(parsed.typesize, 1) == 0
+    fused = (parsed.shuffle == 1) & (parsed.typesize == itemsize) & whole
     tables.shuffle_block_nbytes = np.where(fused & tables.in_work, parsed.blocksize, 0)
     apart = coded[(parsed.shuffle[coded] != 0) & ~fused[coded]]
     _reserve(tables, apart, chunk_nbytes)  # the result moves; streams decode to where it was

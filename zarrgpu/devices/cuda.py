@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.devices.driver import DeviceMemory, Driver, PinnedMemory
+from zarrgpu.errors import MemoryBudgetError
 from zarrgpu.model import ByteArray
 
 ALIGNMENT = 16
@@ -105,7 +106,8 @@ class TableArena:
         self._tables.clear()
         self._size = self._results_at = 0
         slot = self._slot
-        if slot.pinned_tables is None or slot.pinned_tables.nbytes < nbytes:
+        if slot.device_tables is None or slot.device_tables.nbytes < nbytes:
+            slot.device_tables = None  # so that neither is larger than the other if one fails
             slot.pinned_tables = slot.driver.allocate_pinned(_rounded(nbytes))
             slot.device_tables = slot.driver.allocate(_rounded(nbytes), slot.stream)
         assert slot.device_tables is not None
@@ -196,6 +198,11 @@ class Slot:
             self._data = self.driver.allocate(_rounded(nbytes), self.stream)
         return self._data.ptr
 
+    def release(self) -> None:
+        """Give all memory back; the stream must be idle."""
+        self.payload = PinnedArena(self.driver)
+        self.pinned_tables = self.device_tables = self._data = None
+
 
 class CudaDevice:
     """One GPU behind a driver.
@@ -220,16 +227,29 @@ class CudaDevice:
 
     @contextmanager
     def lease(self, n: int) -> Iterator[list[Slot]]:
-        """Lend `n` slots to one read."""
-        with self._lock:
-            slots = [self._free.pop() for _ in range(min(n, len(self._free)))]
-        slots += [Slot(self.driver) for _ in range(n - len(slots))]
+        """Lend `n` slots to one read.
+
+        A read that runs out of device memory gives back what slots hold, its own and idle ones, so
+        that the next has all of it.
+        """
+        with self.driver.activate():  # in a forked child the lock may be held for ever: refuse
+            pass
+        slots: list[Slot] = []
         try:
+            with self._lock:
+                while self._free and len(slots) < n:
+                    slots.append(self._free.pop())
+            while len(slots) < n:
+                slots.append(Slot(self.driver))
             yield slots
-        except BaseException:
+        except BaseException as error:
             # their streams may still be running: wait, so that no one else's data is overwritten
             for slot in slots:
                 slot.stream.synchronize()
+            if isinstance(error, MemoryBudgetError):
+                with self._lock:
+                    for slot in (*slots, *self._free):
+                        slot.release()
             raise
         finally:
             with self._lock:
