@@ -338,7 +338,7 @@ class MemoryStore:
         if data is None:
             return None
         if byte_range.end > len(data):
-            msg = f"key {key!r}: range ends at {byte_range.end}, object at {len(data)}"
+            msg = f"{self.url!r} key {key!r}: range ends at {byte_range.end}, object at {len(data)}"
             raise StoreError(msg)
         return np.frombuffer(data, np.uint8)[byte_range.offset : byte_range.end]
 

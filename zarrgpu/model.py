@@ -21,6 +21,9 @@ UNKNOWN_NBYTES = -1
 MISSING_NBYTES = -2
 """Size of a chunk that is not stored: its elements are the fill value."""
 
+_MAX_NBYTES = 1 << 62
+_MAX_THREADS = 4096
+
 ByteArray: TypeAlias = NDArray[np.uint8]
 """One-dimensional array of bytes in host memory."""
 
@@ -255,16 +258,18 @@ class ReadOptions:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("memory_budget_bytes", 1),
-            ("max_gap_bytes", 0),
-            ("max_coalesced_bytes", 1),
-            ("io_concurrency", 1),
-            ("num_threads", 1),
+        for name, least, most in (
+            ("memory_budget_bytes", 1, _MAX_NBYTES),
+            ("max_gap_bytes", 0, _MAX_NBYTES),
+            ("max_coalesced_bytes", 1, _MAX_NBYTES),
+            ("io_concurrency", 1, _MAX_THREADS),
+            ("num_threads", 1, _MAX_THREADS),
         ):
             value = getattr(self, name)
-            if value is not None and value < least:
-                msg = f"{name} must be at least {least}, got {value}"
+            if value is None and name != "memory_budget_bytes":
+                continue
+            if type(value) is not int or not least <= value <= most:
+                msg = f"{name} must be an integer of {least} to {most}, got {value!r}"
                 raise ValueError(msg)
 
 

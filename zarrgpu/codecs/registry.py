@@ -35,7 +35,7 @@ def build_codec(spec: CodecSpec, *, source: str) -> Codec:
     entry = CODECS.get(spec.name.removeprefix("numcodecs."))
     if entry is None:
         msg = (
-            f"codec {spec.name!r} of {source!r} has no decoder; zarrgpu decodes "
+            f"codec {spec.name[:80]!r} of {source!r} has no decoder; zarrgpu decodes "
             f"{', '.join(sorted(CODECS))}"
         )
         raise UnsupportedCodecError(msg)

@@ -133,7 +133,7 @@ def _extension(document: Document, key: str, value: Any) -> tuple[str, Document]
 def _parse_chunk_grid(document: Document, ndim: int) -> tuple[int, ...]:
     name, configuration = _extension(document, "chunk_grid", document.require("chunk_grid"))
     if name != "regular":
-        msg = f"{document.source!r} chunk_grid: {name!r} is not read yet, only 'regular'"
+        msg = f"{document.source!r} chunk_grid: {shown(name)} is not read yet, only 'regular'"
         raise UnsupportedFormatError(msg)
     return configuration.lengths("chunk_shape", minimum=1, ndim=ndim)
 
@@ -143,7 +143,7 @@ def _parse_key_encoding(document: Document, path: str) -> KeyEncoding:
         document, "chunk_key_encoding", document.require("chunk_key_encoding")
     )
     if name not in ("default", "v2"):
-        msg = f"{document.source!r} chunk_key_encoding: {name!r} is not read, only default and v2"
+        msg = f"{document.source!r} chunk_key_encoding: {shown(name)} is not default or v2"
         raise UnsupportedFormatError(msg)
     separator = configuration.choice("separator", ("/", "."), "/" if name == "default" else ".")
     return KeyEncoding(
@@ -182,7 +182,7 @@ def _parse_codecs(document: Document, key: str, ndim: int, *, multibyte: bool) -
             serialised, sharding = True, configuration
         else:
             msg = (
-                f"{document.source!r} codecs.{index}: {name!r} is no array codec that zarrgpu "
+                f"{document.source!r} codecs.{index}: {shown(name)} is no array codec that zarrgpu "
                 "decodes, expected transpose, bytes or sharding_indexed"
             )
             raise UnsupportedCodecError(msg)
@@ -233,7 +233,8 @@ def _parse_sharding(
     )
     for codec in index.bytes_codecs:
         if codec.name not in _FIXED_SIZE_INDEX_CODECS:
-            msg = f"{configuration.source!r} index_codecs: {codec.name!r} is not read, only crc32c"
+            shown_name = shown(codec.name)
+            msg = f"{configuration.source!r} index_codecs: {shown_name} is not read, only crc32c"
             raise UnsupportedCodecError(msg)
         index_nbytes += _FIXED_SIZE_INDEX_CODECS[codec.name]
     sharded = Sharded(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,8 +91,8 @@ class LocalStore:
     @contextmanager
     def _opened(self, key: str) -> Iterator[int | None]:
         """Yield a descriptor, or None where there is no such file."""
-        try:
-            fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+        try:  # without waiting for the writer of a pipe
+            fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             if error.errno in _ABSENT:
                 yield None
@@ -101,9 +102,11 @@ class LocalStore:
             msg = f"{self.url!r} key {key!r}: {error}"
             raise StoreError(msg) from error
         try:
-            yield fd
-        except IsADirectoryError:
-            yield None
+            mode = os.fstat(fd).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                msg = f"{self.url!r} key {key!r}: is no regular file"
+                raise StoreError(msg)
+            yield fd if stat.S_ISREG(mode) else None
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
