@@ -35,6 +35,7 @@ class FsspecStore:
     def __init__(self, filesystem: Any, root: str) -> None:
         self.filesystem = filesystem
         self.root = root.rstrip("/")
+        self._has_parent = bool(root)
         protocol = filesystem.protocol
         self.protocol = protocol if isinstance(protocol, str) else protocol[0]
         self.url = self.root if "://" in self.root else f"{self.protocol}://{self.root}"
@@ -86,7 +87,10 @@ class FsspecStore:
         return sorted(names - {base.rsplit("/", 1)[-1]} if base in (found or ()) else names)
 
     def _path(self, key: str) -> str:
-        return f"{self.root}/{key}" if key else self.root
+        if not key:
+            return self.root
+        # the root of an archive is empty, and its names begin without a slash
+        return f"{self.root}/{key}" if self._has_parent else key
 
     def _cat(self, key: str, start: int | None, end: int | None) -> ByteArray | None:
         data = self._attempt(key, lambda path: self.filesystem.cat_file(path, start=start, end=end))

@@ -1,0 +1,411 @@
+"""Laws of the stores.
+
+1. Every store gives the same bytes: whole objects, ranges, suffixes, sizes, listings; a missing object
+   is an answer.
+2. What fails is a `StoreError` with the key (a passing failure is tried again).
+3. A read is few requests: one for a v3 array's metadata, coalesced ones for its chunks.
+"""
+
+from __future__ import annotations
+
+import http.server
+import io
+import os
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+import zarrgpu as zg
+from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, expected, values, write
+from zarrgpu.errors import MissingDependencyError, NodeNotFoundError, StoreError
+from zarrgpu.model import ByteRange
+from zarrgpu.stores.base import Store
+from zarrgpu.stores.fsspec import ATTEMPTS, FsspecStore
+from zarrgpu.stores.local import LocalStore
+from zarrgpu.stores.resolve import resolve_store, split_file
+
+RECIPE = Recipe(
+    chunks=(8, 8), shards=(32, 32), codecs=CHAINS["zstd"], fill_value=7, missing=frozenset([(0, 1), (3, 3)])
+)
+DATA = values((50, 60), "u2")
+OBJECTS = encode(DATA, RECIPE)
+PLAIN = Recipe(chunks=(16, 16), codecs=CHAINS["blosc-lz4-shuffle"], fill_value=7, missing=frozenset([(1, 1)]))
+TREE = {
+    "zarr.json": b'{"zarr_format": 3, "node_type": "group"}',
+    **{f"sharded/{k}": v for k, v in OBJECTS.items()},
+    **{f"plain 100%/{k}": v for k, v in encode(DATA, PLAIN).items()},
+}
+
+
+class RangeHandler(http.server.BaseHTTPRequestHandler):
+    """Serves TREE below /data with byte ranges; other folders answer as their name says."""
+
+    protocol_version = "HTTP/1.1"
+    requests: list[tuple[str, str | None]] = []
+
+    def do_GET(self) -> None:
+        from urllib.parse import unquote
+
+        _, folder, key = unquote(self.path).split("/", 2)
+        wanted = self.headers.get("Range")
+        if self.command == "GET":
+            type(self).requests.append((key, wanted))
+        if folder in ("403", "500"):
+            return self.answer(int(folder), b"no")
+        body = TREE.get(key)
+        if body is None:
+            return self.answer(404, b"")
+        if wanted is None or folder == "whole":
+            return self.answer(200, body)
+        first, last = wanted.removeprefix("bytes=").split("-")
+        start = len(body) - int(last) if not first else int(first)
+        stop = len(body) if not last or not first else min(int(last) + 1, len(body))
+        if start >= len(body):
+            return self.answer(416, b"")
+        if folder == "short":
+            stop = max(start, stop - 1)
+        return self.answer(206, body[start:stop], f"bytes {start}-{stop - 1}/{len(body)}")
+
+    do_HEAD = do_GET
+
+    def answer(self, status: int, body: bytes, content_range: str | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Accept-Ranges", "bytes")
+        if content_range:
+            self.send_header("Content-Range", content_range)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def http_server() -> Iterator[str]:
+    pytest.importorskip("aiohttp")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), RangeHandler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[tuple[str, dict[str, Any]]]:
+    pytest.importorskip("s3fs")
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"key": "k", "secret": "s", "client_kwargs": {"endpoint_url": f"http://{host}:{port}", "region_name": "eu-west-1"}}
+    filesystem = fsspec.filesystem("s3", **options)
+    filesystem.mkdir("bucket")
+    for key, data in TREE.items():
+        filesystem.pipe_file(f"bucket/data/{key}", data)
+    yield "s3://bucket/data", options
+    server.stop()
+
+
+@pytest.fixture(
+    params=["local", "file url", "memory", "zip", pytest.param("http", marks=pytest.mark.network),
+            pytest.param("s3", marks=pytest.mark.network)]
+)  # fmt: skip
+def place(request, tmp_path) -> tuple[str | Path, dict[str, Any]]:
+    """Path or URL of TREE in each kind of store, and its storage options."""
+    match request.param:
+        case "local":
+            return write(tmp_path / "a b", TREE), {}
+        case "file url":
+            return write(tmp_path / "ä b%20c", TREE).as_uri(), {}
+        case "memory":
+            filesystem = fsspec.filesystem("memory")
+            for key, data in TREE.items():
+                filesystem.pipe_file(f"/{tmp_path.name}/{key}", data)
+            return f"memory://{tmp_path.name}", {}
+        case "zip":
+            with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+                for key, data in TREE.items():
+                    archive.writestr(key, data)
+            return f"zip://::file://{tmp_path / 't.zip'}", {}
+        case "http":
+            return f"{request.getfixturevalue('http_server')}/data", {}
+        case _:
+            return request.getfixturevalue("s3_server")
+
+
+def test_every_store_gives_the_same_bytes(place):
+    url, options = place
+    store = resolve_store(url, storage_options=options)
+    assert isinstance(store, Store)
+    for key, data in TREE.items():
+        if "%" in key and str(url).startswith("http"):
+            continue  # http keys are URLs
+        assert store.get(key).tobytes() == data
+        assert store.size(key) == len(data)
+        n = len(data)
+        for start, stop in ((0, n), (0, 1), (n - 1, n), (n // 3, n // 2), (5, 5), (n, n)):
+            got = store.get_range(key, ByteRange(start, stop - start))
+            assert got.tobytes() == data[start:stop]
+        for nbytes in (1, n // 2, n, n + 100):
+            assert store.get_suffix(key, nbytes).tobytes() == data[-nbytes:]
+        for start, nbytes in ((0, n + 1), (n, 1), (n + 50, 10)):
+            with pytest.raises(StoreError, match="(?i)range|bytes") as caught:
+                store.get_range(key, ByteRange(start, nbytes))
+            assert key in str(caught.value)
+
+
+def test_every_store_says_what_is_missing(place):
+    url, options = place
+    store = resolve_store(url, storage_options=options)
+    for key in ("none", "sharded/c/9/9", "none/zarr.json", "zarr.json/x"):
+        assert store.get(key) is None
+        assert store.get_range(key, ByteRange(0, 4)) is None
+        assert store.get_range(key, ByteRange(0, 0)) is None
+        assert store.get_suffix(key, 4) is None
+        assert store.size(key) is None
+
+
+def test_every_store_lists_its_folders(place):
+    url, options = place
+    if str(url).startswith("http"):
+        pytest.skip("http has no listing")
+    store = resolve_store(url, storage_options=options)
+    assert store.list_dir("") == ["plain 100%", "sharded", "zarr.json"]
+    assert store.list_dir("sharded") == ["c", "zarr.json"]
+    assert store.list_dir("sharded/c/0") == ["0", "1"]
+    assert store.list_dir("none") == []
+    for folder in ("sharded", "sharded/c"):  # a folder is no object
+        assert store.get(folder) is None
+        assert store.size(folder) is None
+    group = zg.open(url, storage_options=options)
+    assert group.keys() == ["plain 100%", "sharded"]
+
+
+def test_every_store_reads_arrays(place):
+    url, options = place
+    group = zg.open(url, storage_options=options)
+    names = {"sharded": RECIPE} if str(url).startswith("http") else {"sharded": RECIPE, "plain 100%": PLAIN}
+    for name, recipe in names.items():
+        wanted = expected(DATA, recipe)
+        np.testing.assert_array_equal(group[name].read(device="cpu"), wanted)
+        got = group[name].read_patches([[3, 5], [40, 50]], (9, 9), device="cpu")
+        np.testing.assert_array_equal(got[0], wanted[3:12, 5:14])
+    with pytest.raises(NodeNotFoundError):
+        group["none"]
+
+
+def test_filesystems_and_stores_are_taken_as_they_are(tmp_path):
+    write(tmp_path, TREE)
+    for node in (
+        zg.open(str(tmp_path / "sharded"), filesystem=fsspec.filesystem("file")),
+        zg.open(LocalStore(tmp_path / "sharded")),
+        zg.open(f"file://localhost{tmp_path}/sharded"),
+        zg.open(f"simplecache::file://{tmp_path}/sharded"),
+    ):
+        np.testing.assert_array_equal(node.read(device="cpu"), expected(DATA, RECIPE))
+
+
+def test_urls_that_lead_nowhere():
+    with pytest.raises(StoreError, match="nosuch"):
+        zg.open("nosuch://a/b")
+    with pytest.raises((MissingDependencyError, StoreError), match="gs|gcs"):
+        zg.open("gs://bucket/x", storage_options={"token": "/no/such/file"})
+
+
+# ---- failures ------------------------------------------------------------------------------------------
+
+
+class FailingFileSystem(MemoryFileSystem):
+    """A memory filesystem whose next requests fail."""
+
+    protocol = "failing"
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[Exception] = []
+        self.attempts = 0
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
+        self.attempts += 1
+        if self.failures:
+            raise self.failures.pop()
+        return super().cat_file(path, start, end, **options)
+
+
+@pytest.fixture
+def failing() -> FailingFileSystem:
+    filesystem = FailingFileSystem()
+    for key, data in OBJECTS.items():
+        filesystem.pipe_file(f"/flaky/{key}", data)
+    return filesystem
+
+
+def test_passing_failures_are_tried_again(failing):
+    store = FsspecStore(failing, "/flaky")
+    failing.failures = [OSError("reset"), TimeoutError("slow")]
+    assert store.get("zarr.json").tobytes() == OBJECTS["zarr.json"]
+    assert failing.attempts == 3
+
+
+def test_lasting_failures_are_said_with_key_and_attempts(failing):
+    store = FsspecStore(failing, "/flaky")
+    failing.failures = [OSError("reset")] * 99
+    with pytest.raises(StoreError, match=rf"zarr.json.*failed {ATTEMPTS} times.*OSError: reset") as caught:
+        store.get("zarr.json")
+    assert isinstance(caught.value.__cause__, OSError)
+    assert failing.attempts == ATTEMPTS
+    array_store = FsspecStore(failing, "/flaky")
+    failing.failures = []
+    array = zg.open(array_store)
+    failing.failures = [OSError("reset")] * 999
+    with pytest.raises(StoreError, match="c/"):
+        array.read(device="cpu")
+
+
+def test_denied_access_is_said_at_once(failing):
+    failing.failures = [PermissionError("forbidden")] * 2
+    with pytest.raises(StoreError, match=r"zarr\.json.*access denied"):
+        zg.open(FsspecStore(failing, "/flaky"))
+    assert failing.attempts == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_denied_access_to_files(tmp_path):
+    write(tmp_path, OBJECTS)
+    array = zg.open(tmp_path)
+    (tmp_path / "c/0/0").chmod(0)
+    with pytest.raises(StoreError, match="Permission denied"):
+        array.read(device="cpu")
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("folder", "message"), [("403", "403"), ("500", "500"), ("whole", "asked for|got"), ("short", "asked for|got")])
+def test_servers_that_misbehave(http_server, folder, message):
+    store = resolve_store(f"{http_server}/{folder}")
+    with pytest.raises(StoreError, match=message):
+        store.get_range("sharded/zarr.json", ByteRange(10, 20))
+
+
+def test_truncated_objects_are_refused_everywhere(tmp_path):
+    memory = fsspec.filesystem("memory")
+    for cut in (1, 100):
+        objects = dict(OBJECTS)
+        objects["c/0/0"] = objects["c/0/0"][:-cut]
+        for key, data in objects.items():
+            memory.pipe_file(f"/cut{cut}/{key}", data)
+        for where in (write(tmp_path / str(cut), objects), f"memory://cut{cut}"):
+            with pytest.raises(zg.DataError, match="c/0/0"):
+                zg.open(where).read(device="cpu")
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(bytes(100))
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, views, at: 0 if at else real(fd, [views[0][:40]], at))
+    with pytest.raises(StoreError, match="shrank"):
+        LocalStore(tmp_path).get("a")
+
+
+def test_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "broken").symlink_to(tmp_path / "none")
+    store = LocalStore(tmp_path)
+    for key in ("pipe", "loop"):
+        with pytest.raises(StoreError, match=key):
+            store.get(key)
+    assert store.get("broken") is None
+    assert store.get("") is None
+    with pytest.raises(StoreError, match="leaves the store"):
+        store.get("../x")
+
+
+def test_stores_of_files_are_split():
+    folder, key = split_file(LocalStore("/a/b.svs"))
+    assert (folder.url, key) == ("/a", "b.svs")
+    folder, key = split_file(FsspecStore(fsspec.filesystem("memory"), "/a/b.svs"))
+    assert (folder.root, key) == ("/a", "b.svs")
+    assert split_file(MemoryStore({})) is None
+
+
+# ---- requests ------------------------------------------------------------------------------------------
+
+
+def test_opening_is_few_requests():
+    store = MemoryStore(OBJECTS)
+    zg.open(store)
+    assert len(store.requests) == 1
+    v2 = MemoryStore(encode(DATA, Recipe(chunks=(8, 8), zarr_format=2)))
+    zg.open(v2)
+    assert len(v2.requests) == 3  # zarr.json, .zarray, .zattrs
+
+
+def test_a_thousand_patches_are_few_requests():
+    data = values((512, 512), "u1")
+    recipe = Recipe(chunks=(16, 16), shards=(256, 256), codecs=CHAINS["zstd"])
+    store = MemoryStore(encode(data, recipe))
+    array = zg.open(store)
+    starts = np.random.default_rng(0).integers(0, 480, (1024, 2))
+    store.requests.clear()
+    got = array.read_patches(starts, (32, 32), device="cpu")
+    for patch, (y, x) in zip(got, starts, strict=True):
+        np.testing.assert_array_equal(patch, data[y : y + 32, x : x + 32])
+    assert len(store.requests) == 4 + 4  # an index and one range of each shard
+    store.requests.clear()
+    array.read_patches(starts, (32, 32), device="cpu")
+    assert len(store.requests) == 4  # indexes are kept
+
+
+def test_each_chunk_is_asked_for_once():
+    store = MemoryStore(encode(DATA, PLAIN))
+    array = zg.open(store)
+    store.requests.clear()
+    array.read_patches(np.zeros((50, 2), int), (40, 40), device="cpu")
+    keys = [key for key, _, _ in store.requests]
+    assert sorted(keys) == sorted(f"c/{y}/{x}" for y in range(3) for x in range(3))
+
+
+@pytest.mark.network
+def test_requests_over_http_are_ranges(http_server):
+    array = zg.open(f"{http_server}/data/sharded")
+    RangeHandler.requests.clear()
+    array.read((slice(0, 8), slice(0, 8)), device="cpu")
+    shard = [wanted for key, wanted in RangeHandler.requests if key == "sharded/c/0/0"]
+    assert len(shard) == 2  # index and inner chunk
+    assert all(wanted and wanted.startswith("bytes=") for wanted in shard)
+
+
+def test_coalescing_limits_give_the_same_bytes():
+    wanted = expected(DATA, RECIPE)
+    counts = []
+    for gap, cap in ((0, 1), (0, 1 << 20), (1 << 20, 1 << 20), (64, 300)):
+        store = MemoryStore(OBJECTS)
+        array = zg.open(store)
+        options = zg.ReadOptions(max_gap_bytes=gap, max_coalesced_bytes=cap)
+        np.testing.assert_array_equal(array.read(device="cpu", options=options), wanted)
+        counts.append(len(store.requests))
+    assert counts[0] > counts[3] > counts[2]
+
+
+def test_whole_objects_lie_in_memory_that_is_offered(tmp_path):
+    (tmp_path / "a").write_bytes(b"0123456789")
+    memory = np.zeros(64, np.uint8)
+    store = LocalStore(tmp_path)
+    for got in (
+        store.get("a", lambda nbytes: memory[:nbytes]),
+        store.get_range("a", ByteRange(2, 5), lambda nbytes: memory[:nbytes]),
+    ):
+        assert np.shares_memory(got, memory)
+    assert io.BytesIO(memory[:5]).read() == b"23456"
