@@ -13,7 +13,7 @@ from zarrgpu.decode import absent_error, decode_row, encoded_bytes
 from zarrgpu.devices.cuda import Slot
 from zarrgpu.devices.host import available_cores, run_threads, scratch
 from zarrgpu.errors import DataError
-from zarrgpu.fetch import ArraySource, fetch_read, num_io_threads
+from zarrgpu.fetch import ArraySource, fetch_chunk, fetch_read, num_io_threads
 from zarrgpu.model import ByteArray, ReadOptions
 from zarrgpu.plan.tables import Int64s, ReadPlan
 
@@ -116,15 +116,11 @@ class WaveFetcher:
                 read,
                 allocate if on_device else partial(scratch, "encoded"),
             )
-        except DataError as error:
-            for place in places:
-                self._fail(wave, place, error)
-            return 0
+        except DataError:
+            return sum(self._read_alone(wave, place, on_device=on_device) for place in places)
         if data is None:
             for place in places:
-                broken = absent_error(self._plan, int(wave.row[place]))
-                if broken is not None:
-                    self._fail(wave, place, broken)
+                self._absent(wave, place)
             return 0
         if not on_device:
             for place in places:
@@ -140,6 +136,32 @@ class WaveFetcher:
             wave.offset[place], wave.nbytes[place] = at + inside, chunk.size
             wave.state[place] = ENCODED
         return data.size
+
+    def _read_alone(self, wave: WaveRows, place: int, *, on_device: bool) -> int:
+        """Fetch one chunk of a failed range: those beside the bad one are good."""
+        row = int(wave.row[place])
+        try:
+            data = fetch_chunk(self._plan, self._sources, row, partial(scratch, "encoded"))
+        except DataError as error:
+            self._fail(wave, place, error)
+            return 0
+        if data is None:
+            self._absent(wave, place)
+            return 0
+        if on_device:
+            at, memory = self._payload.take(data.size)
+            memory[:] = data
+            wave.offset[place], wave.nbytes[place] = at, data.size
+            wave.state[place] = ENCODED
+        else:
+            self._decode(wave, place, data)
+        return data.size
+
+    def _absent(self, wave: WaveRows, place: int) -> None:
+        """Let a chunk whose object is not stored be the fill value, if nothing promised bytes."""
+        broken = absent_error(self._plan, int(wave.row[place]))
+        if broken is not None:
+            self._fail(wave, place, broken)
 
     def _decode(self, wave: WaveRows, place: int, encoded: ByteArray) -> None:
         """Decode one chunk into the payload."""

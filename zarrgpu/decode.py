@@ -25,7 +25,9 @@ def chunk_name(spec: ArraySpec, chunk_id: int) -> str:
     """Name of a chunk as its store knows it: a key, an inner chunk of a shard, or a tile."""
     coords = tuple(int(c) for c in np.unravel_index(chunk_id, spec.grid_shape)) if spec.ndim else ()
     if isinstance(spec.location, Manifest):
-        return f"tile {coords}"
+        image = spec.attributes.get("image")
+        tile = f"tile (row {coords[0]}, column {coords[1]})" if image else f"tile {coords}"
+        return f"{image} {tile}" if image else tile
     if isinstance(spec.location, Sharded):
         shard_id, _ = shard_of_chunks(spec, np.array([chunk_id], np.int64))
         return f"{object_key(spec, int(shard_id[0]))} inner chunk {coords}"

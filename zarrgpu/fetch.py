@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 
 from zarrgpu.codecs.base import CodecChain, CodecError
-from zarrgpu.decode import chunk_error, decode_chunk, encoded_limit_nbytes, object_key
+from zarrgpu.decode import chunk_error, chunk_name, decode_chunk, encoded_limit_nbytes, object_key
 from zarrgpu.devices.host import available_cores, run_threads
-from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError
+from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError, StoreError
 from zarrgpu.model import (
     MISSING_NBYTES,
     ArraySpec,
@@ -191,3 +191,27 @@ def _allocate_whole(plan: ReadPlan, read: int, allocate: Allocate, nbytes: int) 
     if nbytes > encoded_limit_nbytes(decoded):
         raise chunk_error(plan, row, "store", f"takes {nbytes} bytes for {decoded} decoded ones")
     return allocate(nbytes)
+
+
+def fetch_chunk(
+    plan: ReadPlan, sources: tuple[ArraySource, ...], row: int, allocate: Allocate
+) -> ByteArray | None:
+    """Encoded bytes of one chunk alone, for when the read that brings it failed.
+
+    Raises
+    ------
+    StoreError
+        Naming the chunk, where `fetch_read` can name a range only.
+    """
+    chunks = plan.chunks
+    source = sources[int(chunks.array[row])]
+    nbytes = int(chunks.nbytes[row])
+    try:
+        if nbytes < 0:  # a whole object is the only chunk of its read
+            return fetch_read(plan, sources, int(chunks.read[row]), allocate)
+        key = object_key(source.spec, int(chunks.object_id[row]))
+        return source.store.get_range(key, ByteRange(int(chunks.offset[row]), nbytes), allocate)
+    except StoreError as error:
+        name = chunk_name(source.spec, int(chunks.chunk_id[row]))
+        msg = f"chunk {name!r} of {source.spec.source!r} cannot be fetched: {error}"
+        raise StoreError(msg) from error

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zarrgpu.decode import absent_error, as_elements, decode_row, encoded_bytes
 from zarrgpu.devices.host import run_threads, scratch
 from zarrgpu.errors import DataError, MemoryBudgetError, SelectionError
-from zarrgpu.fetch import ArraySource, fetch_read, num_io_threads
+from zarrgpu.fetch import ArraySource, fetch_chunk, fetch_read, num_io_threads
 from zarrgpu.gather import PieceSlices, convert_chunk, gather_fills, gather_pieces
 from zarrgpu.model import ByteArray, ReadOptions
 from zarrgpu.output import OutputFormat
@@ -58,20 +58,36 @@ class _Run:
         rows = range(*self.plan.reads.chunk_start[read : read + 2].tolist())
         try:
             data = fetch_read(self.plan, self.sources, read, partial(scratch, "encoded"))
-        except DataError as error:
-            for row in rows:
-                self._fail(row, error)
-            return 0, 0, 0
+        except DataError:
+            return self._read_apart(rows)
         if data is None:
             for row in rows:
                 self._absent(row)
             return 0, 0, len(rows)
         for row in rows:
             try:
-                self._chunk(row, data)
+                self._chunk(row, encoded_bytes(self.plan, row, data))
             except DataError as error:
                 self._fail(row, error)
         return data.size, len(rows), 0
+
+    def _read_apart(self, rows: range) -> tuple[int, int, int]:
+        """Fetch the chunks of a failed range one by one: those beside the bad one are good."""
+        fetched = decoded = missing = 0
+        for row in rows:
+            try:
+                encoded = fetch_chunk(self.plan, self.sources, row, partial(scratch, "encoded"))
+                if encoded is None:
+                    self._absent(row)
+                    missing += 1
+                    continue
+                self._chunk(row, encoded)
+            except DataError as error:
+                self._fail(row, error)
+                continue
+            fetched += encoded.size
+            decoded += 1
+        return fetched, decoded, missing
 
     def _fail(self, row: int, error: DataError) -> None:
         if self.failed is None:
@@ -86,14 +102,13 @@ class _Run:
         else:
             gather_fills(pieces_as_fills(self.plan, row), self.plan, self.out, self.output)
 
-    def _chunk(self, row: int, data: ByteArray) -> None:
+    def _chunk(self, row: int, encoded: ByteArray) -> None:
         chunks = self.plan.chunks
         source = self.sources[chunks.array[row]]
         first, last = chunks.piece_start[row : row + 2].tolist()
         size = source.chain.decoded_nbytes
         direct = bool(chunks.direct[row])
         target = self._direct_target(first, size) if direct else scratch("decoded", size)
-        encoded = encoded_bytes(self.plan, row, data)
         decoded = decode_row(self.plan, source.chain, row, encoded, target)
         if direct:
             if decoded is not target:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from zarrgpu import cuda_engine, host_engine
 from zarrgpu.codecs.device import DEVICE_DECODERS, device_chain
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.resolve import Device, DeviceLike, resolve_device
-from zarrgpu.errors import DataError
+from zarrgpu.errors import DataError, SelectionError
 from zarrgpu.fetch import (
     ArraySource,
     check_encoded_sizes,
@@ -110,8 +111,18 @@ def read(
     order = layout if layout is not None else tuple(range(len(request.count)))
     plain = all(output.is_plain(spec.dtype) for spec in request.arrays)
     in_order = order == tuple(range(len(order)))
-    plan = plan_read(sources, request, options=options, allow_direct=plain and in_order)
-    check_encoded_sizes(plan)
+    if on_error not in ("raise", "mask"):
+        msg = f"on_error must be raise or mask, got {on_error!r}"
+        raise SelectionError(msg)
+    ok = np.ones(request.num_boxes, np.bool_)
+    try:
+        plan = _checked_plan(sources, request, options, allow_direct=plain and in_order)
+    except DataError:
+        if on_error == "raise":
+            raise
+        ok[_unplannable(sources, request, options)] = False
+        request = _moved_outside(request, ~ok)
+        plan = _checked_plan(sources, request, options, allow_direct=plain and in_order)
     shape = (request.num_boxes, *(request.count[axis] for axis in order))
     failed: list[tuple[int, DataError]] | None = [] if on_error == "mask" else None
     where = resolve_device(device)
@@ -122,7 +133,6 @@ def read(
     else:
         result, view = host_engine.allocate(shape, order, output, out)
         host_engine.execute(plan, tuple(sources), view, output, options, stats, failed)
-    ok = np.ones(request.num_boxes, np.bool_)
     for row, _ in failed or ():
         first, last = plan.chunks.piece_start[row : row + 2].tolist()
         ok[plan.pieces.output[first:last]] = False
@@ -130,6 +140,44 @@ def read(
     stats.delivered_bytes += plan.output_elements * output.dtype.itemsize
     stats.seconds += time.perf_counter() - began
     return result, ok
+
+
+def _checked_plan(
+    sources: Sequence[ArraySource],
+    request: ReadRequest,
+    options: ReadOptions,
+    *,
+    allow_direct: bool,
+) -> ReadPlan:
+    plan = plan_read(sources, request, options=options, allow_direct=allow_direct)
+    check_encoded_sizes(plan)
+    return plan
+
+
+def _unplannable(
+    sources: Sequence[ArraySource], request: ReadRequest, options: ReadOptions
+) -> list[int]:
+    """Boxes whose shard index or chunk sizes are corrupt, found by halving."""
+    bad, suspects = [], [np.arange(request.num_boxes)]
+    while suspects:
+        rows = suspects.pop()
+        part = replace(request, array_index=request.array_index[rows], start=request.start[rows])
+        try:
+            _checked_plan(sources, part, options, allow_direct=False)
+        except DataError:
+            if len(rows) == 1:
+                bad.append(int(rows[0]))
+            else:
+                suspects += np.array_split(rows, 2)
+    return bad
+
+
+def _moved_outside(request: ReadRequest, rows: NDArray[np.bool_]) -> ReadRequest:
+    """Let some boxes begin beyond their arrays, so that all of them is the fill value."""
+    start = request.start.copy()
+    ends = np.array([spec.shape for spec in request.arrays], np.int64)
+    start[rows] = ends[request.array_index[rows]]
+    return replace(request, start=start)
 
 
 def _coalescing(sources: Sequence[ArraySource], options: ReadOptions) -> tuple[int, int]:

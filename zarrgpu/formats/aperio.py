@@ -88,7 +88,8 @@ def aperio_slide(
         if page.image_depth != 1:
             msg = f"ifd {page.index} of {page.source!r}: ImageDepth {page.image_depth}, expected 1"
             raise UnsupportedFormatError(msg)
-    levels = [page_to_array_spec(page, key=key) for page in pages if page.tiled]
+    tiled = [page for page in pages if page.tiled]
+    levels = [page_to_array_spec(p, key=key, image=f"level {i}") for i, p in enumerate(tiled)]
     levels = _without_damaged_tiles(levels)
     associated, problems = _associated(pages, key)
     icc_profile = read_icc_profile(first, read_range, size)
@@ -113,10 +114,10 @@ def aperio_slide(
         levels=tuple(levels),
         axes=("y", "x", "c"),
         mpp=(usable_mpp, usable_mpp),
-        properties=MappingProxyType(properties),
-        associated=MappingProxyType(
-            {name: page_to_array_spec(page, key=key) for name, page in associated.items()}
-        ),
+        properties=properties,
+        associated={
+            name: page_to_array_spec(p, key=key, image=name) for name, p in associated.items()
+        },
         icc_profile=icc_profile,
     )
 

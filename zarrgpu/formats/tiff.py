@@ -43,7 +43,7 @@ _SAMPLE_BITS: Final = MappingProxyType(
 )
 
 
-def page_to_array_spec(page: TiffPage, *, key: str) -> ArraySpec:
+def page_to_array_spec(page: TiffPage, *, key: str, image: str = "image") -> ArraySpec:
     """Describe one page as an array.
 
     Parameters
@@ -51,6 +51,8 @@ def page_to_array_spec(page: TiffPage, *, key: str) -> ArraySpec:
     page : TiffPage
     key : str
         The file's key in its store.
+    image : str
+        What the page is to users, such as ``level 2`` or ``label``; errors name it.
 
     Returns
     -------
@@ -79,7 +81,7 @@ def page_to_array_spec(page: TiffPage, *, key: str) -> ArraySpec:
         axis_order=(0, 1, 2),
         location=Manifest(key=key, offsets=page.offsets, nbytes=nbytes),
         dimension_names=("y", "x", "c"),
-        attributes=MappingProxyType({"tiff_ifd": page.index}),
+        attributes={"tiff_ifd": page.index, "image": image},
     )
 
 

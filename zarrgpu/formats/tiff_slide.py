@@ -67,7 +67,8 @@ def read_tiff_slide(read_range: ReadRange, size: int, *, source: str, key: str) 
 
 def _generic(pages: Sequence[TiffPage], read_range: ReadRange, size: int, key: str) -> SlideSpec:
     first = pages[0]
-    levels = [page_to_array_spec(page, key=key) for page in _pyramid(pages)]
+    pyramid = enumerate(_pyramid(pages))
+    levels = [page_to_array_spec(page, key=key, image=f"level {i}") for i, page in pyramid]
     icc_profile = read_icc_profile(first, read_range, size)
     mpp = (_mpp(first, "XResolution"), _mpp(first, "YResolution"))
     properties = {
@@ -88,8 +89,8 @@ def _generic(pages: Sequence[TiffPage], read_range: ReadRange, size: int, key: s
         levels=tuple(levels),
         axes=("y", "x", "c"),
         mpp=mpp,
-        properties=MappingProxyType(properties),
-        associated=MappingProxyType({}),
+        properties=properties,
+        associated={},
         icc_profile=icc_profile,
     )
 
