@@ -61,12 +61,19 @@ def zarr_codecs(chain: str) -> list:
             from zarr.codecs import numcodecs as wrapped
 
             with pytest.warns(UserWarning):
-                made.append(getattr(wrapped, {"numcodecs.zlib": "Zlib", "numcodecs.lz4": "LZ4"}[name])(**configuration))
+                made.append(
+                    getattr(wrapped, {"numcodecs.zlib": "Zlib", "numcodecs.lz4": "LZ4"}[name])(
+                        **configuration
+                    )
+                )
         else:
             made.append(
-                {"zstd": zc.ZstdCodec, "gzip": zc.GzipCodec, "crc32c": zc.Crc32cCodec, "blosc": zc.BloscCodec}[name](
-                    **configuration
-                )
+                {
+                    "zstd": zc.ZstdCodec,
+                    "gzip": zc.GzipCodec,
+                    "crc32c": zc.Crc32cCodec,
+                    "blosc": zc.BloscCodec,
+                }[name](**configuration)
             )
     return made
 
@@ -142,7 +149,12 @@ def test_missing_chunks_are_the_fill_value(dtype, zarr_format, tmp_path):
             path = tmp_path / f"{number}{order == '<'}"
             stored = np.dtype(dtype).newbyteorder(order)
             wanted = zarr.create_array(
-                path, shape=(5, 6), chunks=(2, 3), dtype=stored, fill_value=fill, zarr_format=zarr_format
+                path,
+                shape=(5, 6),
+                chunks=(2, 3),
+                dtype=stored,
+                fill_value=fill,
+                zarr_format=zarr_format,
             )
             wanted[:2, :3] = values((2, 3), dtype)
             array = zg.open(path)
@@ -153,7 +165,9 @@ def test_missing_chunks_are_the_fill_value(dtype, zarr_format, tmp_path):
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_null_fill_value_reads_as_zeros(zarr_format):
     data = values((4, 4), "f4")
-    recipe = Recipe(chunks=(2, 2), fill_value=None, missing=frozenset([(1, 1)]), zarr_format=zarr_format)
+    recipe = Recipe(
+        chunks=(2, 2), fill_value=None, missing=frozenset([(1, 1)]), zarr_format=zarr_format
+    )
     objects = encode(data, recipe)
     if zarr_format == 3:
         with pytest.raises(zg.MetadataError, match="fill_value"):
@@ -191,7 +205,9 @@ def test_transposed_chunks(order, tmp_path):
     for axes in ((3, 2, 1, 0), (1, 3, 0, 2), (2, 0, 3, 1)):
         path = tmp_path / "".join(map(str, axes))
         filters = [zc.TransposeCodec(order=axes)]
-        if order == "memory order":  # two in a row: an order that is its own inverse would hide a mistake
+        if (
+            order == "memory order"
+        ):  # two in a row: an order that is its own inverse would hide a mistake
             filters.append(zc.TransposeCodec(order=(0, 2, 3, 1)))
         wanted = write_v3(path, data, filters=filters, codecs=[zc.ZstdCodec()], chunks=(4, 3, 2, 3))
         same(zg.open(path).read(device="cpu"), wanted[...])
@@ -214,7 +230,9 @@ def test_chunk_keys_and_shapes(encoding, separator, shape, tmp_path):
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 0, 2)])
 def test_arrays_without_elements(shape, tmp_path):
-    array = zarr.create_array(tmp_path, shape=shape, chunks=(2,) * len(shape), dtype="u1", fill_value=9)
+    array = zarr.create_array(
+        tmp_path, shape=shape, chunks=(2,) * len(shape), dtype="u1", fill_value=9
+    )
     got = zg.open(tmp_path)
     same(got.read(device="cpu"), array[...])
     assert (got.size, got.nbytes, len(got)) == (0, 0, shape[0])
@@ -269,7 +287,8 @@ def test_selections_and_patches_are_numpys(case, data):
     count = tuple(data.draw(st.integers(0, n + 1)) for n in whole.shape)
     boxes = data.draw(st.integers(0, 4))
     starts = np.array(
-        [[data.draw(st.integers(-n - 2, n + 2)) for n in whole.shape] for _ in range(boxes)], np.int64
+        [[data.draw(st.integers(-n - 2, n + 2)) for n in whole.shape] for _ in range(boxes)],
+        np.int64,
     ).reshape(boxes, whole.ndim)
     got = array.read_patches(starts, count, device="cpu", options=options)
     same(got, padded_patches(whole, array.spec.fill_scalar, starts, count))
@@ -280,7 +299,9 @@ def padded_patches(
 ) -> np.ndarray:
     """Cut boxes out of an array that is padded widely enough."""
     reach = [2 * n + 5 for n in whole.shape]
-    padded = np.full([n + 2 * r for n, r in zip(whole.shape, reach, strict=True)], fill, whole.dtype)
+    padded = np.full(
+        [n + 2 * r for n, r in zip(whole.shape, reach, strict=True)], fill, whole.dtype
+    )
     padded[tuple(slice(r, r + n) for r, n in zip(reach, whole.shape, strict=True))] = whole
     out = np.empty((len(starts), *count), whole.dtype)
     for box, start in enumerate(starts):
@@ -301,7 +322,10 @@ def test_out_is_filled_wherever_it_lies(case):
         assert array.read(device="cpu", out=out) is out
         same(out, whole)
     patches = np.zeros((1, *whole.shape), whole.dtype)
-    assert array.read_patches(np.zeros((1, whole.ndim), int), whole.shape, device="cpu", out=patches) is patches
+    assert (
+        array.read_patches(np.zeros((1, whole.ndim), int), whole.shape, device="cpu", out=patches)
+        is patches
+    )
     same(patches[0], whole)
 
 
@@ -342,9 +366,14 @@ def test_tensorstore_reads_the_same(recipe, dtype, tmp_path):
     data = values((11, 13), dtype)
     write(tmp_path, encode(data, recipe))
     driver = "zarr" if recipe.zarr_format == 2 else "zarr3"
-    wanted = tensorstore.open(
-        {"driver": driver, "kvstore": {"driver": "file", "path": str(tmp_path)}}, open=True
-    ).result().read().result()
+    wanted = (
+        tensorstore.open(
+            {"driver": driver, "kvstore": {"driver": "file", "path": str(tmp_path)}}, open=True
+        )
+        .result()
+        .read()
+        .result()
+    )
     array = zg.open(tmp_path)
     same(array.read(device="cpu"), wanted)
     same(array.read(device="cpu"), expected(data, recipe))
@@ -360,7 +389,9 @@ REFUSED = 15
 def array_folders(root: Path) -> list[Path]:
     names = ("zarr.json", ".zarray")
     found = {Path(folder) for folder, _, files in os.walk(root) if any(n in files for n in names)}
-    return sorted(f for f in found if (f / ".zarray").exists() or is_array_document(f / "zarr.json"))
+    return sorted(
+        f for f in found if (f / ".zarray").exists() or is_array_document(f / "zarr.json")
+    )
 
 
 def is_array_document(path: Path) -> bool:
@@ -483,7 +514,7 @@ def test_reads_from_many_threads_are_those_of_one():
                 got = array.read_patches(starts, (24, 24), device="cpu")
                 for patch, (y, x) in zip(got, starts, strict=True):
                     same(patch, data[y : y + 24, x : x + 24])
-        except BaseException as error:  # noqa: BLE001 - shown by the assertion below
+        except BaseException as error:
             wrong.append(error)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]

@@ -54,7 +54,9 @@ class Bounded:
         assert time.process_time() - self.began < self.seconds
 
 
-def read_some(objects: dict[str, bytes], *, memory_budget_bytes: int = 32 * MIB) -> np.ndarray | None:
+def read_some(
+    objects: dict[str, bytes], *, memory_budget_bytes: int = 32 * MIB
+) -> np.ndarray | None:
     """Open and read a corner; None if zarrgpu refuses, in its own words."""
     try:
         node = zg.open(MemoryStore(objects))
@@ -85,7 +87,13 @@ HOSTILE: list[Any] = [
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Paths of all members and items of a JSON document."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, item in items:
         yield (*path, key)
         yield from places(item, (*path, key))
@@ -107,7 +115,9 @@ def mutated(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 RECIPES = {
     "v3": Recipe(chunks=(4, 4), codecs=CHAINS["zstd"], order=(1, 0)),
     "v3-sharded": Recipe(chunks=(4, 4), shards=(8, 8), codecs=CHAINS["blosc-lz4-shuffle"]),
-    "v3-plain-shards": Recipe(chunks=(4, 4), shards=(8, 8), index_checksum=False, index_location="start"),
+    "v3-plain-shards": Recipe(
+        chunks=(4, 4), shards=(8, 8), index_checksum=False, index_location="start"
+    ),
     "v2": Recipe(chunks=(4, 4), codecs=CHAINS["zlib"], zarr_format=2, separator="."),
 }
 
@@ -272,7 +282,9 @@ def test_stored_bytes_mutated(chain, layout):
 
 def sharded(**options: Any) -> tuple[np.ndarray, dict[str, bytes], Recipe]:
     data = values((16, 16), "<u4", 1)
-    recipe = Recipe(**{"chunks": (8, 8), "shards": (16, 16), "codecs": CHAINS["zstd-checksum"]} | options)
+    recipe = Recipe(
+        **{"chunks": (8, 8), "shards": (16, 16), "codecs": CHAINS["zstd-checksum"]} | options
+    )
     return data, encode(data, recipe), recipe
 
 
@@ -398,7 +410,11 @@ def test_sizes_that_do_not_fit_are_refused_before_memory_is_taken(shape, chunks,
     document["chunk_grid"]["configuration"]["chunk_shape"] = shards or chunks
     if shards:
         little = {"name": "bytes", "configuration": {"endian": "little"}}
-        configuration = {"chunk_shape": chunks, "codecs": [little], "index_codecs": [little, {"name": "crc32c"}]}
+        configuration = {
+            "chunk_shape": chunks,
+            "codecs": [little],
+            "index_codecs": [little, {"name": "crc32c"}],
+        }
         document["codecs"] = [{"name": "sharding_indexed", "configuration": configuration}]
     array = zg.open(MemoryStore({"zarr.json": json.dumps(document).encode()}))
     # NumPy reports what it failed to allocate to tracemalloc too, so only the time is bounded here
@@ -453,7 +469,9 @@ def test_bombs_within_an_address_space():
     assert done.returncode == 0, done.stderr[-2000:]
     from tests.test_codecs import BOMBS
 
-    assert done.stdout.split() == ["refused", str(3 * len(BOMBS)), "of", str(3 * len(BOMBS))], done.stdout
+    assert done.stdout.split() == ["refused", str(3 * len(BOMBS)), "of", str(3 * len(BOMBS))], (
+        done.stdout
+    )
 
 
 # ---- what is asked -------------------------------------------------------------------------------------

@@ -109,7 +109,9 @@ def test_damaged_bytes_give_the_data_or_an_error(chain):
             case 1:
                 damaged = damaged[: rng.integers(damaged.size)]
             case 2:
-                damaged = np.concatenate([damaged, rng.integers(0, 256, rng.integers(1, 40), np.uint8)])
+                damaged = np.concatenate(
+                    [damaged, rng.integers(0, 256, rng.integers(1, 40), np.uint8)]
+                )
             case 3:
                 at = rng.integers(min(32, damaged.size))  # headers are where sizes are
                 damaged[at : at + 4] = rng.integers(0, 256, damaged[at : at + 4].size)
@@ -125,7 +127,9 @@ def test_damaged_bytes_give_the_data_or_an_error(chain):
 
 
 @pytest.mark.parametrize("name", ["zstd", "gzip", "zlib", "lz4", "blosc", "crc32c"])
-@pytest.mark.parametrize("junk", [b"", b"\0", b"\x28\xb5\x2f\xfd", b"\xff" * 100, b"\0" * 1000, b"\x02\x01" * 9])
+@pytest.mark.parametrize(
+    "junk", [b"", b"\0", b"\x28\xb5\x2f\xfd", b"\xff" * 100, b"\0" * 1000, b"\x02\x01" * 9]
+)
 def test_what_is_no_stream_is_refused(name, junk):
     refused(codec_of(name), np.frombuffer(junk, np.uint8), 64)
 
@@ -156,7 +160,9 @@ def test_zstd_frames_of_unstated_size():
         assert codec.decode_host(frame, 100, None).tobytes() == b"abcd"
         refused(codec, frame, 3)
     skippable = (0x184D2A53).to_bytes(4, "little") + (5).to_bytes(4, "little") + b"hello"
-    two = np.frombuffer(zstd_frame(raw_block(b"ab")) + skippable + zstd_frame(raw_block(b"cd")), np.uint8)
+    two = np.frombuffer(
+        zstd_frame(raw_block(b"ab")) + skippable + zstd_frame(raw_block(b"cd")), np.uint8
+    )
     assert codec.decode_host(two, 4, np.empty(4, np.uint8)).tobytes() == b"abcd"
     assert codec.decode_host(two, 100, None).tobytes() == b"abcd"
     assert decoded_bound(two) == 4
@@ -201,7 +207,12 @@ def test_bombs_are_refused_within_memory_and_time(bomb):
 def test_gzip_of_many_members_takes_linear_time():
     # each empty member is 20 bytes, alone or before padding; copying the rest for each would take minutes
     empty = gzip.compress(b"")
-    for data in (empty * 20_000, (empty + b"\0") * 20_000, bytes(3_000_000), empty + bytes(3_000_000)):
+    for data in (
+        empty * 20_000,
+        (empty + b"\0") * 20_000,
+        bytes(3_000_000),
+        empty + bytes(3_000_000),
+    ):
         refused(codec_of("gzip"), np.frombuffer(data, np.uint8), 64, seconds=5, open_ended=False)
     members = b"".join(gzip.compress(bytes([i % 256])) for i in range(500))
     out = np.empty(500, np.uint8)
@@ -295,6 +306,8 @@ def test_registry_names_decoders_or_says_which_there_are():
         if name in {"zstd", "blosc", "gzip", "zlib", "lz4", "crc32c"}:
             assert codec_of(name).name == name
             assert codec_of(f"numcodecs.{name}").name == name
-    with pytest.raises(UnsupportedCodecError, match=r"'lzma' of 'a.zarr' has no decoder.*zstd") as caught:
+    with pytest.raises(
+        UnsupportedCodecError, match=r"'lzma' of 'a.zarr' has no decoder.*zstd"
+    ) as caught:
         build_codec(CodecSpec("lzma"), source="a.zarr")
     assert isinstance(caught.value, NotImplementedError)

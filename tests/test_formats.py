@@ -69,12 +69,17 @@ def test_v3_array():
 
 
 def test_v3_shards():
-    recipe = Recipe(chunks=(2, 3), shards=(4, 6), order=(1, 0), big_endian=True, index_location="start")
+    recipe = Recipe(
+        chunks=(2, 3), shards=(4, 6), order=(1, 0), big_endian=True, index_location="start"
+    )
     spec = parse_v3(json.loads(encode(np.zeros((8, 6), "i4"), recipe)["zarr.json"]))
     assert isinstance(spec.location, Sharded)
     assert (spec.shard_shape, spec.chunk_shape, spec.axis_order) == ((4, 6), (2, 3), (1, 0))
     assert (spec.location.index_nbytes, spec.location.index_location) == (4 * 16 + 4, "start")
-    assert (spec.location.index_codecs, spec.location.index_endian) == ((CodecSpec("crc32c"),), "little")
+    assert (spec.location.index_codecs, spec.location.index_endian) == (
+        (CodecSpec("crc32c"),),
+        "little",
+    )
     assert spec.dtype == np.dtype(">i4")
 
 
@@ -247,7 +252,10 @@ def test_fill_values_of_another_type_are_refused(data_type, value):
 
 def image(**changes: Any) -> dict[str, Any]:
     axes = [{"name": n, "type": "space", "unit": "nanometer"} for n in "zyx"]
-    steps = [{"type": "scale", "scale": [4, 500, 250]}, {"type": "translation", "translation": [1, 2, 3]}]
+    steps = [
+        {"type": "scale", "scale": [4, 500, 250]},
+        {"type": "translation", "translation": [1, 2, 3]},
+    ]
     datasets = [{"path": str(i), "coordinateTransformations": steps} for i in range(3)]
     return {"name": "cells", "version": "0.4", "axes": axes, "datasets": datasets} | changes
 
@@ -255,7 +263,13 @@ def image(**changes: Any) -> dict[str, Any]:
 def test_multiscale_image():
     for attributes in (
         {"multiscales": [image()], "omero": {"channels": [{"label": "a"}, 7]}},
-        {"ome": {"version": "0.5", "multiscales": [image()], "omero": {"channels": [{"label": "a"}]}}},
+        {
+            "ome": {
+                "version": "0.5",
+                "multiscales": [image()],
+                "omero": {"channels": [{"label": "a"}]},
+            }
+        },
     ):
         found = ome.parse_multiscale(attributes, "s")
         assert ome.is_multiscale(attributes)
@@ -304,7 +318,8 @@ def test_bad_multiscale_images(attributes, error):
 def test_odd_members_of_multiscale_images_are_ignored():
     for steps in (None, 3, "x", {}, [3], [{"type": 3}], [{}]):
         found = ome.parse_multiscale(
-            {"multiscales": [image(datasets=[{"path": "0", "coordinateTransformations": steps}])]}, "s"
+            {"multiscales": [image(datasets=[{"path": "0", "coordinateTransformations": steps}])]},
+            "s",
         )
         assert found.mpp == (None, None)
     for omero in (None, 3, [], {"channels": None}, {"channels": 3}, {"channels": {"a": 1}}):

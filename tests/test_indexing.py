@@ -45,7 +45,10 @@ def test_box_is_numpys_selection(case):
     assert box.result_shape == wanted.shape
     np.testing.assert_array_equal(picked.reshape(wanted.shape), wanted)
     # a step is only kept where it means something: all numbers fit the planner's int64
-    assert all(d == 1 or (n > 1 and d < size) for n, d, size in zip(box.count, box.step, shape, strict=True))
+    assert all(
+        d == 1 or (n > 1 and d < size)
+        for n, d, size in zip(box.count, box.step, shape, strict=True)
+    )
 
 
 def test_numpy_integers_are_integers():

@@ -12,7 +12,9 @@ from zarrgpu.model import MISSING_NBYTES, ArraySpec, CodecSpec, KeyEncoding, Sha
 from zarrgpu.plan.locate import ShardIndexes, is_missing, locate_chunks, shard_of_chunks
 
 
-def sharded_spec(shape: tuple[int, ...], chunks: tuple[int, ...], per_shard: tuple[int, ...]) -> ArraySpec:
+def sharded_spec(
+    shape: tuple[int, ...], chunks: tuple[int, ...], per_shard: tuple[int, ...]
+) -> ArraySpec:
     shard = tuple(c * n for c, n in zip(chunks, per_shard, strict=True))
     return ArraySpec(
         source="s", shape=shape, dtype=np.dtype("u1"), chunk_shape=chunks, fill_value=0, codecs=(),
@@ -82,4 +84,6 @@ def test_merged_indexes_hold_both_within_the_bound(first, second):
     bounded = indexes(first).merge(indexes(second), max_nbytes=1)
     if first or second:
         assert bounded.shard_id.tolist() == sorted(second)
-    assert ShardIndexes.empty(3).merge(indexes(first), max_nbytes=1 << 20).shard_id.tolist() == sorted(first)
+    assert ShardIndexes.empty(3).merge(
+        indexes(first), max_nbytes=1 << 20
+    ).shard_id.tolist() == sorted(first)

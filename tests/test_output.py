@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from tests.zarr_cases import DTYPES, MemoryStore, Recipe, encode, values
 import zarrgpu as zg
+from tests.zarr_cases import DTYPES, MemoryStore, Recipe, encode, values
 from zarrgpu import reader
 from zarrgpu.errors import SelectionError
 from zarrgpu.output import output_format

@@ -15,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zarrgpu.errors import SelectionError
-from zarrgpu.model import MISSING_NBYTES, UNKNOWN_NBYTES, ArraySpec, KeyEncoding, Manifest, ObjectPerChunk
+from zarrgpu.model import (
+    MISSING_NBYTES,
+    UNKNOWN_NBYTES,
+    ArraySpec,
+    KeyEncoding,
+    Manifest,
+    ObjectPerChunk,
+)
 from zarrgpu.plan.explain import explain, format_nbytes
 from zarrgpu.plan.locate import ChunkLocations, locate_chunks
 from zarrgpu.plan.planner import build_plan, plan_touches
@@ -83,7 +90,9 @@ def requests(draw, max_ndim: int = 6):
     ]
     return ReadRequest(
         arrays=tuple(arrays),
-        array_index=np.array([draw(st.integers(0, len(arrays) - 1)) for _ in range(boxes)], np.int32),
+        array_index=np.array(
+            [draw(st.integers(0, len(arrays) - 1)) for _ in range(boxes)], np.int32
+        ),
         start=np.array(start, np.int64).reshape(boxes, ndim),
         count=count,
         step=(1,) * ndim if draw(st.booleans()) else step,
@@ -123,7 +132,9 @@ def run_plan(plan: ReadPlan) -> tuple[np.ndarray, np.ndarray]:
                 shown[(output, *dst)] = -1
                 continue
             spec = request.arrays[array]
-            coords = np.unravel_index(plan.chunks.chunk_id[chunk], spec.grid_shape) if spec.ndim else ()
+            coords = (
+                np.unravel_index(plan.chunks.chunk_id[chunk], spec.grid_shape) if spec.ndim else ()
+            )
             axes = [
                 c * chunk_size + s + np.arange(e) * d
                 for c, chunk_size, s, e, d in zip(
@@ -183,7 +194,13 @@ def check_direct(plan: ReadPlan) -> None:
 
 
 @settings(max_examples=150)
-@given(requests(), st.sampled_from(["whole", "ranges"]), st.integers(0, 99), st.integers(0, 60), st.integers(1, 300))
+@given(
+    requests(),
+    st.sampled_from(["whole", "ranges"]),
+    st.integers(0, 99),
+    st.integers(0, 60),
+    st.integers(1, 300),
+)
 def test_pieces_and_fills_cover_every_element_once(request_, stored, seed, gap, cap):
     plan = make_plan(request_, stored=stored, seed=seed, gap=gap, cap=cap)
     shown, times = run_plan(plan)
@@ -223,7 +240,9 @@ def test_every_small_box_of_a_small_grid(ndim):
     shape, chunks = (5, 3, 3, 2)[:ndim], (2, 2, 3, 1)[:ndim]
     spec = make_spec(shape, chunks)
     for count in itertools.product(*[range(min(n + 2, 4)) for n in shape]):
-        starts = np.array(list(itertools.product(*[range(-2, n + 2, ndim) for n in shape])), np.int64)
+        starts = np.array(
+            list(itertools.product(*[range(-2, n + 2, ndim) for n in shape])), np.int64
+        )
         request = ReadRequest(
             arrays=(spec,), array_index=np.zeros(len(starts), np.int32),
             start=starts.reshape(len(starts), ndim), count=count, step=(1,) * ndim,
@@ -252,7 +271,11 @@ def test_aligned_patches_are_decoded_in_place():
     spec = make_spec((64, 64, 3), (16, 16, 3))
     start = np.array([[0, 0, 0], [16, 32, 0], [48, 48, 0], [8, 0, 0]])
     request = ReadRequest(
-        arrays=(spec,), array_index=np.zeros(4, np.int32), start=start, count=(16, 16, 3), step=(1, 1, 1)
+        arrays=(spec,),
+        array_index=np.zeros(4, np.int32),
+        start=start,
+        count=(16, 16, 3),
+        step=(1, 1, 1),
     )
     plan = make_plan(request)
     check_direct(plan)

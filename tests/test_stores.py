@@ -32,11 +32,17 @@ from zarrgpu.stores.local import LocalStore
 from zarrgpu.stores.resolve import resolve_store, split_file
 
 RECIPE = Recipe(
-    chunks=(8, 8), shards=(32, 32), codecs=CHAINS["zstd"], fill_value=7, missing=frozenset([(0, 1), (3, 3)])
+    chunks=(8, 8),
+    shards=(32, 32),
+    codecs=CHAINS["zstd"],
+    fill_value=7,
+    missing=frozenset([(0, 1), (3, 3)]),
 )
 DATA = values((50, 60), "u2")
 OBJECTS = encode(DATA, RECIPE)
-PLAIN = Recipe(chunks=(16, 16), codecs=CHAINS["blosc-lz4-shuffle"], fill_value=7, missing=frozenset([(1, 1)]))
+PLAIN = Recipe(
+    chunks=(16, 16), codecs=CHAINS["blosc-lz4-shuffle"], fill_value=7, missing=frozenset([(1, 1)])
+)
 TREE = {
     "zarr.json": b'{"zarr_format": 3, "node_type": "group"}',
     **{f"sharded/{k}": v for k, v in OBJECTS.items()},
@@ -108,7 +114,11 @@ def s3_server() -> Iterator[tuple[str, dict[str, Any]]]:
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    options = {"key": "k", "secret": "s", "client_kwargs": {"endpoint_url": f"http://{host}:{port}", "region_name": "eu-west-1"}}
+    options = {
+        "key": "k",
+        "secret": "s",
+        "client_kwargs": {"endpoint_url": f"http://{host}:{port}", "region_name": "eu-west-1"},
+    }
     filesystem = fsspec.filesystem("s3", **options)
     filesystem.mkdir("bucket")
     for key, data in TREE.items():
@@ -195,7 +205,11 @@ def test_every_store_lists_its_folders(place):
 def test_every_store_reads_arrays(place):
     url, options = place
     group = zg.open(url, storage_options=options)
-    names = {"sharded": RECIPE} if str(url).startswith("http") else {"sharded": RECIPE, "plain 100%": PLAIN}
+    names = (
+        {"sharded": RECIPE}
+        if str(url).startswith("http")
+        else {"sharded": RECIPE, "plain 100%": PLAIN}
+    )
     for name, recipe in names.items():
         wanted = expected(DATA, recipe)
         np.testing.assert_array_equal(group[name].read(device="cpu"), wanted)
@@ -237,7 +251,9 @@ class FailingFileSystem(MemoryFileSystem):
         self.failures: list[Exception] = []
         self.attempts = 0
 
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **options: Any
+    ) -> bytes:
         self.attempts += 1
         if self.failures:
             raise self.failures.pop()
@@ -262,7 +278,9 @@ def test_passing_failures_are_tried_again(failing):
 def test_lasting_failures_are_said_with_key_and_attempts(failing):
     store = FsspecStore(failing, "/flaky")
     failing.failures = [OSError("reset")] * 99
-    with pytest.raises(StoreError, match=rf"zarr.json.*failed {ATTEMPTS} times.*OSError: reset") as caught:
+    with pytest.raises(
+        StoreError, match=rf"zarr.json.*failed {ATTEMPTS} times.*OSError: reset"
+    ) as caught:
         store.get("zarr.json")
     assert isinstance(caught.value.__cause__, OSError)
     assert failing.attempts == ATTEMPTS
@@ -291,7 +309,10 @@ def test_denied_access_to_files(tmp_path):
 
 
 @pytest.mark.network
-@pytest.mark.parametrize(("folder", "message"), [("403", "403"), ("500", "500"), ("whole", "asked for|got"), ("short", "asked for|got")])
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("403", "403"), ("500", "500"), ("whole", "asked for|got"), ("short", "asked for|got")],
+)
 def test_servers_that_misbehave(http_server, folder, message):
     store = resolve_store(f"{http_server}/{folder}")
     with pytest.raises(StoreError, match=message):
@@ -313,7 +334,9 @@ def test_truncated_objects_are_refused_everywhere(tmp_path):
 def test_a_file_that_shrinks_while_it_is_read(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(bytes(100))
     real = os.preadv
-    monkeypatch.setattr(os, "preadv", lambda fd, views, at: 0 if at else real(fd, [views[0][:40]], at))
+    monkeypatch.setattr(
+        os, "preadv", lambda fd, views, at: 0 if at else real(fd, [views[0][:40]], at)
+    )
     with pytest.raises(StoreError, match="shrank"):
         LocalStore(tmp_path).get("a")
 

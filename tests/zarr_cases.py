@@ -52,7 +52,7 @@ CHAINS: dict[str, tuple[Codec, ...]] = {
 """Every codec that the Zarr path decodes, alone and in chains."""
 
 DTYPES = tuple(
-    "bool i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16".split()
+    ["bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]
 )  # core types of v3, as NumPy names them
 
 
@@ -123,10 +123,7 @@ def encode(data: np.ndarray, recipe: Recipe) -> dict[str, bytes]:
         if coords not in recipe.missing
     }
     stored_objects = chunks if recipe.shards is None else _shards(data, chunks, recipe)
-    objects = {
-        chunk_key(coords, recipe): value
-        for coords, value in stored_objects.items()
-    }
+    objects = {chunk_key(coords, recipe): value for coords, value in stored_objects.items()}
     document = metadata(stored, recipe)
     name = "zarr.json" if recipe.zarr_format == 3 else ".zarray"
     return {name: json.dumps(document).encode(), **objects}
@@ -256,7 +253,9 @@ def json_fill(value: Any, dtype: np.dtype) -> Any:
     if value is None:
         return None
     if dtype.kind == "c":
-        return [json_fill(part, np.dtype("f8")) for part in (complex(value).real, complex(value).imag)]
+        return [
+            json_fill(part, np.dtype("f8")) for part in (complex(value).real, complex(value).imag)
+        ]
     if dtype.kind == "f":
         value = float(value)
         if np.isnan(value):
@@ -298,7 +297,9 @@ def values(shape: tuple[int, ...], dtype: Any, seed: int = 0) -> np.ndarray:
         real[rng.random((*shape, 2)) < 0.1] = -np.inf
         return real.view(dtype)[..., 0] if dtype.kind == "c" else real[..., 0].copy()
     if dtype.kind in "mM":
-        return rng.integers(-(1 << 40), 1 << 40, shape).astype(np.int64).view(dtype.newbyteorder("="))
+        return (
+            rng.integers(-(1 << 40), 1 << 40, shape).astype(np.int64).view(dtype.newbyteorder("="))
+        )
     raw = rng.integers(65, 70, (*shape, dtype.itemsize), np.uint8)
     if dtype.kind == "U":
         raw = raw[..., : dtype.itemsize // 4].astype("=u4").view(np.uint8)

@@ -1,0 +1,268 @@
+"""Law 4 on the host: a fast path equals the general path.
+
+Direct decoding and gathering, one thread and many, one process and its children, coalesced or not:
+the same bytes. Failures are raised, or masked patch by patch.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import threading
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import zarrgpu as zg
+from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, expected, values, write
+from zarrgpu import host_engine, reader
+from zarrgpu.devices.host import run_threads, scratch
+from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError, SelectionError
+from zarrgpu.output import output_format
+from zarrgpu.plan.request import ReadRequest
+from zarrgpu.stats import ReadStats
+
+
+def request_of(arrays: list[zg.Array], index: list[int], starts, count, step=None) -> ReadRequest:
+    return ReadRequest(
+        arrays=tuple(a.spec for a in arrays), array_index=np.array(index, np.int32),
+        start=np.array(starts, np.int64).reshape(len(index), len(count)), count=tuple(count),
+        step=tuple(step or (1,) * len(count)),
+    )  # fmt: skip
+
+
+def run(
+    arrays: list[zg.Array], request: ReadRequest, *, direct: bool, threads: int
+) -> tuple[np.ndarray, int]:
+    """Result of a plan, and how many of its chunks were decoded in place."""
+    sources = tuple(a.source for a in arrays)
+    options = zg.ReadOptions(num_threads=threads, io_concurrency=threads)
+    plan = reader.plan_read(sources, request, options=options, allow_direct=direct)
+    output = output_format(arrays[0].spec.dtype)
+    result, view = host_engine.allocate(
+        request.output_shape, tuple(range(len(request.count))), output, None
+    )
+    result.view(np.uint8).fill(0xA5)
+    host_engine.execute(plan, sources, view, output, options, ReadStats(), None)
+    return result, int(plan.chunks.direct.sum())
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_direct_equals_gathered_for_any_number_of_threads(data):
+    ndim = data.draw(st.integers(1, 3))
+    chunks = tuple(data.draw(st.integers(1, 5)) for _ in range(ndim))
+    shards = tuple(2 * c for c in chunks) if data.draw(st.booleans()) else None
+    chain = CHAINS[
+        data.draw(st.sampled_from(["none", "zstd", "blosc-lz4-shuffle", "gzip", "crc32c"]))
+    ]
+    arrays, wholes = [], []
+    for seed in range(data.draw(st.integers(1, 3))):
+        shape = tuple(data.draw(st.integers(1, 4 * c)) for c in chunks)
+        recipe = Recipe(
+            chunks=chunks,
+            shards=shards,
+            codecs=chain,
+            fill_value=3,
+            missing=frozenset([(0,) * ndim]),
+        )
+        whole = values(shape, "u2", seed)
+        arrays.append(zg.open(MemoryStore(encode(whole, recipe))))
+        wholes.append(expected(whole, recipe))
+    index = data.draw(st.lists(st.integers(0, len(arrays) - 1), min_size=1, max_size=8))
+    starts = [[c * data.draw(st.integers(0, 4)) for c in chunks] for _ in index]
+    request = request_of(arrays, index, starts, chunks)
+    fast, _ = run(arrays, request, direct=True, threads=3)
+    slow, num_direct = run(arrays, request, direct=False, threads=1)
+    assert num_direct == 0
+    np.testing.assert_array_equal(fast, slow)
+    for box, (array, start) in enumerate(zip(index, starts, strict=True)):
+        padded = np.full(tuple(s + n for s, n in zip(start, chunks, strict=True)), 3, "u2")
+        inside = tuple(slice(0, n) for n in padded.shape)
+        part = wholes[array][inside]
+        padded[tuple(map(slice, part.shape))] = part
+        np.testing.assert_array_equal(fast[box], padded[tuple(slice(s, None) for s in start)])
+
+
+def test_aligned_reads_use_the_fast_path():
+    data = values((32, 32), "u2")
+    array = zg.open(MemoryStore(encode(data, Recipe(chunks=(8, 32), codecs=CHAINS["zstd"]))))
+    result, num_direct = run(
+        [array], request_of([array], [0], [[0, 0]], (32, 32)), direct=True, threads=2
+    )
+    assert num_direct == 4
+    np.testing.assert_array_equal(result[0], data)
+
+
+def test_batches_over_several_arrays_of_other_chunks_and_codecs():
+    recipes = [
+        Recipe(chunks=(7, 9), codecs=CHAINS["zstd"], fill_value=1),
+        Recipe(
+            chunks=(16, 16),
+            shards=(32, 32),
+            codecs=CHAINS["blosc-lz4-bitshuffle"],
+            order=(1, 0),
+            fill_value=2,
+        ),
+        Recipe(chunks=(64, 3), big_endian=True, fill_value=3),
+    ]
+    wholes = [values((60 - 9 * i, 50 + 7 * i), "f4", i) for i in range(3)]
+    arrays = [zg.open(MemoryStore(encode(w, r))) for w, r in zip(wholes, recipes, strict=True)]
+    rng = np.random.default_rng(3)
+    index = rng.integers(0, 3, 40).tolist()
+    starts = rng.integers(-10, 60, (40, 2))
+    request = request_of(arrays, index, starts, (12, 10), (2, 3))
+    got, ok = reader.read(
+        tuple(a.source for a in arrays), request, output=output_format(np.dtype("f4")), device="cpu"
+    )
+    assert ok.all()
+    for box, (array, (y, x)) in enumerate(zip(index, starts, strict=True)):
+        padded = np.full((200, 200), recipes[array].fill_value, "f4")
+        h, w = wholes[array].shape
+        padded[50 : 50 + h, 50 : 50 + w] = wholes[array]
+        np.testing.assert_array_equal(got[box], padded[50 + y : 74 + y : 2, 50 + x : 80 + x : 3])
+
+
+def test_masked_failures_leave_the_other_patches():
+    data = values((32, 32), "u2")
+    objects = encode(data, Recipe(chunks=(8, 8), codecs=CHAINS["zstd-checksum"], fill_value=7))
+    objects["c/1/1"] = objects["c/1/1"][:-1]
+    array = zg.open(MemoryStore(objects))
+    starts = [[0, 0], [4, 4], [8, 8], [16, 16], [30, 30]]
+    request = request_of([array], [0] * 5, starts, (8, 8))
+    output = output_format(array.dtype)
+    with pytest.raises(ChunkDecodeError, match="c/1/1"):
+        reader.read((array.source,), request, output=output, device="cpu")
+    stats = ReadStats()
+    got, ok = reader.read(
+        (array.source,), request, output=output, device="cpu", on_error="mask", stats=stats
+    )
+    assert ok.tolist() == [True, False, False, True, True]
+    np.testing.assert_array_equal(got[0], data[:8, :8])
+    np.testing.assert_array_equal(got[3], data[16:24, 16:24])
+    assert (got[2] == 7).all()
+    np.testing.assert_array_equal(got[1][:4], data[4:8, 4:12])
+    assert (got[1][4:, 4:] == 7).all()
+    assert stats.patches == 5
+
+
+def test_results_depend_on_no_earlier_read():
+    # scratch memory is used again: a failed or larger read must leave no trace in the next
+    big = zg.open(
+        MemoryStore(encode(values((64, 64), "u4"), Recipe(chunks=(64, 64), codecs=CHAINS["gzip"])))
+    )
+    data = values((5, 5), "u1")
+    small = zg.open(MemoryStore(encode(data, Recipe(chunks=(3, 3), codecs=CHAINS["lz4"]))))
+    objects = encode(data, Recipe(chunks=(3, 3), codecs=CHAINS["blosc-zstd-shuffle"]))
+    broken = zg.open(MemoryStore({**objects, "c/0/0": objects["c/0/0"][:-2]}))
+    for _ in range(3):
+        big.read(device="cpu")
+        with pytest.raises(ChunkDecodeError):
+            broken.read(device="cpu")
+        np.testing.assert_array_equal(small.read(device="cpu"), data)
+
+
+def test_the_budget_bounds_chunks_and_says_how_to_raise_it():
+    data = values((64, 64), "u4")
+    array = zg.open(MemoryStore(encode(data, Recipe(chunks=(48, 48), codecs=CHAINS["zstd"]))))
+    with pytest.raises(
+        MemoryBudgetError, match=r"takes 9216 bytes, memory_budget_bytes is 9000; raise it"
+    ):
+        array.read(device="cpu", options=zg.ReadOptions(memory_budget_bytes=9000))
+    got = array.read(device="cpu", options=zg.ReadOptions(memory_budget_bytes=10_000))
+    np.testing.assert_array_equal(got, data)
+
+
+def test_layouts_are_transposed_results():
+    data = values((20, 30, 3), "u1")
+    array = zg.open(MemoryStore(encode(data, Recipe(chunks=(8, 8, 3)))))
+    request = request_of([array], [0, 0], [[2, 3, 0], [10, 20, 0]], (9, 10, 3))
+    output = output_format(array.dtype)
+    plain, _ = reader.read((array.source,), request, output=output, device="cpu")
+    for layout in ((2, 0, 1), (1, 0, 2), (0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        out = np.zeros((2, *[(9, 10, 3)[a] for a in layout]), "u1")
+        got, _ = reader.read(
+            (array.source,), request, output=output, layout=layout, device="cpu", out=out
+        )
+        np.testing.assert_array_equal(got, plain.transpose(0, *(a + 1 for a in layout)))
+        assert got.flags.c_contiguous
+        assert np.shares_memory(got, out)
+
+
+def test_out_must_be_of_numpy():
+    with pytest.raises(SelectionError, match="NumPy array"):
+        host_engine.allocate((1, 2), (0,), output_format(np.dtype("u1")), bytearray(2))
+
+
+# ---- threads and processes --------------------------------------------------------------------------
+
+
+def stored(tmp_path) -> tuple[zg.Array, np.ndarray]:
+    data = values((64, 64), "f4")
+    recipe = Recipe(chunks=(8, 8), shards=(32, 32), codecs=CHAINS["blosc-lz4-shuffle"])
+    return zg.open(write(tmp_path, encode(data, recipe))), data
+
+
+def test_pickled_arrays_read_the_same(tmp_path):
+    array, data = stored(tmp_path)
+    before = pickle.loads(pickle.dumps(array))
+    array.read(device="cpu")
+    after = pickle.loads(pickle.dumps(array))  # with its shard indexes
+    for copy in (before, after):
+        np.testing.assert_array_equal(copy.read(device="cpu"), data)
+        assert (copy.shape, copy.attrs, copy.path) == (array.shape, array.attrs, array.path)
+
+
+def read_into(array: zg.Array, results: multiprocessing.Queue) -> None:
+    results.put(array.read(device="cpu", options=zg.ReadOptions(num_threads=3)).tobytes())
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_children_read_after_their_parent_has(method, tmp_path):
+    array, data = stored(tmp_path)
+    array.read(
+        device="cpu", options=zg.ReadOptions(num_threads=3)
+    )  # the parent has a thread pool now
+    context = multiprocessing.get_context(method)
+    results = context.Queue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on forks of threads
+        child = context.Process(target=read_into, args=(array, results), daemon=True)
+        child.start()
+    assert results.get(timeout=60) == data.tobytes()
+    child.join(timeout=60)
+    assert child.exitcode == 0
+    np.testing.assert_array_equal(array.read(device="cpu"), data)
+
+
+def test_threads_take_every_item_once_and_raise_the_first_error():
+    for threads in (1, 2, 7, 50):
+        assert sorted(run_threads(lambda n: n * n, range(30), threads)) == [
+            n * n for n in range(30)
+        ]
+    assert run_threads(lambda n: n, [], 4) == []
+    done: list[int] = []
+
+    def work(n: int) -> None:
+        done.append(n)
+        if n == 3:
+            raise ValueError("three")
+
+    with pytest.raises(ValueError, match="three"):
+        run_threads(work, range(100_000), 2)
+    assert len(done) < 100_000
+
+
+def test_scratch_belongs_to_its_thread_and_use():
+    mine, other = scratch("a", 100), scratch("b", 100)
+    assert not np.shares_memory(mine, other)
+    assert np.shares_memory(mine, scratch("a", 50))
+    theirs: list[np.ndarray] = []
+    thread = threading.Thread(target=lambda: theirs.append(scratch("a", 100)))
+    thread.start()
+    thread.join()
+    assert not np.shares_memory(mine, theirs[0])
+    assert scratch("a", 1000).size == 1000
