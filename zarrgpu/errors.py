@@ -9,7 +9,8 @@
     │   ├── UnsupportedFormatError          (NotImplementedError)  not a layout that zarrgpu reads
     │   ├── DeviceUnavailableError          (RuntimeError)  no such device, driver or library
     │   ├── MissingDependencyError          (ImportError)  an optional package is not installed
-    │   └── MemoryBudgetError               (MemoryError)  cannot be made to fit the budget
+    │   ├── MemoryBudgetError               (MemoryError)  cannot be made to fit the budget
+    │   └── ReadCancelledError              the caller does not want the result any more
     └── DataError                           what is stored is not what it claims to be
         ├── MetadataError                   (ValueError)  with the location inside the document
         ├── ChunkDecodeError                (ValueError)  with the chunk's key and codec
@@ -53,6 +54,10 @@ class MissingDependencyError(RequestError, ImportError):
 
 class MemoryBudgetError(RequestError, MemoryError):
     """The request cannot be made to fit the memory budget, even when split."""
+
+
+class ReadCancelledError(RequestError):
+    """A read was given up because its caller said so."""
 
 
 class DataError(ZarrGPUError):

@@ -6,24 +6,30 @@ its batches touch is fetched and decoded once. That is the largest gain there is
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from zarrgpu.devices.host import HostDevice
 from zarrgpu.devices.resolve import DeviceLike, resolve_device
 from zarrgpu.errors import SelectionError
 from zarrgpu.model import ReadOptions
-from zarrgpu.patches import Layout, patch_format, read_slide_patches
+from zarrgpu.patches import (
+    Layout,
+    axis_layout,
+    parse_integer,
+    patch_format,
+    patch_request,
+    read_slide_patches,
+)
+from zarrgpu.read_ahead import Cancelled, read_ahead
 from zarrgpu.reader import OnError
 from zarrgpu.sampling import PatchTable, Sampler
 from zarrgpu.stats import ReadStats
-
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,13 +68,16 @@ class Batch:
         return self.images.__dlpack_device__()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Failure:
-    error: BaseException
-
-
 class PatchLoader:
     """Iterate over batches of patches, once through the sampler's epoch each time.
+
+    A full iteration is followed by the next epoch. One that was left early is not: the next begins
+    the same epoch anew, and so does ``next(iter(loader))``. To go on where iteration stood, load
+    the state: ``loader.load_state_dict(state)``. Iterators are independent of one another, each
+    with its own thread; `state_dict` tells of the one that was started last.
+
+    A loader may be pickled, without its iterators; one on a CUDA device then looks for a device of
+    the same name.
 
     Parameters
     ----------
@@ -90,10 +99,25 @@ class PatchLoader:
         same number (the epoch is continued from its start where it does not divide).
     drop_last : bool
         Leave out a last batch that is not full.
+    fixed_epoch : int, optional
+        Read this epoch of the sampler every time, as validation wants it.
     options : ReadOptions, optional
-        ``memory_budget_bytes`` bounds the windows held at a time.
+        ``memory_budget_bytes`` bounds the windows held at a time: the one consumed and those read
+        ahead. A window has at least one batch, even if that is larger.
     on_error : "raise" or "mask"
         See `Batch.valid`.
+
+    Attributes
+    ----------
+    epoch : int
+        That is iterated, or will be next.
+    stats : ReadStats
+        Of all windows read so far.
+
+    Raises
+    ------
+    SelectionError
+        For settings that do not fit one another or the slides.
     """
 
     def __init__(
@@ -110,34 +134,52 @@ class PatchLoader:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
+        fixed_epoch: int | None = None,
         options: ReadOptions | None = None,
         on_error: OnError = "raise",
     ) -> None:
-        if batch_size < 1 or prefetch < 0 or (window_batches is not None and window_batches < 1):
-            msg = (
-                "batch_size and window_batches must be at least 1 and prefetch at least 0, "
-                f"got {batch_size}, {window_batches} and {prefetch}"
-            )
-            raise SelectionError(msg)
-        if not 0 <= rank < world_size:
-            msg = f"rank must lie in 0..world_size - 1, got rank {rank} of {world_size}"
-            raise SelectionError(msg)
         self.sampler = sampler
-        self.batch_size = batch_size
+        self.batch_size = parse_integer(batch_size, "batch_size", least=1)
         self.layout: Layout = layout
         self.dtype = dtype
         self.normalize = normalize
-        self.prefetch = prefetch
-        self.rank = rank
-        self.world_size = world_size
+        self.prefetch = parse_integer(prefetch, "prefetch", least=0)
+        self.world_size = parse_integer(world_size, "world_size", least=1)
+        self.rank = parse_integer(rank, "rank", least=0)
+        if self.rank >= self.world_size:
+            msg = f"rank must lie in 0..world_size - 1, got rank {rank} of {world_size}"
+            raise SelectionError(msg)
         self.drop_last = drop_last
+        self.fixed_epoch = fixed_epoch
+        if fixed_epoch is not None:
+            self.fixed_epoch = parse_integer(fixed_epoch, "fixed_epoch", least=0)
         self.options = options or ReadOptions()
         self.on_error: OnError = on_error
         self.stats = ReadStats()
         self.epoch = 0
         self._device = resolve_device(device)
         self._next_batch = 0
-        self._window_batches = window_batches or self._fitting_batches()
+        self._resumes = False
+        self._iteration = object()
+        self._stats_lock = threading.Lock()
+        patch_request(sampler.slides, [], [], sampler.levels, sampler.size)
+        axis_layout(sampler.slides[0].axes, layout)
+        fitting = self._fitting_batches()
+        self._window_batches = fitting
+        if window_batches is not None:
+            self._window_batches = parse_integer(window_batches, "window_batches", least=1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_stats_lock", "_iteration")}
+        if not isinstance(self._device, HostDevice):
+            state["_device"] = self._device.name
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._device = resolve_device(self._device)
+        self._stats_lock = threading.Lock()
+        self._iteration = object()
 
     @property
     def device(self) -> str:
@@ -156,102 +198,81 @@ class PatchLoader:
         return full + bool(rest and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Go through the epoch, from where a loaded state says; then the next epoch is due."""
-        table = self.sampler.epoch_patches(self.epoch)
-        indices = self._rank_indices(len(table))
-        windows = self._windows(table, indices, range(self._next_batch, len(self)))
+        """Go through an epoch from its start, or from where a loaded state says."""
+        iteration = self._iteration = object()
+        if not self._resumes:
+            self._next_batch = 0
+        self._resumes = False
+        epoch, batches = self.epoch, range(self._next_batch, len(self))
+        table = self.sampler.epoch_patches(epoch if self.fixed_epoch is None else self.fixed_epoch)
+        windows = self._windows(table, batches)
         try:
             for window in windows:
-                for batch in window:
-                    self._next_batch += 1
-                    yield batch
+                while window:  # emptied, so that a finished window does not wait for the next
+                    if self._iteration is iteration:
+                        self._next_batch += 1
+                    yield window.pop(0)
         finally:
             windows.close()
-        self.epoch += 1
-        self._next_batch = 0
+        if self._iteration is iteration:
+            self.epoch, self._next_batch = epoch + 1, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Start the next iteration at the beginning of `epoch`."""
-        self.epoch, self._next_batch = epoch, 0
+        self._go_to(parse_integer(epoch, "epoch", least=0), 0)
 
     def state_dict(self) -> dict[str, int]:
         """Where iteration stands: what `load_state_dict` of an equal loader continues from."""
         return {"epoch": self.epoch, "batch": self._next_batch}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue where another loader's `state_dict` stood."""
-        epoch, batch = int(state["epoch"]), int(state["batch"])
-        if epoch < 0 or not 0 <= batch <= len(self):
-            msg = f"state {state} does not fit a loader of {len(self)} batches"
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Let the next iteration continue where another loader's `state_dict` stood."""
+        try:
+            epoch, batch = (
+                parse_integer(state[name], name, least=0) for name in ("epoch", "batch")
+            )
+        except (KeyError, TypeError) as error:
+            msg = f"a loader's state has an epoch and a batch, got {state!r}"
+            raise SelectionError(msg) from error
+        if batch > len(self):
+            msg = f"state {dict(state)} does not fit a loader of {len(self)} batches"
             raise SelectionError(msg)
+        self._go_to(epoch, batch)
+
+    def _go_to(self, epoch: int, batch: int) -> None:
         self.epoch, self._next_batch = epoch, batch
+        self._resumes = True
+        self._iteration = object()  # a running iterator does not move this loader any more
 
     def _fitting_batches(self) -> int:
-        """Batches of which ``prefetch + 1`` windows fit the memory budget."""
-        width, height = self.sampler.size
-        made = patch_format(
-            self.sampler.slides, self.dtype, self.normalize, self.sampler.levels
-        )
-        patch = width * height * self.sampler.slides[0].channel_count * made.dtype.itemsize
-        budget = self.options.memory_budget_bytes // (self.prefetch + 1)
+        """Batches of which as many windows fit the memory budget as are held at a time."""
+        sampler = self.sampler
+        width, height = sampler.size
+        made = patch_format(sampler.slides, self.dtype, self.normalize, sampler.levels)
+        patch = width * height * sampler.slides[0].channel_count * made.dtype.itemsize
+        # without prefetch the consumer still has one batch of the last window while another is read
+        budget = self.options.memory_budget_bytes // (max(self.prefetch, 1) + 1)
         return max(1, budget // max(1, patch * self.batch_size))
 
-    def _rank_indices(self, n: int) -> NDArray[np.int64]:
-        per_rank = -(-n // self.world_size)
-        everyone = np.arange(per_rank * self.world_size, dtype=np.int64) % max(n, 1)
-        return everyone[self.rank :: self.world_size]
-
-    def _windows(self, table: PatchTable, indices: NDArray[np.int64], batches: range) -> Any:
+    def _windows(self, table: PatchTable, batches: range) -> Generator[list[Batch], None, None]:
         """Generate windows (lists of batches), read ahead where asked."""
-        chunks = [
-            batches[i : i + self._window_batches]
-            for i in range(0, len(batches), self._window_batches)
-        ]
-        if self.prefetch == 0:
-            for chunk in chunks:
-                yield self._read_window(table, indices, chunk)
-            return
-        yield from self._read_ahead(table, indices, chunks)
+        per_rank = -(-len(table) // self.world_size)
+        everyone = np.arange(per_rank * self.world_size, dtype=np.int64) % max(len(table), 1)
+        indices = everyone[self.rank :: self.world_size]
+        step = self._window_batches
 
-    def _read_ahead(
-        self, table: PatchTable, indices: NDArray[np.int64], chunks: list[range]
-    ) -> Any:
-        """Generate windows that a thread reads, at most `prefetch` of them ahead."""
-        ready: queue.SimpleQueue[list[Batch] | _Failure] = queue.SimpleQueue()
-        room = threading.Semaphore(self.prefetch)
-        stop = threading.Event()
+        def read(part: range, cancelled: Cancelled) -> list[Batch]:
+            rows = indices[part.start * self.batch_size : part.stop * self.batch_size]
+            return self._read_window(table, rows, cancelled)
 
-        def produce() -> None:
-            try:
-                for chunk in chunks:
-                    while not room.acquire(timeout=_POLL_S):
-                        if stop.is_set():
-                            return
-                    if stop.is_set():
-                        return
-                    ready.put(self._read_window(table, indices, chunk))
-            except BaseException as error:
-                ready.put(_Failure(error))
-
-        thread = threading.Thread(target=produce, name="zarrgpu-prefetch", daemon=True)
-        thread.start()
-        try:
-            for _ in chunks:
-                window = ready.get()
-                if isinstance(window, _Failure):
-                    raise window.error
-                room.release()
-                yield window
-                del window
-        finally:
-            stop.set()
-            thread.join()
+        parts = [batches[i : i + step] for i in range(0, len(batches), step)]
+        return read_ahead(read, parts, self.prefetch)
 
     def _read_window(
-        self, table: PatchTable, indices: NDArray[np.int64], batches: range
+        self, table: PatchTable, rows: NDArray[np.int64], cancelled: Cancelled
     ) -> list[Batch]:
         """Read the patches of several batches in one plan, and cut the result into batches."""
-        rows = indices[batches.start * self.batch_size : batches.stop * self.batch_size]
+        stats = ReadStats()
         images, valid = read_slide_patches(
             self.sampler.slides,
             table.slide[rows],
@@ -263,10 +284,14 @@ class PatchLoader:
             normalize=self.normalize,
             device=self._device,
             options=self.options,
-            stats=self.stats,
+            stats=stats,
             on_error=self.on_error,
+            cancelled=cancelled,
         )
-        cuts = range(0, len(rows), self.batch_size)
+        with self._stats_lock:  # iterators of one loader read at the same time
+            for field in fields(stats):
+                total = getattr(self.stats, field.name) + getattr(stats, field.name)
+                setattr(self.stats, field.name, total)
         return [
             Batch(
                 images[i : i + self.batch_size],
@@ -275,5 +300,5 @@ class PatchLoader:
                 rows[i : i + self.batch_size],
                 valid[i : i + self.batch_size],
             )
-            for i in cuts
+            for i in range(0, len(rows), self.batch_size)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -108,6 +108,7 @@ def read_slide_patches(
     options: ReadOptions | None = None,
     stats: ReadStats | None = None,
     on_error: reader.OnError = "raise",
+    cancelled: Callable[[], bool] | None = None,
 ) -> tuple[Any, NDArray[np.bool_]]:
     """Read patches of several slides in one plan.
 
@@ -122,6 +123,8 @@ def read_slide_patches(
     on_error : "raise" or "mask"
         Whether a patch that cannot be read raises, or is marked; its pixels are then the fill value
         where they could not be read.
+    cancelled : callable, optional
+        As for `reader.read`.
 
     Returns
     -------
@@ -141,6 +144,7 @@ def read_slide_patches(
         options=options,
         stats=stats,
         on_error=on_error,
+        cancelled=cancelled,
     )
 
 
@@ -156,7 +160,7 @@ def read_boxes(
 ) -> tuple[Any, NDArray[np.bool_]]:
     """Read the boxes of `box_request`; `how` and the result are those of `read_slide_patches`."""
     axes = slides[0].axes
-    order = _axis_layout(axes, layout)
+    order = axis_layout(axes, layout)
     count = dict(zip(axes, request.count, strict=True))
     height, width, channels = count["y"], count["x"], count.get("c", 1)
     inner = (height, width, channels) if layout == "NHWC" else (channels, height, width)
@@ -235,6 +239,18 @@ def parse_size(size: Any, name: str = "size", *, least: int = 0) -> tuple[int, i
     return width, height
 
 
+def parse_integer(value: Any, name: str, *, least: int) -> int:
+    """Check one integer argument."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        msg = f"{name} must be an integer of at least {least}, got {value!r}"
+        raise SelectionError(msg)
+    return number
+
+
 def check_level(slide: Pyramid, level: Any) -> int:
     """`level` as an int that the slide has."""
     try:
@@ -280,7 +296,7 @@ def _check_position(
     return checked
 
 
-def _axis_layout(axes: tuple[str, ...], layout: Layout) -> tuple[int, ...]:
+def axis_layout(axes: tuple[str, ...], layout: Layout) -> tuple[int, ...]:
     """Array axis of each result axis; axes of length 1 that the layout does not name come last."""
     if layout not in ("NHWC", "NCHW"):
         msg = f"layout must be NHWC or NCHW, got {layout!r}"

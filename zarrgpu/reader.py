@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ from zarrgpu.plan.planner import build_plan, plan_touches
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import ReadPlan
 from zarrgpu.stats import ReadStats
+from zarrgpu.stores.cancellable import CancellableStore
 
 _SHOWN_SOURCES = 3
 
@@ -78,6 +79,7 @@ def read(
     out: Any = None,
     stats: ReadStats | None = None,
     on_error: OnError = "raise",
+    cancelled: Callable[[], bool] | None = None,
 ) -> tuple[Any, NDArray[np.bool_]]:
     """Read N boxes.
 
@@ -97,7 +99,10 @@ def read(
     stats : ReadStats, optional
         Added to.
     on_error : "raise" or "mask"
-        Whether a box that cannot be read raises, or is marked and filled with the fill value.
+        Whether a box that cannot be read raises, or is marked, and what could not be read of it is
+        the fill value.
+    cancelled : callable, optional
+        Asked before each fetch; once it says so the read ends with `ReadCancelledError`.
 
     Returns
     -------
@@ -123,6 +128,8 @@ def read(
         ok[_unplannable(sources, request, options)] = False
         request = _moved_outside(request, ~ok)
         plan = _checked_plan(sources, request, options, allow_direct=plain and in_order)
+    if cancelled is not None:
+        sources = [replace(s, store=CancellableStore(s.store, cancelled)) for s in sources]
     shape = (request.num_boxes, *(request.count[axis] for axis in order))
     failed: list[tuple[int, DataError]] | None = [] if on_error == "mask" else None
     where = resolve_device(device)

@@ -6,7 +6,6 @@ construction: each takes its rows of the same table.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from zarrgpu.errors import SelectionError
 from zarrgpu.masks import Mask
-from zarrgpu.patches import check_level, parse_size
+from zarrgpu.patches import check_level, parse_integer, parse_size
 from zarrgpu.pyramid import level0_locations
 from zarrgpu.slide import Slide
 
@@ -159,8 +158,8 @@ class RandomPatches(_SlidePatches):
         seed: int = 0,
     ) -> None:
         super().__init__(slides, size, level, mask, min_mask_fraction)
-        self.num_patches = _integer(num_patches, "num_patches", least=1)
-        self.seed = _integer(seed, "seed", least=0)
+        self.num_patches = parse_integer(num_patches, "num_patches", least=1)
+        self.seed = parse_integer(seed, "seed", least=0)
         self._rooms = [self._room(i) for i in range(len(self.slides))]
 
     def __len__(self) -> int:
@@ -168,7 +167,7 @@ class RandomPatches(_SlidePatches):
 
     def epoch_patches(self, epoch: int) -> PatchTable:
         """Draw the patches of an epoch."""
-        seeds = np.random.SeedSequence([self.seed, _integer(epoch, "epoch", least=0)])
+        seeds = np.random.SeedSequence([self.seed, parse_integer(epoch, "epoch", least=0)])
         # only `random` is asked of it: NumPy may change how other distributions use the bits
         random = np.random.Generator(np.random.Philox(seeds))
         bounds = np.cumsum(self._weights())
@@ -317,17 +316,6 @@ def _pair(value: Any, name: str) -> tuple[int, int]:
     """(x, y) from one integer or two."""
     one = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     return parse_size((value, value) if one else value, name, least=1)
-
-
-def _integer(value: Any, name: str, *, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        msg = f"{name} must be an integer of at least {least}, got {value!r}"
-        raise SelectionError(msg)
-    return number
 
 
 def _whole(uniform: NDArray[np.float64], bound: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -17,8 +17,6 @@ from zarrgpu.demo.train import MIN_PATCH_PX
 from zarrgpu.errors import SelectionError, UnsupportedFormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from zarrgpu.demo.foreground import Map, Mask
@@ -40,26 +38,12 @@ class View:
     patch_px: int
 
 
-class FixedEpoch:
-    """A loader that gives the same patches each time: its sampler's first epoch."""
-
-    def __init__(self, loader: zg.PatchLoader) -> None:
-        self._loader = loader
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __iter__(self) -> Iterator[zg.Batch]:
-        self._loader.set_epoch(0)
-        return iter(self._loader)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Loaders:
     """Training and validation batches, and the places of the first training epoch."""
 
     train: zg.PatchLoader
-    validation: FixedEpoch
+    validation: zg.PatchLoader
     locations: Locations
     label: Labeller
 
@@ -133,8 +117,9 @@ def sample(
             dtype="float32",
             normalize=(mean, std),
             device=device,
+            fixed_epoch=fixed_epoch,
         )
-        for sampler in (train, validation)
+        for sampler, fixed_epoch in ((train, None), (validation, 0))
     ]
     console.fact("patches", f"{num_patches} to train, {len(validation)} to validate, each epoch")
     console.fact("patch", f"{view.patch_px} x {view.patch_px} px of level 0, seed {seed}")
@@ -142,9 +127,7 @@ def sample(
     console.fact("label", f"denser than the median patch or not: {dense:.0%} are")
     if dense == 0:
         console.note("all patches look alike: there is nothing to tell apart in this image")
-    return Loaders(
-        train=loaders[0], validation=FixedEpoch(loaders[1]), locations=locations, label=label
-    )
+    return Loaders(train=loaders[0], validation=loaders[1], locations=locations, label=label)
 
 
 def plan_one_batch(view: View, loaders: Loaders, device: str | None) -> str:
