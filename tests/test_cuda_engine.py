@@ -21,7 +21,7 @@ from tests.gpu.cases import (
     slices,
     stored_arrays,
 )
-from tests.gpu.devices import empty, same, to_device
+from tests.gpu.devices import empty, open_device, same, to_device
 from tests.zarr_cases import BLOSC_INNER, CHAINS, DTYPES, MemoryStore, Recipe, encode, values, write
 from zarrgpu import reader
 from zarrgpu.errors import DeviceUnavailableError, SelectionError
@@ -34,14 +34,14 @@ few = settings(max_examples=60, deadline=None, suppress_health_check=list(Health
 many = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-# ---- one array --------------------------------------------------------------------------------------
+# ---- one array -----------------------------------------------------------------------------------
 
 
 @many
 @given(stored_arrays(), st.data())
 def test_selections_and_patches_equal_numpy_and_the_host(cuda, case, data):
     whole, array = case
-    options = data.draw(read_options)
+    options = data.draw(read_options(array.spec))
     same(array.read(device=cuda, options=options), whole, device=cuda)
     selection = tuple(data.draw(slices(n)) for n in whole.shape)
     wanted = array.read(selection, device="cpu")
@@ -57,6 +57,8 @@ def test_selections_and_patches_equal_numpy_and_the_host(cuda, case, data):
 @pytest.mark.parametrize("chain", CHAINS)
 def test_every_chain_equals_zarr_python(cuda, chain, tmp_path):
     for number, dtype in enumerate(DTYPES):
+        if (number + list(CHAINS).index(chain)) % 3:
+            continue  # every dtype with a third of the chains
         data = values((37, 41), dtype, number)
         recipe = Recipe(
             chunks=(16, 20), codecs=CHAINS[chain], shards=(32, 60) if number % 2 else None,
@@ -103,7 +105,7 @@ def test_more_axes_than_a_gpu_gathers_are_refused_and_merged_ones_are_not(cuda):
     array = zg.open(MemoryStore(encode(data, Recipe(chunks=(4,) * 7))))
     with pytest.raises(SelectionError, match=r"7 axes .*device='cpu'"):
         array.read((slice(None, None, 2),) * 7, device=cuda)
-    for selection in ((slice(None, None, 2),) * 6, (slice(None, None, 2),) * 6 + (3,), ...):
+    for selection in ((slice(None, None, 2),) * 5, (*[slice(None, None, 2)] * 6, 3), ...):
         same(array.read(selection, device=cuda), data[selection], device=cuda)
 
 
@@ -116,7 +118,7 @@ def test_types_that_cannot_lie_on_a_gpu_are_refused(cuda):
             array.read(device=cuda)
 
 
-# ---- what becomes of the elements ------------------------------------------------------------------------
+# ---- what becomes of the elements ----------------------------------------------------------------
 
 
 @few
@@ -143,9 +145,10 @@ def several_arrays(draw):
     longest = [max(a.shape[axis] for a in arrays) for axis in range(ndim)]
     count = tuple(draw(st.integers(1, n + 1)) for n in longest)
     starts = [[draw(st.integers(-n, n)) for n in longest] for _ in range(n_boxes)]
+    which = st.integers(0, len(arrays) - 1)
     request = ReadRequest(
         arrays=tuple(a.spec for a in arrays),
-        array_index=np.array([draw(st.integers(0, len(arrays) - 1)) for _ in range(n_boxes)], np.int32),
+        array_index=np.array([draw(which) for _ in range(n_boxes)], np.int32),
         start=np.array(starts, np.int64).reshape(n_boxes, ndim),
         count=count,
         step=tuple(draw(st.sampled_from([1, 1, 2, 3])) for _ in range(ndim)),
@@ -165,12 +168,13 @@ def several_arrays(draw):
 
 
 @many
-@given(several_arrays(), read_options)
-def test_several_arrays_casts_normalisation_and_layouts_equal_the_host(cuda, case, options):
+@given(several_arrays(), st.data())
+def test_several_arrays_casts_normalisation_and_layouts_equal_the_host(cuda, case, data):
     sources, request, output, layout = case
-    read = {"output": output, "layout": layout, "options": options}
+    options = data.draw(read_options(*request.arrays))
+    read = {"output": output, "layout": layout}
     wanted, _ = reader.read(sources, request, device="cpu", **read)
-    got, ok = reader.read(sources, request, device=cuda, **read)
+    got, ok = reader.read(sources, request, device=cuda, options=options, **read)
     assert ok.all()
     plain = all(output.is_plain(source.spec.dtype) for source in sources)
     same(got, wanted, device=cuda, converted=not plain)
@@ -188,7 +192,7 @@ def test_slide_patches_equal_the_host(cuda, layout, dtype, normalize):
     same(got, wanted, device=cuda, converted=bool(dtype or normalize))
 
 
-# ---- out ------------------------------------------------------------------------------------------------
+# ---- out -----------------------------------------------------------------------------------------
 
 
 @few
@@ -249,45 +253,40 @@ def test_work_of_the_caller_on_out_is_done_first(cuda):
     same(out, data, device=cuda)
 
 
-# ---- how often the device is called ------------------------------------------------------------------------
+# ---- how often the device is called --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chain", ["none", "zstd", "lz4", "zstd+crc32c", "blosc-lz4-bitshuffle"])
 def test_calls_do_not_grow_with_chunks(chain):
-    from tests.gpu.devices import open_device
-
-    data = values((64, 64), "u2")
+    data = values((128, 128), "u2")
     calls = []
-    for side in (64, 32, 8, 4):
+    for side in (64, 32, 16):
         device = open_device("emulated")
         recipe = Recipe(chunks=(side, side), codecs=CHAINS[chain], missing=frozenset([(0, 0)]))
         array = zg.open(MemoryStore(encode(data, recipe)))
-        starts = np.array([(1, 2), (-3, 40), (20, 20), (50, 61), (5, 5)])
+        starts = np.array([(1, 2), (-3, 40), (70, 20), (110, 61), (5, 5)])
         array.read_patches(starts, (30, 30), device=device)
         calls.append(device.driver.launches)
-    assert calls[1] == calls[2] == calls[3]
-    assert len(calls[1]) <= len(CHAINS[chain]) + 2
+    assert calls[0] == calls[1] == calls[2]
+    assert len(calls[0]) <= len(CHAINS[chain]) + 2
 
 
 def test_all_codecs_and_arrays_share_their_calls():
-    from tests.gpu.devices import open_device
-
     device = open_device("emulated")
     chosen = ["none", "zstd", "lz4", "zstd+crc32c", "crc32c", "gzip", "blosc-lz4-shuffle",
               "blosc-zstd-bitshuffle", "blosc-zstd-shuffle", "blosc-blosclz-shuffle"]  # fmt: skip
-    sources = [
-        zg.open(MemoryStore(encode(values((40, 900), "u2", i), Recipe(chunks=(16, 300), codecs=CHAINS[c])))).source
-        for i, c in enumerate(chosen)
-    ]  # fmt: skip
+    data = [values((40, 900), "u2", i) for i in range(len(chosen))]
+    sources = []
+    for array, chain in zip(data, chosen, strict=True):
+        recipe = Recipe(chunks=(16, 300), codecs=CHAINS[chain])
+        sources.append(zg.open(MemoryStore(encode(array, recipe))).source)
     request = ReadRequest(
         arrays=tuple(s.spec for s in sources), array_index=np.arange(len(sources), dtype=np.int32),
         start=np.zeros((len(sources), 2), np.int64), count=(40, 900), step=(1, 1),
     )  # fmt: skip
     got, _ = reader.read(sources, request, output=OutputFormat(dtype=np.dtype("u2")), device=device)
-    for i in range(len(sources)):
-        same(got[i], values((40, 900), "u2", i), device=device)
-    assert sorted(device.driver.launches) == sorted(
-        ["crc32c", "zstd", "lz4", "copy_segments", "unshuffle_bits", "gather"]
-    ) or sorted(device.driver.launches) == sorted(
-        ["crc32c", "zstd", "lz4", "unshuffle_bits", "gather"]
-    )
+    for i, array in enumerate(data):
+        same(got[i], array, device=device)
+    wanted = ["crc32c", "zstd", "lz4", "unshuffle_bits", "gather"]
+    assert sorted({*device.driver.launches} - {"copy_segments"}) == sorted(wanted)
+    assert len(device.driver.launches) <= len(wanted) + 1

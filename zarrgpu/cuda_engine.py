@@ -21,7 +21,7 @@ from zarrgpu.codecs.device import DeviceChain, device_chain
 from zarrgpu.cuda_wave import WaveContext, refuse_host_decoded, start_wave
 from zarrgpu.devices.cuda import CudaDevice, Slot
 from zarrgpu.devices.driver import DeviceMemory, Driver, PinnedMemory
-from zarrgpu.errors import DataError, SelectionError, UnsupportedCodecError
+from zarrgpu.errors import DataError, MemoryBudgetError, SelectionError, UnsupportedCodecError
 from zarrgpu.fetch import ArraySource
 from zarrgpu.gather_tables import Target, check_device_dtype
 from zarrgpu.model import ReadOptions
@@ -71,9 +71,11 @@ def execute(
     chains = [device_chain(source.chain) for source in sources]
     if options.strict:
         _refuse_host_decoding(plan, chains, sources)
-    plan, waves = cut_waves(plan, chains, options.memory_budget_bytes // SLOTS)
+    cost = _chunk_costs(plan, chains, options)
+    n_slots = SLOTS if cost.max(initial=0) <= options.memory_budget_bytes / SLOTS else 1
+    plan, waves = cut_waves(plan, cost, options.memory_budget_bytes / n_slots)
     driver = device.driver
-    with device.lease(SLOTS) as slots:
+    with device.lease(n_slots) as slots:
         delivered = _Delivery(driver, shape, order, output, out)
         for slot in slots:
             slot.stream.wait(delivered.ready)
@@ -199,8 +201,30 @@ def _finish(slot: Slot, failed_rows: Callable[[], Int64s]) -> Int64s:
     return rows
 
 
+def _chunk_costs(
+    plan: ReadPlan, chains: list[DeviceChain | None], options: ReadOptions
+) -> NDArray[np.float64]:
+    """Device memory for each chunk; refuse a chunk that does not fit the budget."""
+    each = np.array(
+        [
+            spec.chunk_nbytes * (1 + (_DEVICE_BYTES_PER_DECODED[c.compressor] if c else 0.0))
+            for spec, c in zip(plan.arrays, chains, strict=True)
+        ]
+    )
+    cost = each[plan.chunks.array]
+    if cost.max(initial=0) > options.memory_budget_bytes:
+        spec = plan.arrays[plan.chunks.array[int(np.argmax(cost))]]
+        msg = (
+            f"{spec.source!r}: decoding a chunk of {list(spec.chunk_shape)} takes "
+            f"{cost.max():.0f} bytes on a GPU, memory_budget_bytes is "
+            f"{options.memory_budget_bytes}; raise it in ReadOptions"
+        )
+        raise MemoryBudgetError(msg)
+    return cost
+
+
 def cut_waves(
-    plan: ReadPlan, chains: list[DeviceChain | None], nbytes: int
+    plan: ReadPlan, cost: NDArray[np.float64], nbytes: float
 ) -> tuple[ReadPlan, list[Int64s]]:
     """Cut the chunk table where a wave would exceed `nbytes`.
 
@@ -210,10 +234,10 @@ def cut_waves(
     Parameters
     ----------
     plan : ReadPlan
-    chains : list of (DeviceChain or None)
-        Per array.
-    nbytes : int
-        Memory of a wave; a single chunk may take more.
+    cost : float64 array
+        Memory for each chunk, at most `nbytes`.
+    nbytes : float
+        Memory of a wave.
 
     Returns
     -------
@@ -225,16 +249,15 @@ def cut_waves(
     chunks = plan.chunks
     if not len(chunks):
         return plan, []
-    each = np.array(
-        [
-            spec.chunk_nbytes * (1 + (_DEVICE_BYTES_PER_DECODED[c.compressor] if c else 0.0))
-            for spec, c in zip(plan.arrays, chains, strict=True)
-        ]
-    )
-    cost = each[chunks.array]
-    wave = ((np.cumsum(cost) - cost) // max(nbytes, 1)).astype(np.int64)
-    new_wave = np.diff(wave) > 0
-    waves = np.split(np.arange(len(chunks)), np.flatnonzero(new_wave) + 1)
+    spent = np.cumsum(cost)
+    cuts = [0]
+    while cuts[-1] < len(chunks):
+        before = spent[cuts[-1] - 1] if cuts[-1] else 0.0
+        end = int(np.searchsorted(spent, before + nbytes, side="right"))
+        cuts.append(max(end, cuts[-1] + 1))
+    waves = np.split(np.arange(len(chunks)), cuts[1:-1])
+    new_wave = np.zeros(len(chunks) - 1, np.bool_)
+    new_wave[np.array(cuts[1:-1], np.int64) - 1] = True
     read = np.zeros(len(chunks), np.int32)
     np.cumsum(new_wave | (np.diff(chunks.read) > 0), out=read[1:])
     if read[-1] + 1 == len(plan.reads):

@@ -20,6 +20,7 @@ from tests.zarr_cases import (
     expected,
     values,
 )
+from zarrgpu.model import ArraySpec
 
 _MAX_LENGTH = (1, 900, 40, 12, 7, 5)
 """Longest axis by number of axes: long enough for Blosc to split its blocks."""
@@ -71,11 +72,12 @@ def recipes(draw: Any, shape: tuple[int, ...], dtype: Any) -> Recipe:
     if ndim and draw(st.booleans()):
         order = tuple(draw(st.permutations(range(ndim))))
         order = tuple(reversed(range(ndim))) if zarr_format == 2 else order
+    missing = draw(st.sets(st.sampled_from(coords), max_size=3)) if coords else ()
     return Recipe(
         chunks=chunks, shards=shards, codecs=draw(chains), order=order,
         big_endian=draw(st.booleans()), fill_value=values((), dtype, 8)[()],
         index_location=draw(st.sampled_from(["start", "end"])), index_checksum=draw(st.booleans()),
-        missing=frozenset(draw(st.sets(st.sampled_from(coords), max_size=3))) if coords else frozenset(),
+        missing=frozenset(missing),
         zarr_format=zarr_format,
     )  # fmt: skip
 
@@ -128,10 +130,13 @@ def boxes(shape: tuple[int, ...]) -> st.SearchStrategy[tuple[np.ndarray, tuple[i
     return draw_boxes()
 
 
-read_options = st.builds(
-    zg.ReadOptions,
-    memory_budget_bytes=st.sampled_from([5000, 20_000, 100_000, 1 << 30]),
-    max_gap_bytes=st.sampled_from([0, 100, 10_000]),
-    max_coalesced_bytes=st.sampled_from([1, 500, 1 << 20]),
-    num_threads=st.sampled_from([1, 3]),
-)
+def read_options(*specs: ArraySpec) -> st.SearchStrategy[zg.ReadOptions]:
+    """Options with a memory budget for a few chunks of these arrays, or for all."""
+    chunk = max(spec.chunk_nbytes for spec in specs)
+    return st.builds(
+        zg.ReadOptions,
+        memory_budget_bytes=st.sampled_from([5000 + 7 * chunk, 5000 + 20 * chunk, 1 << 30]),
+        max_gap_bytes=st.sampled_from([0, 100, 10_000]),
+        max_coalesced_bytes=st.sampled_from([1, 500, 1 << 20]),
+        num_threads=st.sampled_from([1, 3]),
+    )

@@ -237,8 +237,8 @@ class CudaDevice:
         slots: list[Slot] = []
         try:
             with self._lock:
-                while self._free and len(slots) < n:
-                    slots.append(self._free.pop())
+                slots += self._free[-n:]  # in order: the first of a read is the first again
+                del self._free[-n:]
             while len(slots) < n:
                 slots.append(Slot(self.driver))
             yield slots

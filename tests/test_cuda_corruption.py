@@ -1,0 +1,247 @@
+"""Law 5 on a CUDA device: changed bytes give what the host gives, pixels or error, and no other.
+
+Every chunk of an array is changed in its own way, and all are read at once on both. The emulated
+device refuses any access outside of memory, so that none happened where these tests pass.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+
+import zarrgpu as zg
+from tests.blosc_cases import build
+from tests.gpu.devices import same
+from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values
+from zarrgpu import reader
+from zarrgpu.codecs.blosc_streams import LIBRARY_FORMATS
+from zarrgpu.errors import ChunkDecodeError
+from zarrgpu.output import output_format
+from zarrgpu.plan.request import ReadRequest
+
+N_CHUNKS, N_ELEMENTS = 150, 700
+FUZZED = [
+    "none", "zstd", "lz4", "crc32c", "zstd+crc32c", "blosc-lz4-noshuffle", "blosc-lz4-shuffle",
+    "blosc-lz4-bitshuffle", "blosc-zstd-noshuffle", "blosc-zstd-shuffle", "blosc-zstd-bitshuffle",
+    "blosc-lz4hc-shuffle", "blosc-zlib-shuffle", "blosc-blosclz-shuffle", "zstd-checksum",
+]  # fmt: skip
+
+
+def change(data: bytes, rng: np.random.Generator) -> bytes:
+    """Change an encoded chunk: mostly one byte, mostly near the front, where the headers are."""
+    raw = bytearray(data)
+    kind = rng.integers(0, 10)
+    at = int(rng.integers(0, min(len(raw), 48) if rng.random() < 0.6 else len(raw)))
+    if kind < 3:
+        raw[at] ^= 1 << int(rng.integers(0, 8))
+    elif kind < 5:
+        raw[at] = int(rng.choice([0, 1, 0x7F, 0x80, 0xFF]))
+    elif kind == 5:
+        del raw[at:]
+    elif kind == 6:
+        raw[at:at] = rng.bytes(int(rng.integers(1, 9)))
+    elif kind == 7:
+        del raw[at : at + int(rng.integers(1, 9))]
+    elif kind == 8:
+        raw += rng.bytes(int(rng.integers(1, 20)))
+    else:
+        raw[at & ~3 : (at & ~3) + 4] = struct.pack(
+            "<i", int(rng.choice([-1, 0, 1, 2**31 - 1, -(2**31), 700]))
+        )
+    return bytes(raw) or b"\0"
+
+
+def both(store: MemoryStore, cuda) -> list[bool]:
+    """Read every row as a patch on both, hold them equal, and return which rows were readable."""
+    source = zg.open(store).source
+    n = source.spec.shape[0]
+    start = np.stack([np.arange(n), np.zeros(n, int)], axis=1)
+    request = ReadRequest(
+        arrays=(source.spec,), array_index=np.zeros(n, np.int32), start=start,
+        count=(1, source.spec.shape[1]), step=(1, 1),
+    )  # fmt: skip
+    read = {"output": output_format(source.spec.dtype), "on_error": "mask"}
+    wanted, fine = reader.read((source,), request, device="cpu", **read)
+    got, ok = reader.read((source,), request, device=cuda, **read)
+    np.testing.assert_array_equal(ok, fine)
+    same(got, wanted, device=cuda)
+    return ok.tolist()
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("chain", FUZZED)
+def test_changed_bytes_give_what_the_host_gives(cuda, chain, seed):
+    rng = np.random.default_rng(seed)
+    dtype = ("u2", "f8")[seed % 2]
+    data = values((N_CHUNKS, N_ELEMENTS), dtype, seed)
+    store = MemoryStore(encode(data, Recipe(chunks=(1, N_ELEMENTS), codecs=CHAINS[chain])))
+    for row in range(N_CHUNKS):
+        store.objects[f"c/{row}/0"] = change(store.objects[f"c/{row}/0"], rng)
+    ok = both(store, cuda)
+    assert any(ok) or "crc32c" in chain or chain in ("zstd-checksum", "blosc-zlib-shuffle")
+    assert not all(ok)
+    array = zg.open(store)
+    for row in np.flatnonzero(~np.array(ok))[:12]:
+        messages = []
+        for device in ("cpu", cuda):
+            with pytest.raises(ChunkDecodeError) as caught:
+                array.read(int(row), device=device)
+            assert caught.value.chunk == f"c/{row}/0"
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize(
+    "chain", ["zstd", "lz4", "crc32c", "blosc-lz4-shuffle", "blosc-zstd-shuffle"]
+)
+def test_every_cut_gives_what_the_host_gives(cuda, chain):
+    data = values((1, 300), "u2")
+    whole = encode(data, Recipe(chunks=(1, 300), codecs=CHAINS[chain]))["c/0/0"]
+    cuts = range(1, len(whole))
+    objects = encode(values((len(cuts), 300), "u2"), Recipe(chunks=(1, 300), codecs=CHAINS[chain]))
+    for row, cut in enumerate(cuts):
+        objects[f"c/{row}/0"] = whole[:cut]
+    ok = both(MemoryStore(objects), cuda)
+    assert not any(ok)
+
+
+def blosc_store(containers: list[bytes], n: int, typesize: int = 2) -> MemoryStore:
+    data = np.zeros((len(containers), n), f"u{typesize}")
+    recipe = Recipe(chunks=(1, n), codecs=CHAINS["blosc-lz4-shuffle"], fill_value=9)
+    objects = encode(data, recipe)
+    for row, container in enumerate(containers):
+        objects[f"c/{row}/0"] = container
+    return MemoryStore(objects)
+
+
+def test_blosc_headers_that_lie(cuda):
+    data = np.tile(np.arange(60, dtype="u2"), 40)
+    options = {"typesize": 2, "blocksize": 1024, "shuffled": True}
+    containers = []
+    for cname in ("lz4", "zstd"):
+        good = build(data.view("u1"), cname=cname, **options)
+        containers.append(good.encode())
+        for name, change_by in (("nbytes", 2), ("nbytes", -2), ("cbytes", 1), ("cbytes", -1),
+                                ("blocksize", 1), ("blocksize", -1)):  # fmt: skip
+            lie = build(data.view("u1"), cname=cname, **options)
+            true = {"nbytes": lie.nbytes, "cbytes": len(lie.encode()), "blocksize": 1024}[name]
+            lie.said = {name: true + change_by}
+            containers.append(lie.encode())
+            lie.said = {name: -1}
+            containers.append(lie.encode())
+            lie.said = {name: 0}
+            containers.append(lie.encode())
+        for versions in ((1, 1), (3, 1), (2, 0), (2, 2)):
+            containers.append(
+                build(data.view("u1"), cname=cname, versions=versions, **options).encode()
+            )
+        for typesize in (0, 1, 4, 255):
+            lie = build(data.view("u1"), cname=cname, **options)
+            lie.typesize = typesize
+            containers.append(lie.encode())
+        for flag in (1, 2, 4, 8, 16):
+            lie = build(data.view("u1"), cname=cname, **options)
+            lie.flags ^= flag
+            containers.append(lie.encode())
+    ok = both(blosc_store(containers, data.size), cuda)
+    assert ok[0]
+    assert ok[len(ok) // 2]
+    assert 2 < sum(ok) < len(ok)
+
+
+def test_blosc_block_offsets_and_stream_sizes_that_lie(cuda):
+    data = np.tile(np.arange(60, dtype="u2"), 40)
+    containers = []
+    for cname in ("lz4", "zstd"):
+        for split in (False, True):
+            good = build(
+                data.view("u1"), cname=cname, typesize=2, blocksize=1024, shuffled=True, split=split
+            ).encode()
+            containers.append(good)
+            first = struct.unpack_from("<i", good, 16)[0]
+            # starts of blocks, and the sizes of the first stream
+            for at in (16, 20, 16 + 4 * 4, first):
+                true = struct.unpack_from("<i", good, at)[0]
+                near_end = [len(good) + d for d in (-4, -1, 0, 1)]
+                limits = [2**31 - 1, -(2**31), 511, 512, 513, 1024, 1025]
+                lies = [-1, 0, 1, 15, 16, 17, true - 1, true + 1, true + 4, *near_end, *limits]
+                for lie in lies:
+                    raw = bytearray(good)
+                    struct.pack_into("<i", raw, at, lie)
+                    containers.append(bytes(raw))
+    ok = both(blosc_store(containers, data.size), cuda)
+    assert 4 <= sum(ok) < len(ok)
+
+
+def test_blosc_of_a_threaded_writer(cuda):
+    """Blocks lie in the order in which threads finished; gaps between them are allowed."""
+    rng = np.random.default_rng(0)
+    data = np.repeat(rng.integers(0, 9, 500, dtype=np.uint8), 10).view("u2")
+    containers = []
+    for cname in ("lz4", "zstd"):
+        for split, shuffled, stored in np.ndindex(2, 2, 2):
+            for order in ([4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
+                containers.append(
+                    build(
+                        data.view("u1"), cname=cname, typesize=2, blocksize=1024, split=bool(split),
+                        shuffled=bool(shuffled), stored=bool(stored), order=order, gap=len(containers) % 4,
+                    ).encode()
+                )  # fmt: skip
+    store = blosc_store(containers, data.size)
+    ok = both(store, cuda)
+    assert all(ok)
+    same(zg.open(store).read(device=cuda), np.tile(data, (len(containers), 1)), device=cuda)
+
+
+def test_blosc_of_snappy_needs_the_device(cuda):
+    """Builds of c-blosc may have no Snappy; the device does."""
+    assert "snappy" in LIBRARY_FORMATS.values()
+    data = np.repeat(np.arange(500, dtype="u2"), 4)
+    options = {"cname": "snappy", "typesize": 2, "blocksize": 1000, "order": [3, 1, 2, 0]}
+    containers = [
+        build(data.view("u1"), split=split, shuffled=split, **options).encode()
+        for split in (False, True)
+    ]
+    array = zg.open(blosc_store(containers, data.size))
+    same(array.read(device=cuda), np.stack([data, data]), device=cuda)
+
+
+def zstd_frame(blocks: bytes, content: bytes, descriptor: int) -> bytes:
+    return bytes.fromhex("28b52ffd") + bytes([descriptor]) + content + blocks
+
+
+def test_zstd_frames_that_lie(cuda):
+    """Content sizes, windows, checksums, dictionaries, several frames, and trailing bytes."""
+    n = 300
+    raw = bytes(range(100)) * 3
+    block = struct.pack("<I", 1 | 0 << 1 | n << 3)[:3] + raw
+    rle = struct.pack("<I", 1 | 1 << 1 | n << 3)[:3] + b"\x07"
+    reserved = struct.pack("<I", 1 | 3 << 1 | n << 3)[:3] + raw
+    big = struct.pack("<I", 1 | 1 << 1 | (1 << 20) << 3)[:3] + b"\x07"
+    open_end = struct.pack("<I", 0 | 0 << 1 | n << 3)[:3] + raw
+    sized2, sized4, sized8 = struct.pack("<H", n - 256), struct.pack("<I", n), struct.pack("<Q", n)
+    huge8 = struct.pack("<Q", n | 1 << 56)
+    frames = [
+        zstd_frame(block, sized2, 0x60), zstd_frame(rle, sized2, 0x60), zstd_frame(block, sized4, 0xA0),
+        zstd_frame(block, sized8, 0xE0), zstd_frame(block, b"\x58" + sized2, 0x40),
+        zstd_frame(block, huge8, 0xE0), zstd_frame(block, b"\x00" + sized2, 0x60),
+        zstd_frame(block, struct.pack("<H", n), 0x60), zstd_frame(reserved, sized2, 0x60),
+        zstd_frame(big, sized2, 0x60), zstd_frame(open_end, sized2, 0x60),
+        zstd_frame(open_end + block, sized2, 0x60), zstd_frame(block, b"\x58", 0x00),
+        zstd_frame(block, sized2, 0x60) + b"\x00", zstd_frame(block, sized2, 0x60) * 2,
+        zstd_frame(block, sized2, 0x60) + bytes.fromhex("502a4d1800000000"),
+        bytes.fromhex("502a4d1800000000") + zstd_frame(block, sized2, 0x60),
+        zstd_frame(block + b"\0\0\0\0", sized2, 0x64), zstd_frame(block, b"\x05" + sized2, 0x61),
+        zstd_frame(block, b"\x00" + sized2, 0x61), zstd_frame(block, sized2, 0x68),
+        zstd_frame(open_end[:2], sized2, 0x60), zstd_frame(b"", sized2, 0x60), b"\x28\xb5\x2f\xfd",
+    ]  # fmt: skip
+    objects = encode(
+        np.zeros((len(frames), n), "u1"), Recipe(chunks=(1, n), codecs=CHAINS["zstd"], fill_value=9)
+    )
+    for row, frame in enumerate(frames):
+        objects[f"c/{row}/0"] = frame
+    ok = both(MemoryStore(objects), cuda)
+    assert ok[:5] == [True] * 5
+    assert not any(ok[5:11])

@@ -1,0 +1,436 @@
+"""A CUDA device serves many reads: in waves, from many threads, after errors, and lets none hang.
+
+Memory stays within the budget, slots are reused and come back, and a result is complete when it is
+returned.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import zarrgpu as zg
+from tests.gpu.devices import empty, open_device, same, to_host
+from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values
+from zarrgpu import reader
+from zarrgpu.cuda_engine import SLOTS, cut_waves
+from zarrgpu.devices.cuda import ALIGNMENT, CudaDevice, PinnedArena, Slot, TableArena
+from zarrgpu.errors import (
+    ChunkDecodeError,
+    DeviceUnavailableError,
+    MemoryBudgetError,
+    StoreError,
+    UnsupportedCodecError,
+)
+from zarrgpu.output import output_format
+from zarrgpu.plan.request import ReadRequest
+from zarrgpu.stats import ReadStats
+
+MIB = 1 << 20
+SHARDED = ("zstd", "blosc-lz4-shuffle", "none", "gzip", "zstd+crc32c")
+
+
+def store_of(data: np.ndarray, **recipe) -> MemoryStore:
+    return MemoryStore(encode(data, Recipe(**recipe)))
+
+
+def corrupt(store: MemoryStore, key: str) -> bytes:
+    """Break a chunk so that no decoder takes it; return what it was."""
+    good = store.objects[key]
+    store.objects[key] = good[: len(good) // 2]
+    return good
+
+
+# ---- waves ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chain", SHARDED)
+def test_many_waves_give_the_bytes_of_one(cuda, chain):
+    data = values((60, 70), "u2")
+    store = store_of(
+        data, chunks=(10, 10), shards=(30, 70), codecs=CHAINS[chain], missing=frozenset([(1, 1)])
+    )
+    array = zg.open(store)
+    wanted = array.read(device="cpu")
+    reads = []
+    for budget in (1 << 30, 20_000, 3_000):
+        store.requests.clear()
+        options = zg.ReadOptions(memory_budget_bytes=budget, max_gap_bytes=1000)
+        same(array.read(device=cuda, options=options), wanted, device=cuda)
+        reads.append(len(store.requests))
+    assert reads[0] < reads[2] < 42  # one read a shard, then reads cut between waves
+
+
+def test_no_wave_exceeds_the_budget_however_well_chunks_compress():
+    """Empty chunks of one shard are one small range, and gigabytes once decoded."""
+    device = open_device("emulated")
+    data = np.zeros((64, 128, 256), "u1")  # 64 chunks of 32 KiB in some hundred bytes each
+    array = zg.open(
+        store_of(data, chunks=(1, 128, 256), shards=(64, 128, 256), codecs=CHAINS["zstd"])
+    )
+    budget = 1 * MIB
+    before = device.driver.registry.live_nbytes("device")
+    device.driver.registry.peak_nbytes = before
+    out = empty(device, data.shape, data.dtype)
+    array.read(device=device, out=out, options=zg.ReadOptions(memory_budget_bytes=budget))
+    same(out, data, device=device)
+    used = device.driver.registry.peak_nbytes - before - data.nbytes
+    assert device.driver.launches.count("gather") >= 8
+    # arenas are whole MiB: for each slot one for tables, one for data, and temporary memory
+    assert used <= 2 * SLOTS * MIB + budget
+
+
+def test_a_chunk_beyond_the_budget_is_refused_and_one_of_half_of_it_is_not(cuda):
+    data = values((100, 100), "u1")
+    array = zg.open(store_of(data, chunks=(100, 100), codecs=CHAINS["zstd"]))
+    with pytest.raises(MemoryBudgetError, match=r"chunk of \[100, 100\] takes 53000 bytes"):
+        array.read(device=cuda, options=zg.ReadOptions(memory_budget_bytes=52_999))
+    options = zg.ReadOptions(memory_budget_bytes=53_000)
+    same(array.read(device=cuda, options=options), data, device=cuda)
+
+
+@pytest.mark.parametrize("nbytes", [1, 7, 100, 1e9])
+def test_waves_hold_every_chunk_once_and_reads_stay_consistent(nbytes):
+    data = values((40, 30), "u1")
+    store = store_of(
+        data, chunks=(5, 5), shards=(20, 30), codecs=CHAINS["zstd"], missing=frozenset([(2, 2)])
+    )
+    source = zg.open(store).source
+    request = ReadRequest(
+        arrays=(source.spec,), array_index=np.zeros(1, np.int32), start=np.zeros((1, 2), np.int64),
+        count=(40, 30), step=(1, 1),
+    )  # fmt: skip
+    plan = reader.plan_read((source,), request, options=zg.ReadOptions(max_gap_bytes=1000))
+    cost = np.random.default_rng(0).uniform(1, 6, len(plan.chunks))
+    cut, waves = cut_waves(plan, np.minimum(cost, nbytes), nbytes)
+    assert np.concatenate(waves).tolist() == list(range(len(plan.chunks)))
+    assert max(np.minimum(cost, nbytes)[rows].sum() for rows in waves) <= nbytes
+    for read in range(len(cut.reads)):
+        rows = np.arange(*cut.reads.chunk_start[read : read + 2])
+        assert (cut.chunks.read[rows] == read).all()
+        assert len({i for i, wave in enumerate(waves) if np.isin(rows, wave).any()}) == 1
+        begin, end = cut.reads.offset[read], cut.reads.offset[read] + cut.reads.nbytes[read]
+        assert (cut.chunks.offset[rows] >= begin).all()
+        assert (cut.chunks.offset[rows] + cut.chunks.nbytes[rows]).max() == end
+        assert (cut.chunks.object_id[rows] == cut.reads.object_id[read]).all()
+    assert cut.reads.nbytes.sum() <= plan.reads.nbytes.sum()
+
+
+# ---- slots ---------------------------------------------------------------------------------------
+
+
+def test_slots_are_reused_and_grow():
+    device = open_device("emulated")
+    driver = device.driver
+    small, large = (zg.open(store_of(values((n, n), "u1"), chunks=(64, 64))) for n in (64, 2048))
+    small.read(device=device)
+    first = {a.ptr for a in driver.registry.live("device")}
+    small.read(device=device)
+    assert {a.ptr for a in driver.registry.live("device")} == first  # nothing was allocated
+    same(large.read(device=device), values((2048, 2048), "u1"), device=device)
+    grown = {a.ptr for a in driver.registry.live("device")}
+    same(small.read(device=device), values((64, 64), "u1"), device=device)
+    assert {a.ptr for a in driver.registry.live("device")} == grown
+    assert len(driver._streams) == 1 + SLOTS
+
+
+def test_the_pinned_arena_takes_more_than_it_was_told(cuda):
+    arena = PinnedArena(cuda.driver)
+    assert (arena.ptr, arena.used, arena.array.size) == (0, 0, 0)
+    rng = np.random.default_rng(0)
+    for told in (0, 100, 3 * MIB):
+        arena.reset(told)
+        parts = []
+        for n in (1, 17, 2 * MIB, 0, 5, 3 * MIB, 33):
+            at, memory = arena.take(n)
+            assert at % ALIGNMENT == 0
+            assert memory.size == n
+            memory[:] = rng.integers(0, 256, n, dtype=np.uint8)
+            parts.append((at, memory.copy()))
+        arena.settle()
+        arena.settle()
+        assert arena.array.size == arena.used
+        for at, part in parts:
+            np.testing.assert_array_equal(arena.array[at : at + part.size], part)
+
+
+def test_chunks_that_outgrow_the_pinned_arena_are_read_all_the_same(cuda):
+    """Zstd frames with checksums are decoded on the host, into room that nobody planned for."""
+    device = CudaDevice(cuda.driver)
+    data = np.zeros((8, 1024, 512), "u1") + np.arange(8, dtype="u1")[:, None, None]
+    array = zg.open(store_of(data, chunks=(1, 1024, 512), codecs=CHAINS["zstd-checksum"]))
+    same(array.read(device=device), data, device=device)
+
+
+def test_tables_are_never_longer_on_the_host_than_on_the_device():
+    """Out of memory between the two allocations of a table arena must not be forgotten."""
+    device = open_device("emulated", total_nbytes=4 * MIB)
+    slot = Slot(device.driver)
+    slot.tables.reserve(100)
+    with pytest.raises(MemoryBudgetError):
+        slot.tables.reserve(64 * MIB)
+    slot.tables.reserve(1000)
+    slot.tables.place(np.arange(100))
+    slot.tables.send()
+    with pytest.raises(AssertionError, match="exceed the room"):
+        TableArena(slot).result(1 << 40)
+
+
+def test_concurrent_reads_do_not_share_slots(cuda):
+    data = values((96, 96), "u2")
+    chains = ["zstd", "blosc-lz4-shuffle", "none", "gzip"]
+    arrays = [zg.open(store_of(data, chunks=(16, 16), codecs=CHAINS[c])) for c in chains]
+    options = zg.ReadOptions(memory_budget_bytes=20_000)
+    wrong: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        try:
+            for array in arrays:
+                starts = rng.integers(0, 60, (5, 2))
+                got = to_host(array.read_patches(starts, (36, 36), device=cuda, options=options))
+                for patch, (y, x) in zip(got, starts, strict=True):
+                    np.testing.assert_array_equal(patch, data[y : y + 36, x : x + 36])
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong
+
+
+def test_a_forgotten_synchronisation_is_found(monkeypatch):
+    """What the lazy driver is for: without the wait for a slot, nothing has been done yet."""
+    from tests.emulator.streams import EmulatedEvent
+
+    device = open_device("lazy")
+    data = values((30, 30), "u2")
+    array = zg.open(store_of(data, chunks=(8, 8)))
+    same(array.read(device=device), data, device=device)
+    monkeypatch.setattr(EmulatedEvent, "synchronize", lambda self: None)
+    with pytest.raises(AssertionError):
+        same(array.read(device=device), data, device=device)
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 3_000])
+@pytest.mark.parametrize("chain", SHARDED)
+def test_an_error_in_the_middle_leaves_the_device_usable(cuda, chain, budget):
+    device = CudaDevice(cuda.driver)
+    data = values((40, 40), "u2")
+    store = store_of(data, chunks=(10, 10), codecs=CHAINS[chain])
+    array = zg.open(store)
+    options = zg.ReadOptions(memory_budget_bytes=budget)
+    good = corrupt(store, "c/2/1")
+    for _ in range(3):
+        with pytest.raises(ChunkDecodeError) as caught:
+            array.read(device=device, options=options)
+        assert caught.value.chunk == "c/2/1"
+        assert caught.value.codec == (
+            ", ".join(c.name for c in array.source.chain.codecs) or "bytes"
+        )
+        with pytest.raises(ChunkDecodeError) as on_host:
+            array.read(device="cpu")
+        assert str(on_host.value) == str(caught.value)
+    store.objects["c/2/1"] = good
+    same(array.read(device=device, options=options), data, device=device)
+    assert len(device._free) == SLOTS
+
+
+def test_what_a_store_cannot_give_is_an_error_and_then_forgotten(cuda):
+    device = CudaDevice(cuda.driver)
+    data = values((40, 40), "u2")
+    store = store_of(data, chunks=(10, 10), shards=(20, 20), codecs=CHAINS["zstd"])
+    array = zg.open(store)
+    same(array.read(device=device), data, device=device)  # the indexes are known now
+    shard = store.objects.pop("c/1/1")
+    for options in (zg.ReadOptions(), zg.ReadOptions(memory_budget_bytes=3_000)):
+        with pytest.raises(ChunkDecodeError, match="gone from the store"):
+            array.read(device=device, options=options)
+        store.objects["c/1/1"] = shard[:50]
+        with pytest.raises(StoreError):
+            array.read(device=device, options=options)
+        del store.objects["c/1/1"]
+    store.objects["c/1/1"] = shard
+    same(array.read(device=device), data, device=device)
+    assert len(device._free) == SLOTS
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 3_000])
+@pytest.mark.parametrize("chain", SHARDED)
+def test_masked_errors_mark_the_patches_that_they_hit(cuda, chain, budget):
+    data = values((40, 40), "u2")
+    store = store_of(data, chunks=(10, 10), codecs=CHAINS[chain], fill_value=7)
+    corrupt(store, "c/2/1")
+    corrupt(store, "c/0/0")
+    source = zg.open(store).source
+    starts = np.array([(0, 0), (15, 15), (25, 25), (5, 30), (25, 5), (10, 20)])
+    request = ReadRequest(
+        arrays=(source.spec,), array_index=np.zeros(len(starts), np.int32), start=starts,
+        count=(10, 12), step=(1, 1),
+    )  # fmt: skip
+    read = {"output": output_format(source.spec.dtype), "on_error": "mask"}
+    options = zg.ReadOptions(memory_budget_bytes=budget)
+    wanted, fine = reader.read((source,), request, device="cpu", **read)
+    got, ok = reader.read((source,), request, device=cuda, options=options, **read)
+    assert ok.tolist() == fine.tolist() == [False, False, True, True, False, True]
+    same(got, wanted, device=cuda)
+
+
+def test_strict_refuses_what_only_the_host_decodes(cuda):
+    data = values((30, 900), "u2")
+    strict = zg.ReadOptions(strict=True)
+    on_device = ("none", "zstd", "lz4", "crc32c", "zstd+crc32c", "blosc-lz4-shuffle")
+    for chain in on_device:
+        array = zg.open(store_of(data, chunks=(8, 300), codecs=CHAINS[chain]))
+        same(array.read(device=cuda, options=strict), data, device=cuda)
+    on_host = (
+        "gzip",
+        "zlib",
+        "crc32c+gzip",
+        "zstd-checksum",
+        "blosc-zlib-shuffle",
+        "blosc-blosclz-noshuffle",
+    )
+    for chain in on_host:
+        store = store_of(data, chunks=(8, 300), codecs=CHAINS[chain])
+        array = zg.open(store)
+        with pytest.raises(UnsupportedCodecError, match="strict"):
+            array.read(device=cuda, options=strict)
+        same(array.read(device=cuda), data, device=cuda)
+    store = store_of(data, chunks=(8, 300), codecs=CHAINS["zstd-checksum"])
+    corrupt(store, "c/1/1")
+    with pytest.raises((ChunkDecodeError, UnsupportedCodecError)):
+        zg.open(store).read(device=cuda, options=strict)
+
+
+def test_chunks_much_larger_than_they_decode_to_are_refused_as_on_the_host(cuda):
+    data = np.zeros((2, 64), "u1")
+    frame = bytes.fromhex("28b52ffd2040") + b"\x00\x00\x00" * 400_000 + b"\x03\x02\x00\x00"
+    store = store_of(data, chunks=(1, 64), codecs=CHAINS["zstd"])
+    store.objects["c/1/0"] = frame  # valid: empty blocks, then 64 zeros
+    array = zg.open(store)
+    for device in ("cpu", cuda):
+        with pytest.raises(ChunkDecodeError, match="1200010 bytes for 64 decoded ones"):
+            array.read(device=device)
+
+
+def test_out_of_device_memory_is_a_budget_error_and_not_the_end():
+    device = open_device("emulated", total_nbytes=24 * MIB)
+    data = values((256, 64, 512), "u1")  # 8 MiB
+    array = zg.open(store_of(data, chunks=(4, 64, 512), codecs=CHAINS["zstd"]))
+    for _ in range(2):
+        with pytest.raises(MemoryBudgetError, match="memory_budget_bytes"):
+            array.read(device=device)
+        options = zg.ReadOptions(memory_budget_bytes=6 * MIB)
+        same(array.read(device=device, options=options), data, device=device)
+    with pytest.raises(MemoryBudgetError):
+        zg.open(store_of(np.zeros((1, 1), "u1"), chunks=(1, 1))).read_patches(
+            np.zeros((1, 2), int), (1 << 15, 1 << 15), device=device
+        )
+    same(array.read(device=device, options=options), data, device=device)
+
+
+def test_reads_that_fail_for_memory_give_idle_slots_back():
+    device = open_device("emulated", total_nbytes=18 * MIB)
+    data = values((64, 64, 512), "u1")
+    array = zg.open(store_of(data, chunks=(4, 64, 512)))
+    with device.lease(4) as slots:
+        for slot in slots:
+            slot.data(3 * MIB)
+    with pytest.raises(MemoryBudgetError):
+        array.read(device=device)
+    same(array.read(device=device), data, device=device)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_is_told_not_to_use_the_device(cuda):
+    array = zg.open(store_of(values((4, 4), "u1"), chunks=(2, 2)))
+    array.read(device=cuda)
+    received, sent = os.pipe()
+    with cuda._lock:  # as another thread of the parent may hold it at the fork
+        child = os.fork()
+    if not child:
+        message = "nothing was raised"
+        try:
+            array.read(device=cuda)
+        except DeviceUnavailableError as error:
+            message = str(error)
+        finally:
+            os.write(sent, message.encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+    message = os.read(received, 4096).decode()
+    assert "used in its forked child" in message
+    assert "spawn" in message
+    array.read(device=cuda)
+
+
+# ---- what surrounds a read -----------------------------------------------------------------------
+
+
+def test_counters_are_those_of_the_host(cuda):
+    data = values((40, 40), "u2")
+    store = store_of(
+        data, chunks=(10, 10), shards=(20, 40), codecs=CHAINS["zstd"], missing=frozenset([(0, 0)])
+    )
+    source = zg.open(store).source
+    request = ReadRequest(
+        arrays=(source.spec,), array_index=np.zeros(2, np.int32), start=np.array([(0, 0), (-5, 3)]),
+        count=(30, 30), step=(1, 1),
+    )  # fmt: skip
+    found = []
+    for device in ("cpu", cuda):
+        stats = ReadStats()
+        reader.read(
+            (source,),
+            request,
+            output=output_format(source.spec.dtype),
+            device=device,
+            stats=stats,
+        )
+        stats.seconds = 0
+        found.append(stats)
+    assert found[0] == found[1]
+
+
+def test_local_files_are_read_into_pinned_memory(cuda, tmp_path: Path):
+    from tests.zarr_cases import write
+
+    data = values((50, 60), "u2")
+    for number, chain in enumerate(("none", "zstd", "gzip")):
+        for shards in (None, (20, 30)):
+            objects = encode(data, Recipe(chunks=(10, 10), codecs=CHAINS[chain], shards=shards))
+            path = write(tmp_path / f"{number}{shards is None}", objects)
+            same(zg.open(path).read(device=cuda), data, device=cuda)
+
+
+def test_a_store_that_asks_for_memory_and_does_not_use_it_is_read_right(cuda):
+    class Wasteful(MemoryStore):
+        def get(self, key, allocate=None):
+            data = super().get(key)
+            if allocate is not None and data is not None:
+                allocate(data.size)[:] = 1
+                allocate(data.size)[:] = 2
+            return data
+
+    data = values((50, 60), "u2")
+    array = zg.open(Wasteful(encode(data, Recipe(chunks=(10, 10), codecs=CHAINS["zstd"]))))
+    same(array.read(device=cuda), data, device=cuda)
+
+
+def test_names_and_explanations(cuda):
+    array = zg.open(store_of(values((4, 4), "u1"), chunks=(2, 2), codecs=CHAINS["zstd"]))
+    assert cuda.name in repr(cuda)
+    text = array.plan(device=cuda).explain()
+    assert cuda.name in text
+    assert "nvCOMP" in text
