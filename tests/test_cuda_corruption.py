@@ -6,12 +6,15 @@ device refuses any access outside of memory, so that none happened where these t
 
 from __future__ import annotations
 
+import itertools
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import zarrgpu as zg
+from tests import zstd_cases
 from tests.blosc_cases import build
 from tests.gpu.devices import same
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values
@@ -118,36 +121,20 @@ def blosc_store(containers: list[bytes], n: int, typesize: int = 2) -> MemorySto
 
 def test_blosc_headers_that_lie(cuda):
     data = np.tile(np.arange(60, dtype="u2"), 40)
-    options = {"typesize": 2, "blocksize": 1024, "shuffled": True}
     containers = []
     for cname in ("lz4", "zstd"):
-        good = build(data.view("u1"), cname=cname, **options)
-        containers.append(good.encode())
-        for name, change_by in (("nbytes", 2), ("nbytes", -2), ("cbytes", 1), ("cbytes", -1),
-                                ("blocksize", 1), ("blocksize", -1)):  # fmt: skip
-            lie = build(data.view("u1"), cname=cname, **options)
-            true = {"nbytes": lie.nbytes, "cbytes": len(lie.encode()), "blocksize": 1024}[name]
-            lie.said = {name: true + change_by}
-            containers.append(lie.encode())
-            lie.said = {name: -1}
-            containers.append(lie.encode())
-            lie.said = {name: 0}
-            containers.append(lie.encode())
-        for versions in ((1, 1), (3, 1), (2, 0), (2, 2)):
-            containers.append(
-                build(data.view("u1"), cname=cname, versions=versions, **options).encode()
-            )
-        for typesize in (0, 1, 4, 255):
-            lie = build(data.view("u1"), cname=cname, **options)
-            lie.typesize = typesize
-            containers.append(lie.encode())
-        for flag in (1, 2, 4, 8, 16):
-            lie = build(data.view("u1"), cname=cname, **options)
-            lie.flags ^= flag
-            containers.append(lie.encode())
+        good = build(data.view("u1"), cname=cname, typesize=2, blocksize=1024, shuffled=True)
+        true = {"nbytes": good.nbytes, "cbytes": len(good.encode()), "blocksize": good.blocksize}
+        lies: list[dict] = [{}]
+        for name, size in true.items():
+            lies += [{"said": {name: value}} for value in (size - 2, size - 1, size + 1, 0, -1)]
+        lies += [{"versions": versions} for versions in ((1, 1), (3, 1), (2, 0), (2, 2))]
+        lies += [{"typesize": typesize} for typesize in (0, 1, 4, 255)]
+        lies += [{"flags": good.flags ^ flag} for flag in (1, 2, 4, 8, 16)]
+        containers += [replace(good, **lie).encode() for lie in lies]
     ok = both(blosc_store(containers, data.size), cuda)
     assert ok[0]
-    assert ok[len(ok) // 2]
+    assert ok[len(ok) // 2]  # the good ones
     assert 2 < sum(ok) < len(ok)
 
 
@@ -180,15 +167,15 @@ def test_blosc_of_a_threaded_writer(cuda):
     rng = np.random.default_rng(0)
     data = np.repeat(rng.integers(0, 9, 500, dtype=np.uint8), 10).view("u2")
     containers = []
+    options = {"typesize": 2, "blocksize": 1024}
     for cname in ("lz4", "zstd"):
-        for split, shuffled, stored in np.ndindex(2, 2, 2):
+        for split, shuffled, stored in itertools.product((False, True), repeat=3):
+            kind = {"cname": cname, "split": split, "shuffled": shuffled, "stored": stored}
             for order in ([4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
-                containers.append(
-                    build(
-                        data.view("u1"), cname=cname, typesize=2, blocksize=1024, split=bool(split),
-                        shuffled=bool(shuffled), stored=bool(stored), order=order, gap=len(containers) % 4,
-                    ).encode()
-                )  # fmt: skip
+                made = build(
+                    data.view("u1"), order=order, gap=len(containers) % 4, **kind, **options
+                )
+                containers.append(made.encode())
     store = blosc_store(containers, data.size)
     ok = both(store, cuda)
     assert all(ok)
@@ -208,40 +195,13 @@ def test_blosc_of_snappy_needs_the_device(cuda):
     same(array.read(device=cuda), np.stack([data, data]), device=cuda)
 
 
-def zstd_frame(blocks: bytes, content: bytes, descriptor: int) -> bytes:
-    return bytes.fromhex("28b52ffd") + bytes([descriptor]) + content + blocks
-
-
 def test_zstd_frames_that_lie(cuda):
-    """Content sizes, windows, checksums, dictionaries, several frames, and trailing bytes."""
-    n = 300
-    raw = bytes(range(100)) * 3
-    block = struct.pack("<I", 1 | 0 << 1 | n << 3)[:3] + raw
-    rle = struct.pack("<I", 1 | 1 << 1 | n << 3)[:3] + b"\x07"
-    reserved = struct.pack("<I", 1 | 3 << 1 | n << 3)[:3] + raw
-    big = struct.pack("<I", 1 | 1 << 1 | (1 << 20) << 3)[:3] + b"\x07"
-    open_end = struct.pack("<I", 0 | 0 << 1 | n << 3)[:3] + raw
-    sized2, sized4, sized8 = struct.pack("<H", n - 256), struct.pack("<I", n), struct.pack("<Q", n)
-    huge8 = struct.pack("<Q", n | 1 << 56)
-    frames = [
-        zstd_frame(block, sized2, 0x60), zstd_frame(rle, sized2, 0x60), zstd_frame(block, sized4, 0xA0),
-        zstd_frame(block, sized8, 0xE0), zstd_frame(block, b"\x58" + sized2, 0x40),
-        zstd_frame(block, huge8, 0xE0), zstd_frame(block, b"\x00" + sized2, 0x60),
-        zstd_frame(block, struct.pack("<H", n), 0x60), zstd_frame(reserved, sized2, 0x60),
-        zstd_frame(big, sized2, 0x60), zstd_frame(open_end, sized2, 0x60),
-        zstd_frame(open_end + block, sized2, 0x60), zstd_frame(block, b"\x58", 0x00),
-        zstd_frame(block, sized2, 0x60) + b"\x00", zstd_frame(block, sized2, 0x60) * 2,
-        zstd_frame(block, sized2, 0x60) + bytes.fromhex("502a4d1800000000"),
-        bytes.fromhex("502a4d1800000000") + zstd_frame(block, sized2, 0x60),
-        zstd_frame(block + b"\0\0\0\0", sized2, 0x64), zstd_frame(block, b"\x05" + sized2, 0x61),
-        zstd_frame(block, b"\x00" + sized2, 0x61), zstd_frame(block, sized2, 0x68),
-        zstd_frame(open_end[:2], sized2, 0x60), zstd_frame(b"", sized2, 0x60), b"\x28\xb5\x2f\xfd",
-    ]  # fmt: skip
-    objects = encode(
-        np.zeros((len(frames), n), "u1"), Recipe(chunks=(1, n), codecs=CHAINS["zstd"], fill_value=9)
-    )
+    frames = [*zstd_cases.FINE, *zstd_cases.WRONG, *zstd_cases.ODD]
+    n = zstd_cases.N_DECODED
+    recipe = Recipe(chunks=(1, n), codecs=CHAINS["zstd"], fill_value=9)
+    objects = encode(np.zeros((len(frames), n), "u1"), recipe)
     for row, frame in enumerate(frames):
         objects[f"c/{row}/0"] = frame
     ok = both(MemoryStore(objects), cuda)
-    assert ok[:5] == [True] * 5
-    assert not any(ok[5:11])
+    decided = len(zstd_cases.FINE) + len(zstd_cases.WRONG)
+    assert ok[:decided] == [row < len(zstd_cases.FINE) for row in range(decided)]
