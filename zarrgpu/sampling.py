@@ -22,7 +22,7 @@ from zarrgpu.slide import Slide
 _ROUNDING = 1e-9
 _ROUND_MIN, _ROUND_MAX = 1 << 8, 1 << 17
 _HOPELESS_TRIES = 1 << 19
-_HOPELESS_SHARE = 1e-4
+_HOPELESS_SHARE = 2e-3
 """Drawing stops after so many tries, if no larger a share of them was good."""
 
 
