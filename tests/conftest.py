@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.gpu.devices import KINDS, open_device
 from zarrgpu.devices.cuda import CudaDevice
+
+# tests run beside other work: slow is not wrong
+settings.register_profile("zarrgpu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("zarrgpu")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -1,6 +1,6 @@
 """Laws of the host codecs.
 
-1. A decoder gives what numcodecs (or zlib) encoded, with `out` and without, from any view of memory.
+1. A decoder gives what numcodecs (or zlib) encoded, with `out` and without, from any view.
 2. A decoder refuses a result that is not of the expected size, before taking the memory for it.
 3. Damaged bytes give the data, an equally long result where the format has no checksum, or
    `CodecError`: no other exception, no crash, no hang.
@@ -185,7 +185,10 @@ GIB = 1 << 30
 BOMBS = {
     "zstd, unstated size": ("zstd", zstd_frame(rle_blocks(4 * GIB))),
     "zstd, second frame": ("zstd", zstd_frame(raw_block(b"x" * 64)) + zstd_frame(rle_blocks(GIB))),
-    "zstd, stated size": ("zstd", zstd_frame(rle_blocks(GIB), descriptor=0xC0, size=GIB.to_bytes(8, "little"))),
+    "zstd, stated size": (
+        "zstd",
+        zstd_frame(rle_blocks(GIB), descriptor=0xC0, size=GIB.to_bytes(8, "little")),
+    ),
     "zstd, more than stated": ("zstd", zstd_frame(rle_blocks(GIB), descriptor=0x60, size=b"\0\0")),
     "zstd, absurd size": ("zstd", zstd_frame(raw_block(b"x"), descriptor=0xC0, size=b"\xff" * 8)),
     "gzip": ("gzip", gzip.compress(bytes(1 << 28), 9)),
@@ -193,9 +196,19 @@ BOMBS = {
     "zlib": ("zlib", zlib.compress(bytes(1 << 28), 9)),
     "lz4, stated size": ("lz4", (0x7FFFFFFF).to_bytes(4, "little") + b"\x1fx" + b"\xff" * 100),
     "lz4, negative size": ("lz4", b"\xff" * 4 + b"\x1fx" + b"\xff" * 100),
-    "lz4, more than stated": ("lz4", (64).to_bytes(4, "little") + b"\x1fx\x01\x00" + b"\xff" * 4000 + b"\0"),
-    "blosc, stated size": ("blosc", b"\x02\x01\x01\x01" + (0x7FFFFFFF).to_bytes(4, "little") + b"\0\0\1\0" + (32).to_bytes(4, "little") + bytes(16)),
-}  # fmt: skip
+    "lz4, more than stated": (
+        "lz4",
+        (64).to_bytes(4, "little") + b"\x1fx\x01\x00" + b"\xff" * 4000 + b"\0",
+    ),
+    "blosc, stated size": (
+        "blosc",
+        b"\x02\x01\x01\x01"
+        + (0x7FFFFFFF).to_bytes(4, "little")
+        + b"\0\0\1\0"
+        + (32).to_bytes(4, "little")
+        + bytes(16),
+    ),
+}
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
@@ -205,7 +218,7 @@ def test_bombs_are_refused_within_memory_and_time(bomb):
 
 
 def test_gzip_of_many_members_takes_linear_time():
-    # each empty member is 20 bytes, alone or before padding; copying the rest for each would take minutes
+    # an empty member is 20 bytes, alone or before padding; copying the rest for each takes minutes
     empty = gzip.compress(b"")
     for data in (
         empty * 20_000,
@@ -286,7 +299,7 @@ def test_chains_know_their_sizes():
     assert (chain.encoded_nbytes, chain.stage_nbytes()) == (108, [100, 104])
     chain = build_chain([CodecSpec("zstd"), CodecSpec("crc32c")], 100, source="a")
     assert (chain.encoded_nbytes, chain.stage_nbytes()) == (None, [100, None])
-    with pytest.raises(CodecError, match="gzip: .*"):
+    with pytest.raises(CodecError, match="gzip: "):
         decode_chunk(chain_of("crc32c+gzip", 9), np.zeros(9, np.uint8), np.empty(9, np.uint8))
 
 

@@ -47,11 +47,19 @@ def test_the_encoder_of_these_tests_is_right(zarr_format, chain, tmp_path):
         order = (1, 0) if number % 3 else None
         sharded = zarr_format == 3 and number % 2
         recipe = Recipe(
-            chunks=(4, 3), shards=(8, 6) if sharded else None, codecs=CHAINS[chain], order=order,
-            big_endian=number % 4 == 1, fill_value=1, separator="./"[number % 2], zarr_format=zarr_format,
-            index_location=("start", "end")[number % 5 > 1], index_checksum=number % 3 > 0,
-            index_big_endian=number % 2 > 0, missing=frozenset([(0, 1), (2, 0)]),
-        )  # fmt: skip
+            chunks=(4, 3),
+            shards=(8, 6) if sharded else None,
+            codecs=CHAINS[chain],
+            order=order,
+            big_endian=number % 4 == 1,
+            fill_value=1,
+            separator="./"[number % 2],
+            zarr_format=zarr_format,
+            index_location=("start", "end")[number % 5 > 1],
+            index_checksum=number % 3 > 0,
+            index_big_endian=number % 2 > 0,
+            missing=frozenset([(0, 1), (2, 0)]),
+        )
         data = values((9, 7), dtype, number)
         array = zarr.open_array(write(tmp_path / dtype, encode(data, recipe)), mode="r")
         np.testing.assert_array_equal(array[...], expected(data, recipe))
@@ -86,10 +94,16 @@ def test_v3_shards():
 def test_v3_group_with_consolidated_metadata():
     group = parse_v3(
         {
-            "zarr_format": 3, "node_type": "group", "attributes": {"k": 2},
-            "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": {"a": {}}},
+            "zarr_format": 3,
+            "node_type": "group",
+            "attributes": {"k": 2},
+            "consolidated_metadata": {
+                "kind": "inline",
+                "must_understand": False,
+                "metadata": {"a": {}},
+            },
         }
-    )  # fmt: skip
+    )
     assert isinstance(group, GroupSpec)
     assert (group.attributes, group.consolidated) == ({"k": 2}, {"a": {}})
     assert parse_v3({"zarr_format": 3, "node_type": "group"}).consolidated is None
@@ -97,9 +111,11 @@ def test_v3_group_with_consolidated_metadata():
 
 def test_v3_short_hands_and_ignorable_members():
     document = v3_document(
-        chunk_key_encoding="v2", codecs=[{"name": "bytes", "configuration": {"endian": "little"}}, "crc32c"],
-        unknown={"must_understand": False, "name": "anything"}, storage_transformers=[],
-    )  # fmt: skip
+        chunk_key_encoding="v2",
+        codecs=[{"name": "bytes", "configuration": {"endian": "little"}}, "crc32c"],
+        unknown={"must_understand": False, "name": "anything"},
+        storage_transformers=[],
+    )
     spec = parse_v3(document)
     assert spec.location.key_encoding == KeyEncoding("v2", ".", "")
     assert [codec.name for codec in spec.codecs] == ["crc32c"]
@@ -124,7 +140,11 @@ def sharding(**changes: Any) -> dict[str, Any]:
         ({"unknown": {"must_understand": True}}, MetadataError, "not a member"),
         ({"unknown": {"name": "x"}}, MetadataError, "not a member"),
         ({"data_type": "string"}, UnsupportedFormatError, "'string' is not read"),
-        ({"data_type": {"name": "numpy.datetime64", "configuration": {}}}, UnsupportedFormatError, "datetime64"),
+        (
+            {"data_type": {"name": "numpy.datetime64", "configuration": {}}},
+            UnsupportedFormatError,
+            "datetime64",
+        ),
         ({"data_type": "r12"}, MetadataError, "whole bytes"),
         ({"chunk_grid": {"name": "rectilinear"}}, UnsupportedFormatError, "rectilinear"),
         ({"chunk_key_encoding": "fancy"}, UnsupportedFormatError, "fancy"),
@@ -135,19 +155,48 @@ def sharding(**changes: Any) -> dict[str, Any]:
         ({"fill_value": 1.5}, MetadataError, "fill_value"),
         ({"fill_value": True}, MetadataError, "fill_value"),
         ({"dimension_names": ["y"]}, MetadataError, "1 names for 2 axes"),
-        ({"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [4]}}}, MetadataError, "expected 2"),
-        ({"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 4]}}}, MetadataError, "chunk_shape"),
-        ({"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1 << 40, 1 << 40]}}}, MetadataError, "bytes"),
+        (
+            {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [4]}}},
+            MetadataError,
+            "expected 2",
+        ),
+        (
+            {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 4]}}},
+            MetadataError,
+            "chunk_shape",
+        ),
+        (
+            {
+                "chunk_grid": {
+                    "name": "regular",
+                    "configuration": {"chunk_shape": [1 << 40, 1 << 40]},
+                }
+            },
+            MetadataError,
+            "bytes",
+        ),
         ({"shape": [1 << 40, 1 << 40]}, MetadataError, "2\\*\\*62 chunks"),
         ({"shape": [1 << 62, 1]}, MetadataError, "shape"),
         ({"shape": [1] * 40}, MetadataError, "40 dimensions"),
         (codecs("zstd"), UnsupportedCodecError, "'zstd' is no array codec"),
         (codecs("vlen-utf8"), UnsupportedCodecError, "vlen-utf8"),
         (codecs("bytes"), MetadataError, "codecs.0.configuration.endian.*is missing"),
-        (codecs({"name": "transpose", "configuration": {"order": [1, 0]}}), MetadataError, "array-to-bytes"),
-        (codecs({"name": "transpose", "configuration": {"order": [0, 0]}}, LITTLE), MetadataError, "permutation"),
+        (
+            codecs({"name": "transpose", "configuration": {"order": [1, 0]}}),
+            MetadataError,
+            "array-to-bytes",
+        ),
+        (
+            codecs({"name": "transpose", "configuration": {"order": [0, 0]}}, LITTLE),
+            MetadataError,
+            "permutation",
+        ),
         (codecs(sharding(), "zstd"), UnsupportedCodecError, "codecs around sharding_indexed"),
-        (codecs({"name": "transpose", "configuration": {"order": [1, 0]}}, sharding()), UnsupportedCodecError, "around"),
+        (
+            codecs({"name": "transpose", "configuration": {"order": [1, 0]}}, sharding()),
+            UnsupportedCodecError,
+            "around",
+        ),
         (codecs(sharding(codecs=[sharding()])), UnsupportedCodecError, "shards within shards"),
         (codecs(sharding(chunk_shape=[3, 2])), MetadataError, "does not divide"),
         (codecs(sharding(chunk_shape=[0, 2])), MetadataError, "chunk_shape"),
@@ -156,11 +205,19 @@ def sharding(**changes: Any) -> dict[str, Any]:
         (codecs(sharding(index_codecs=[LITTLE, "zstd"])), UnsupportedCodecError, "only crc32c"),
         (codecs(sharding(index_codecs=[sharding()])), UnsupportedCodecError, "index_codecs"),
         (
-            codecs(sharding(index_codecs=[{"name": "transpose", "configuration": {"order": [2, 1, 0]}}, LITTLE])),
-            UnsupportedCodecError, "index_codecs",
+            codecs(
+                sharding(
+                    index_codecs=[
+                        {"name": "transpose", "configuration": {"order": [2, 1, 0]}},
+                        LITTLE,
+                    ]
+                )
+            ),
+            UnsupportedCodecError,
+            "index_codecs",
         ),
     ],
-)  # fmt: skip
+)
 def test_v3_refusals(changes, error, message):
     with pytest.raises(error, match=message) as caught:
         parse_v3(v3_document(**changes))
@@ -169,9 +226,15 @@ def test_v3_refusals(changes, error, message):
 
 def test_v2_array():
     document = {
-        "zarr_format": 2, "shape": [5, 4], "chunks": [2, 3], "dtype": ">f4", "fill_value": "NaN", "order": "F",
-        "filters": [{"id": "zlib", "level": 1}], "compressor": {"id": "blosc", "cname": "lz4"},
-    }  # fmt: skip
+        "zarr_format": 2,
+        "shape": [5, 4],
+        "chunks": [2, 3],
+        "dtype": ">f4",
+        "fill_value": "NaN",
+        "order": "F",
+        "filters": [{"id": "zlib", "level": 1}],
+        "compressor": {"id": "blosc", "cname": "lz4"},
+    }
     spec = parse_v2(document, {"_ARRAY_DIMENSIONS": ["y", "x"], "k": 1})
     assert (spec.shape, spec.chunk_shape, spec.dtype) == ((5, 4), (2, 3), np.dtype(">f4"))
     assert spec.axis_order == (1, 0)
@@ -208,9 +271,15 @@ def test_v2_array():
 )
 def test_v2_refusals(changes, error, message):
     document = {
-        "zarr_format": 2, "shape": [5, 4], "chunks": [2, 3], "dtype": "<f4", "fill_value": 0, "order": "C",
-        "filters": None, "compressor": None,
-    }  # fmt: skip
+        "zarr_format": 2,
+        "shape": [5, 4],
+        "chunks": [2, 3],
+        "dtype": "<f4",
+        "fill_value": 0,
+        "order": "C",
+        "filters": None,
+        "compressor": None,
+    }
     with pytest.raises(error, match=message):
         parse_v2(document | changes)
 
@@ -218,12 +287,18 @@ def test_v2_refusals(changes, error, message):
 @pytest.mark.parametrize(
     ("data_type", "value", "wanted"),
     [
-        ("float32", "NaN", np.float32(np.nan)), ("float64", "-Infinity", -np.inf), ("float32", "0x7fc00001", None),
-        ("float16", 1e10, np.float16(np.inf)), ("float32", 1, np.float32(1)), ("bool", True, np.True_),
-        ("complex64", ["NaN", -1], np.complex64(complex(np.nan, -1))), ("uint8", 255.0, np.uint8(255)),
-        ("int64", -(1 << 63), np.int64(-(1 << 63))), ("r24", [1, 2, 255], np.void(b"\1\2\xff")),
+        ("float32", "NaN", np.float32(np.nan)),
+        ("float64", "-Infinity", -np.inf),
+        ("float32", "0x7fc00001", None),
+        ("float16", 1e10, np.float16(np.inf)),
+        ("float32", 1, np.float32(1)),
+        ("bool", True, np.True_),
+        ("complex64", ["NaN", -1], np.complex64(complex(np.nan, -1))),
+        ("uint8", 255.0, np.uint8(255)),
+        ("int64", -(1 << 63), np.int64(-(1 << 63))),
+        ("r24", [1, 2, 255], np.void(b"\1\2\xff")),
     ],
-)  # fmt: skip
+)
 def test_fill_values(data_type, value, wanted):
     spec = parse_v3(v3_document(data_type=data_type, fill_value=value))
     if wanted is None:  # NaN with a payload, bit for bit
@@ -235,13 +310,31 @@ def test_fill_values(data_type, value, wanted):
 @pytest.mark.parametrize(
     ("data_type", "value"),
     [
-        ("float32", "nan"), ("float32", "0x7fc0"), ("float32", "1.5"), ("float32", [1]), ("float32", {}),
-        ("float32", True), ("bool", 2), ("bool", "true"), ("bool", [True]), ("complex64", [1]),
-        ("complex64", ["x", 1]), ("complex64", {"real": 1}), ("uint8", 256), ("int8", -129), ("int8", "1"),
-        ("uint8", float("inf")), ("uint8", float("nan")), ("float64", 10**400), ("r16", [1, 2, 3]), ("r16", [256]),
-        ("r16", [-1]), ("r16", ["a"]), ("r16", 7),
+        ("float32", "nan"),
+        ("float32", "0x7fc0"),
+        ("float32", "1.5"),
+        ("float32", [1]),
+        ("float32", {}),
+        ("float32", True),
+        ("bool", 2),
+        ("bool", "true"),
+        ("bool", [True]),
+        ("complex64", [1]),
+        ("complex64", ["x", 1]),
+        ("complex64", {"real": 1}),
+        ("uint8", 256),
+        ("int8", -129),
+        ("int8", "1"),
+        ("uint8", float("inf")),
+        ("uint8", float("nan")),
+        ("float64", 10**400),
+        ("r16", [1, 2, 3]),
+        ("r16", [256]),
+        ("r16", [-1]),
+        ("r16", ["a"]),
+        ("r16", 7),
     ],
-)  # fmt: skip
+)
 def test_fill_values_of_another_type_are_refused(data_type, value):
     with pytest.raises(MetadataError, match="fill_value"):
         parse_v3(v3_document(data_type=data_type, fill_value=value))
@@ -292,7 +385,10 @@ def test_multiscale_image():
         ({"multiscales": [3]}, MetadataError),
         ({"multiscales": [image(axes=[])]}, MetadataError),
         ({"multiscales": [image(axes=3)]}, MetadataError),
-        ({"multiscales": [image(axes=[{"name": "y"}, {"name": "y"}, {"name": "x"}])]}, MetadataError),
+        (
+            {"multiscales": [image(axes=[{"name": "y"}, {"name": "y"}, {"name": "x"}])]},
+            MetadataError,
+        ),
         ({"multiscales": [image(axes=[{"type": "space"}])]}, MetadataError),
         ({"multiscales": [image(datasets=[])]}, MetadataError),
         ({"multiscales": [image(datasets=[{}])]}, MetadataError),
@@ -301,14 +397,30 @@ def test_multiscale_image():
         ({"multiscales": [image(version="1.0")]}, UnsupportedFormatError),
         *[
             (
-                {"multiscales": [image(coordinateTransformations=[{"type": "scale", "scale": scale}])]},
+                {
+                    "multiscales": [
+                        image(coordinateTransformations=[{"type": "scale", "scale": scale}])
+                    ]
+                },
                 MetadataError,
             )
-            for scale in (None, 3, [1, 2], [1, 2, "3"], [1, 2, None], [1, 2, -3], [1, 2, 0], [1, 2, [3]],
-                          [1, 2, float("nan")], [1, 2, float("inf")], [1, 2, 10**400], [True, 1, 1])
+            for scale in (
+                None,
+                3,
+                [1, 2],
+                [1, 2, "3"],
+                [1, 2, None],
+                [1, 2, -3],
+                [1, 2, 0],
+                [1, 2, [3]],
+                [1, 2, float("nan")],
+                [1, 2, float("inf")],
+                [1, 2, 10**400],
+                [True, 1, 1],
+            )
         ],
     ],
-)  # fmt: skip
+)
 def test_bad_multiscale_images(attributes, error):
     with pytest.raises(error) as caught:
         ome.parse_multiscale(attributes, "s://a")
@@ -327,13 +439,23 @@ def test_odd_members_of_multiscale_images_are_ignored():
 
 
 TOLERATED = {  # of the conformance suites: what does not change which pixels are read
-    "invalid_transformation_type", "missing_scale", "too_many_axes", "invalid_channels_color",
-    "invalid_multiscales_transformations", "missing_transformations", "invalid_version", "invalid_axis_type",
-    "duplicate_scale", "too_many_space_axes", "invalid_channels_window", "empty_transformations", "missing_axes",
-}  # fmt: skip
+    "invalid_transformation_type",
+    "missing_scale",
+    "too_many_axes",
+    "invalid_channels_color",
+    "invalid_multiscales_transformations",
+    "missing_transformations",
+    "invalid_version",
+    "invalid_axis_type",
+    "duplicate_scale",
+    "too_many_space_axes",
+    "invalid_channels_window",
+    "empty_transformations",
+    "missing_axes",
+}
 
 
-# valid by the JSON schema, but its scale has two numbers for three axes, which the specification forbids
+# valid by the JSON schema, but its scale has two numbers for three axes, which the text forbids
 WRONG_SCALE = "mismatch_axes_units"
 
 

@@ -197,7 +197,7 @@ def test_out_must_be_of_numpy():
         host_engine.allocate((1, 2), (0,), output_format(np.dtype("u1")), bytearray(2))
 
 
-# ---- threads and processes --------------------------------------------------------------------------
+# ---- threads and processes ----------------------------------------------------------------------
 
 
 def stored(tmp_path) -> tuple[zg.Array, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Law: a chunk of a sharded array is found in the shard and at the place in its index where it is."""
+"""Law: a chunk of a sharded array is found in its shard, at its place in the index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Law: `open` recognises what is at a path by content, with metadata only, and says what is not there."""
+"""Law: `open` recognises what is at a path by its content, reads metadata only, says what lacks."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ def multiscale(version: str, *, zarr_format: int) -> tuple[dict[str, bytes], lis
     levels = [values((3, 40, 50), "u2", 1), values((3, 20, 25), "u2", 2)]
     steps = [[{"type": "scale", "scale": [1, 0.5 * 2**i, 0.25 * 2**i]}] for i in range(2)]
     image = {
-        "version": version, "name": "i",
-        "axes": [{"name": "c", "type": "channel"}, *[{"name": n, "type": "space", "unit": "micrometer"} for n in "yx"]],
+        "version": version,
+        "name": "i",
+        "axes": [
+            {"name": "c", "type": "channel"},
+            *[{"name": n, "type": "space", "unit": "micrometer"} for n in "yx"],
+        ],
         "datasets": [{"path": f"s/{i}", "coordinateTransformations": steps[i]} for i in range(2)],
-    }  # fmt: skip
+    }
     if zarr_format == 3:
         attributes = {"ome": {"version": version, "multiscales": [image]}}
         document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
@@ -87,9 +91,14 @@ def _svs() -> bytes:
     file = io.BytesIO()
     image = np.random.default_rng(0).integers(0, 255, (64, 80, 3), np.uint8)
     tifffile.imwrite(
-        file, image, tile=(32, 32), photometric="rgb", compression="zlib", metadata=None,
-        description="Aperio Image Library v11.2.1 \r\n80x64 [0,0 80x64] (32x32) |AppMag = 20|MPP = 0.5",
-    )  # fmt: skip
+        file,
+        image,
+        tile=(32, 32),
+        photometric="rgb",
+        compression="zlib",
+        metadata=None,
+        description="Aperio Image Library v11.2.1 \r\n80x64 [0,0 80x64] (32x32) |MPP = 0.5",
+    )
     return file.getvalue()
 
 

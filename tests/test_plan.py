@@ -1,7 +1,7 @@
 """Laws 1 and 2 of plans.
 
-1. The pieces and fills of a plan cover every element of every output exactly once, and read the element
-   that NumPy would read; each chunk appears once; direct chunks are runs of the output.
+1. The pieces and fills of a plan cover every element of every output exactly once, and read the
+   element that NumPy would read; each chunk appears once; direct chunks are runs of the output.
 2. Each chunk's bytes lie in its read, whatever the coalescing limits.
 """
 
@@ -287,9 +287,12 @@ def test_manifest_chunks_keep_their_ranges():
     spec = make_spec((4, 4), (2, 2))
     manifest = Manifest("f", np.array([100, 50, 0, 7]), np.array([9, 8, MISSING_NBYTES, 5]))
     located = locate_chunks(
-        ArraySpec(**{name: getattr(spec, name) for name in ArraySpec.__slots__} | {"location": manifest}),
-        np.array([3, 0, 2]), None,
-    )  # fmt: skip
+        ArraySpec(
+            **{name: getattr(spec, name) for name in ArraySpec.__slots__} | {"location": manifest}
+        ),
+        np.array([3, 0, 2]),
+        None,
+    )
     assert located.offset.tolist() == [7, 100, 0]
     assert located.nbytes.tolist() == [5, 9, MISSING_NBYTES]
 

@@ -1,7 +1,7 @@
 """Laws of the stores.
 
-1. Every store gives the same bytes: whole objects, ranges, suffixes, sizes, listings; a missing object
-   is an answer.
+1. Every store gives the same bytes: whole objects, ranges, suffixes, sizes, listings; a missing
+   object is an answer.
 2. What fails is a `StoreError` with the key (a passing failure is tried again).
 3. A read is few requests: one for a v3 array's metadata, coalesced ones for its chunks.
 """
@@ -15,7 +15,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import numpy as np
@@ -54,7 +54,7 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
     """Serves TREE below /data with byte ranges; other folders answer as their name says."""
 
     protocol_version = "HTTP/1.1"
-    requests: list[tuple[str, str | None]] = []
+    requests: ClassVar[list[tuple[str, str | None]]] = []
 
     def do_GET(self) -> None:
         from urllib.parse import unquote
@@ -79,7 +79,8 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
             stop = max(start, stop - 1)
         return self.answer(206, body[start:stop], f"bytes {start}-{stop - 1}/{len(body)}")
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def answer(self, status: int, body: bytes, content_range: str | None = None) -> None:
         self.send_response(status)
@@ -170,7 +171,7 @@ def test_every_store_gives_the_same_bytes(place):
         for nbytes in (1, n // 2, n, n + 100):
             assert store.get_suffix(key, nbytes).tobytes() == data[-nbytes:]
         for start, nbytes in ((0, n + 1), (n, 1), (n + 50, 10)):
-            with pytest.raises(StoreError, match="(?i)range|bytes") as caught:
+            with pytest.raises(StoreError, match=r"(?i)range|bytes") as caught:
                 store.get_range(key, ByteRange(start, nbytes))
             assert key in str(caught.value)
 
@@ -233,11 +234,11 @@ def test_filesystems_and_stores_are_taken_as_they_are(tmp_path):
 def test_urls_that_lead_nowhere():
     with pytest.raises(StoreError, match="nosuch"):
         zg.open("nosuch://a/b")
-    with pytest.raises((MissingDependencyError, StoreError), match="gs|gcs"):
+    with pytest.raises((MissingDependencyError, StoreError), match=r"gs|gcs"):
         zg.open("gs://bucket/x", storage_options={"token": "/no/such/file"})
 
 
-# ---- failures ------------------------------------------------------------------------------------------
+# ---- failures -----------------------------------------------------------------------------------
 
 
 class FailingFileSystem(MemoryFileSystem):
@@ -363,7 +364,7 @@ def test_stores_of_files_are_split():
     assert split_file(MemoryStore({})) is None
 
 
-# ---- requests ------------------------------------------------------------------------------------------
+# ---- requests -----------------------------------------------------------------------------------
 
 
 def test_opening_is_few_requests():

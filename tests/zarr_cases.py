@@ -51,9 +51,8 @@ CHAINS: dict[str, tuple[Codec, ...]] = {
 }
 """Every codec that the Zarr path decodes, alone and in chains."""
 
-DTYPES = tuple(
-    ["bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]
-)  # core types of v3, as NumPy names them
+DTYPES = ("bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
+"""Core types of v3, as NumPy names them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,9 +149,12 @@ def apply_codec(name: str, configuration: Mapping[str, Any], data: Any) -> bytes
     if name == "blosc":
         typesize = data.dtype.itemsize if isinstance(data, np.ndarray) else 1
         codec = numcodecs.Blosc(
-            configuration["cname"], configuration["clevel"], BLOSC_SHUFFLES[configuration["shuffle"]],
-            blocksize=configuration["blocksize"], typesize=min(typesize, 255),
-        )  # fmt: skip
+            configuration["cname"],
+            configuration["clevel"],
+            BLOSC_SHUFFLES[configuration["shuffle"]],
+            blocksize=configuration["blocksize"],
+            typesize=min(typesize, 255),
+        )
         return bytes(codec.encode(raw))
     codec = numcodecs.get_codec({"id": name, **configuration})
     return bytes(codec.encode(raw))
@@ -232,16 +234,24 @@ def metadata(stored: np.ndarray, recipe: Recipe) -> dict[str, Any]:
         }  # fmt: skip
         codecs = [{"name": "sharding_indexed", "configuration": sharding}]
     return {
-        "zarr_format": 3, "node_type": "array", "shape": list(stored.shape),
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(stored.shape),
         "data_type": v3_name(stored.dtype),
         "chunk_grid": {
-            "name": "regular", "configuration": {"chunk_shape": list(recipe.chunks if recipe.shards is None else recipe.shards)}
+            "name": "regular",
+            "configuration": {
+                "chunk_shape": list(recipe.chunks if recipe.shards is None else recipe.shards)
+            },
         },
         "chunk_key_encoding": {
-            "name": recipe.key_encoding, "configuration": {"separator": recipe.separator}
+            "name": recipe.key_encoding,
+            "configuration": {"separator": recipe.separator},
         },
-        "fill_value": fill, "codecs": codecs, "attributes": {},
-    }  # fmt: skip
+        "fill_value": fill,
+        "codecs": codecs,
+        "attributes": {},
+    }
 
 
 def v3_name(dtype: np.dtype) -> str:

@@ -20,7 +20,7 @@ from zarrgpu.errors import (
 )
 from zarrgpu.fetch import ArraySource
 from zarrgpu.formats import ome, zarr_v2, zarr_v3
-from zarrgpu.formats.document import Document
+from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.group import GroupSpec
 from zarrgpu.formats.tiff_ifd import is_tiff
 from zarrgpu.formats.tiff_slide import read_tiff_slide
@@ -168,7 +168,7 @@ def _open_multiscale(store: Store, path: str, group: GroupSpec) -> Slide:
     for level in image.paths:
         array_spec = _read_node(store, f"{base}{level}")  # not opened: it might be this group
         if not isinstance(array_spec, ArraySpec) or array_spec.ndim != len(image.axes):
-            raise document.fail(f"level {level!r} is no array of {len(image.axes)} axes")
+            raise document.fail(f"level {shown(level)} is no array of {len(image.axes)} axes")
         arrays.append(Array(array_source(store, array_spec), f"{base}{level}"))
     spec = SlideSpec(
         source=group.source,

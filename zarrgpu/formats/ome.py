@@ -64,9 +64,9 @@ def parse_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale:
             f"expected a list of images, got {shown(images)}", "multiscales", kind="type"
         )
     image = Document(source, {}, (*root.location, "multiscales")).child("0", images[0])
-    version = str(root.value.get("version", image.value.get("version", "0.1")))
+    version = _text(root.value.get("version", image.value.get("version", "0.1")))
     if version.split(".")[:2] not in [["0", str(minor)] for minor in range(1, 6)]:
-        msg = f"{source!r}: OME-Zarr version {version} is not read yet, only 0.1 to 0.5"
+        msg = f"{source!r}: OME-Zarr version {shown(version)} is not read yet, only 0.1 to 0.5"
         raise UnsupportedFormatError(msg)
     axes, units = _parse_axes(image)
     datasets = _parse_datasets(image)
@@ -74,7 +74,7 @@ def parse_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale:
     channels = omero.get("channels") if isinstance(omero, Mapping) else None
     return Multiscale(
         version=version,
-        name=str(image.value.get("name", "")),
+        name=_text(image.value.get("name", "")),
         axes=axes,
         paths=tuple(_parse_path(dataset) for dataset in datasets),
         mpp=_parse_mpp(image, datasets[0], axes, units),
@@ -97,7 +97,7 @@ def _parse_axes(image: Document) -> tuple[tuple[str, ...], dict[str, str]]:
         if isinstance(axis, Mapping) and isinstance(axis.get("unit"), str):
             units[name] = axis["unit"]
     if len(set(names)) != len(names) or not {"y", "x"} <= set(names):
-        raise image.fail(f"must be distinct and contain y and x, got {names}", "axes")
+        raise image.fail(f"must be distinct and contain y and x, got {shown(names)}", "axes")
     return tuple(names), units
 
 
@@ -142,6 +142,11 @@ def _parse_scale(owner: Document, value: Any, ndim: int) -> list[float]:
         message = f"scale must have {ndim} positive numbers, got {shown(value)}"
         raise owner.fail(message, "coordinateTransformations")
     return numbers
+
+
+def _text(value: Any) -> str:
+    """A string as it is; a number, as some writers put it, in digits."""
+    return value if isinstance(value, str) else shown(value)
 
 
 def _items(value: Any) -> Sequence[Any]:
