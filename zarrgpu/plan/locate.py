@@ -99,8 +99,9 @@ def locate_chunks(
             raise ValueError(msg)
         shard_id, inner = shard_of_chunks(spec, chunk_id)
         row = np.searchsorted(shard_indexes.shard_id, shard_id)
+        entry = row * shard_indexes.offsets.shape[1] + inner
         return ChunkLocations(
-            shard_id, shard_indexes.offsets[row, inner], shard_indexes.nbytes[row, inner]
+            shard_id, shard_indexes.offsets.take(entry), shard_indexes.nbytes.take(entry)
         )
     return ChunkLocations(
         chunk_id,

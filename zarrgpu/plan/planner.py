@@ -32,14 +32,28 @@ class ArrayTouches:
     chunk_id : int64 (C,)
         Distinct chunks, ascending.
     pieces : PieceTable
-        Its ``chunk`` column numbers the elements of `chunk_id`.
+        As they were cut, box by box; their ``chunk`` column means nothing yet.
+    piece_order : int (P,)
+        Rows of `pieces`, sorted by chunk.
+    piece_start : int64 (C + 1,)
+        Chunk ``c`` has rows ``piece_order[piece_start[c]:piece_start[c + 1]]``.
     fills : PieceTable
     """
 
     array: int
     chunk_id: Int64s
     pieces: PieceTable
+    piece_order: NDArray[np.intp]
+    piece_start: Int64s
     fills: PieceTable
+
+    def pieces_of(self, chunks: NDArray[np.intp]) -> PieceTable:
+        """Pieces of the given elements of `chunk_id`, sorted by and numbering these."""
+        start = self.piece_start[:-1].take(chunks)
+        count = self.piece_start[1:].take(chunks) - start
+        number = np.repeat(np.arange(len(chunks), dtype=np.int32), count)
+        rows = np.arange(len(number)) + (start - np.cumsum(count) + count).take(number)
+        return replace(self.pieces.take(self.piece_order.take(rows)), chunk=number)
 
 
 def plan_touches(request: ReadRequest) -> list[ArrayTouches]:
@@ -55,14 +69,18 @@ def plan_touches(request: ReadRequest) -> list[ArrayTouches]:
             continue
         chunk_id, pieces = touch_chunks(spec, start, request.count, request.step)
         fills = padding(spec, start, request.count, request.step)
-        distinct, chunk = np.unique(chunk_id, return_inverse=True)
-        pieces = replace(pieces, chunk=chunk.astype(np.int32))
         fills = replace(fills, chunk=np.full(len(fills), index, np.int32))
         if boxes is not None:
             renumber = boxes.astype(np.int32)
             pieces = replace(pieces, output=renumber[pieces.output])
             fills = replace(fills, output=renumber[fills.output])
-        touched.append(ArrayTouches(index, distinct, pieces, fills))
+        order = np.argsort(chunk_id)
+        ascending = chunk_id.take(order)
+        first = np.flatnonzero(np.diff(ascending, prepend=-1))
+        piece_start = np.append(first, len(order))
+        touched.append(
+            ArrayTouches(index, ascending.take(first), pieces, order, piece_start, fills)
+        )
     return touched
 
 
@@ -95,63 +113,50 @@ def build_plan(
     fills: list[PieceTable] = []
     base = 0
     for touch, location in zip(touched, locations, strict=True):
-        chunk_id, location, kept, absent = _drop_missing(touch, location)
-        order, rank = _place_order(location)
+        missing = is_missing(location)
+        stored = _place_order(location, np.flatnonzero(~missing))
         columns.append(
-            (np.full(len(order), touch.array, np.int32), chunk_id[order], _take(location, order))
+            (
+                np.full(len(stored), touch.array, np.int32),
+                touch.chunk_id.take(stored),
+                ChunkLocations(
+                    location.object_id.take(stored),
+                    location.offset.take(stored),
+                    location.nbytes.take(stored),
+                ),
+            )
         )
-        pieces.append(replace(kept, chunk=(rank[kept.chunk] + base).astype(np.int32)))
-        fills.extend(table for table in (touch.fills, absent) if len(table))
-        base += len(order)
+        kept = touch.pieces_of(stored)
+        pieces.append(replace(kept, chunk=kept.chunk + np.int32(base)) if base else kept)
+        base += len(stored)
+        if len(touch.fills):
+            fills.append(touch.fills)
+        if missing.any():
+            fills.append(_as_fills(touch.pieces_of(np.flatnonzero(missing)), touch.array))
     joined = PieceTable.concatenate(pieces, ndim)
-    joined = joined.take(np.argsort(joined.chunk))
     chunks, reads = _chunk_and_read_tables(
         request, columns, joined, max_gap_bytes, max_coalesced_bytes, allow_direct=allow_direct
     )
     return ReadPlan(request, reads, chunks, joined, PieceTable.concatenate(fills, ndim))
 
 
-def _drop_missing(
-    touch: ArrayTouches, location: ChunkLocations
-) -> tuple[Int64s, ChunkLocations, PieceTable, PieceTable]:
-    """Split off the pieces of chunks that are not stored, as fills of the array."""
-    missing = is_missing(location)
-    if not missing.any():
-        return touch.chunk_id, location, touch.pieces, touch.pieces.take(slice(0, 0))
-    stored = np.flatnonzero(~missing)
-    renumber = np.zeros(len(missing), np.int32)
-    renumber[stored] = np.arange(len(stored), dtype=np.int32)
-    is_fill = missing[touch.pieces.chunk]
-    kept = touch.pieces.take(~is_fill)
-    absent = touch.pieces.take(is_fill)
-    absent = replace(
-        absent, chunk=np.full(len(absent), touch.array, np.int32), src=np.zeros_like(absent.src)
-    )
-    return (
-        touch.chunk_id[stored],
-        _take(location, stored),
-        replace(kept, chunk=renumber[kept.chunk]),
-        absent,
+def _as_fills(pieces: PieceTable, array: int) -> PieceTable:
+    """Pieces of chunks that are not stored, as fills of their array."""
+    return replace(
+        pieces, chunk=np.full(len(pieces), array, np.int32), src=np.zeros_like(pieces.src)
     )
 
 
-def _place_order(location: ChunkLocations) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Order of the chunks by object and offset, and each chunk's rank in it."""
-    object_id, offset = location.object_id, location.offset
-    order = np.arange(len(offset))
-    if ((object_id[1:] < object_id[:-1]) | (offset[1:] < offset[:-1])).any():
-        span = int(offset.max()) + 1
-        if int(object_id.max()) < (1 << 62) // span:  # one key sorts in half the time of two
-            order = np.argsort(object_id * span + offset)
-        else:
-            order = np.lexsort((offset, object_id))
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return order, rank
-
-
-def _take(location: ChunkLocations, rows: NDArray[np.intp]) -> ChunkLocations:
-    return ChunkLocations(location.object_id[rows], location.offset[rows], location.nbytes[rows])
+def _place_order(location: ChunkLocations, stored: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Sort the rows `stored` by object and offset."""
+    object_id, offset = location.object_id.take(stored), location.offset.take(stored)
+    step = np.diff(object_id)
+    if not ((step < 0) | ((step == 0) & (offset[1:] < offset[:-1]))).any():
+        return stored
+    span = int(offset.max()) + 1
+    if int(object_id.max()) < (1 << 62) // span:  # one key sorts in half the time of two
+        return stored.take(np.argsort(object_id * span + offset))
+    return stored.take(np.lexsort((offset, object_id)))
 
 
 def _chunk_and_read_tables(

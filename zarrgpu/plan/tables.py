@@ -45,13 +45,18 @@ class PieceTable:
 
     def take(self, rows: NDArray[Any] | slice) -> PieceTable:
         """Subset of the rows."""
-        return PieceTable(
-            self.chunk[rows],
-            self.output[rows],
-            self.src[:, rows],
-            self.dst[:, rows],
-            self.extent[:, rows],
-        )
+        boxes = (self.src, self.dst, self.extent)
+        if isinstance(rows, slice):
+            src, dst, extent = (table[:, rows] for table in boxes)
+        else:  # row by row: a third of the time of indexing the second axis
+            rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+            src, dst, extent = (
+                np.stack([axis.take(rows) for axis in table])
+                if len(table)
+                else np.empty((0, len(rows)), np.int64)
+                for table in boxes
+            )
+        return PieceTable(self.chunk[rows], self.output[rows], src, dst, extent)
 
     @property
     def elements(self) -> Int64s:

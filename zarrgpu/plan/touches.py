@@ -48,13 +48,14 @@ def touch_chunks(
         Its ``chunk`` column is zero, ``output`` numbers the N boxes.
     """
     ndim = spec.ndim
-    low, high = valid_interval(start, *(np.array(v, np.int64) for v in (count, step, spec.shape)))
-    chunk_shape = np.array(spec.chunk_shape, np.int64)
-    strides = np.array(step, np.int64)
+    # one contiguous row per axis: all that follows reads rows
+    start = np.ascontiguousarray(start.T)
+    counts, strides, sizes, chunk_shape = _columns(count, step, spec.shape, spec.chunk_shape)
+    low, high = valid_interval(start, counts, strides, sizes)
     first = (start + low * strides) // chunk_shape
     last = (start + (high - 1) * strides) // chunk_shape
     crossed = np.where(high > low, last - first + 1, 0)
-    per_box = np.prod(crossed, axis=1, dtype=np.int64)
+    per_box = np.prod(crossed, axis=0, dtype=np.int64)
     total = int(per_box.sum(dtype=np.float64))
     if total > MAX_PIECES:
         msg = (
@@ -67,13 +68,12 @@ def touch_chunks(
     src, dst, extent = (np.empty((ndim, total), np.int64) for _ in range(3))
     for axis in range(ndim):
         coord, s = coords[axis], step[axis]
-        begin = coord * spec.chunk_shape[axis] - start[box, axis]
-        k0 = np.maximum(low[box, axis], -(-begin // s) if s > 1 else begin)
+        begin = coord * spec.chunk_shape[axis] - start[axis].take(box)
         end = begin + spec.chunk_shape[axis]
-        k1 = np.minimum(high[box, axis], -(-end // s) if s > 1 else end)
-        src[axis] = (k0 * s if s > 1 else k0) - begin
-        dst[axis] = k0
-        extent[axis] = k1 - k0
+        k0 = np.maximum(low[axis].take(box), -(-begin // s) if s > 1 else begin, out=dst[axis])
+        k1 = np.minimum(high[axis].take(box), -(-end // s) if s > 1 else end)
+        np.subtract(k0 * s if s > 1 else k0, begin, out=src[axis])
+        np.subtract(k1, k0, out=extent[axis])
         chunk_id = chunk_id * spec.grid_shape[axis] + coord
     pieces = PieceTable(np.zeros(total, np.int32), box.astype(np.int32), src, dst, extent)
     if max(step, default=1) > 1:  # a step may jump over a chunk
@@ -82,19 +82,24 @@ def touch_chunks(
     return chunk_id, pieces
 
 
+def _columns(*values: tuple[int, ...]) -> list[Int64s]:
+    """Values per axis, to broadcast against one row per axis."""
+    return [np.array(value, np.int64)[:, None] for value in values]
+
+
 def _expand(per_box: Int64s, crossed: Int64s, first: Int64s) -> tuple[Int64s, list[Int64s]]:
     """Box number and chunk coordinates of every (box, chunk) pair, last axis fastest."""
     box = np.repeat(np.arange(len(per_box)), per_box)
     local = np.arange(len(box)) - np.repeat(np.cumsum(per_box) - per_box, per_box)
-    ndim = crossed.shape[1]
+    ndim = len(crossed)
     coords: list[Int64s] = [local] * ndim
     for axis in reversed(range(ndim)):
-        if (crossed[:, axis] <= 1).all():
-            coords[axis] = first[box, axis]
+        coords[axis] = first[axis].take(box)
+        if (crossed[axis] <= 1).all():
             continue
-        width = crossed[box, axis]
+        width = crossed[axis].take(box)
         rest = local // width
-        coords[axis] = first[box, axis] + (local - rest * width)
+        coords[axis] += local - rest * width
         local = rest
     return box, coords
 
