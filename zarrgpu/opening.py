@@ -163,12 +163,13 @@ def _open_multiscale(store: Store, path: str, group: GroupSpec) -> Slide:
     """Open the levels of an OME-Zarr image."""
     image = ome.parse_multiscale(group.attributes, group.source)
     base = f"{path}/" if path else ""
-    document = Document(group.source, group.attributes)
+    document = Document(group.source, group.attributes, image.location)
     arrays = []
-    for level in image.paths:
+    for index, level in enumerate(image.paths):
         array_spec = _read_node(store, f"{base}{level}")  # not opened: it might be this group
         if not isinstance(array_spec, ArraySpec) or array_spec.ndim != len(image.axes):
-            raise document.fail(f"level {shown(level)} is no array of {len(image.axes)} axes")
+            message = f"level {shown(level)} is no array of {len(image.axes)} axes"
+            raise document.fail(message, "datasets", index, "path")
         arrays.append(Array(array_source(store, array_spec), f"{base}{level}"))
     spec = SlideSpec(
         source=group.source,

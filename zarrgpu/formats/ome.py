@@ -36,6 +36,8 @@ class Multiscale:
         Micrometres per pixel of level 0 in x and y; None where no length unit is given.
     channels : tuple of mapping
         ``omero.channels`` as found.
+    location : tuple of (str | int)
+        Place of the image within the group's attributes.
     """
 
     version: str
@@ -44,6 +46,7 @@ class Multiscale:
     paths: tuple[str, ...]
     mpp: tuple[float | None, float | None]
     channels: tuple[Mapping[str, Any], ...]
+    location: tuple[str | int, ...]
 
 
 def is_multiscale(attributes: Mapping[str, Any]) -> bool:
@@ -64,11 +67,13 @@ def parse_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale:
             f"expected a list of images, got {shown(images)}", "multiscales", kind="type"
         )
     image = Document(source, {}, (*root.location, "multiscales")).child("0", images[0])
-    version = _text(root.value.get("version", image.value.get("version", "0.1")))
+    # beside an image of before 0.5, "version" would be a user's own attribute
+    owner, default = (root, "0.5") if isinstance(ome, Mapping) else (image, "0.1")
+    version = _text(owner.value.get("version", image.value.get("version", default)))
     if version.split(".")[:2] not in [["0", str(minor)] for minor in range(1, 6)]:
         msg = f"{source!r}: OME-Zarr version {shown(version)} is not read yet, only 0.1 to 0.5"
         raise UnsupportedFormatError(msg)
-    axes, units = _parse_axes(image)
+    axes, units = _parse_axes(image, optional=version.split(".")[1] in "123")
     datasets = _parse_datasets(image)
     omero = root.value.get("omero")
     channels = omero.get("channels") if isinstance(omero, Mapping) else None
@@ -79,12 +84,13 @@ def parse_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale:
         paths=tuple(_parse_path(dataset) for dataset in datasets),
         mpp=_parse_mpp(image, datasets[0], axes, units),
         channels=tuple(c for c in _items(channels) if isinstance(c, Mapping)),
+        location=image.location,
     )
 
 
-def _parse_axes(image: Document) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Axis names in order, and the units of those that have one."""
-    value = image.value.get("axes", list(_OLD_AXES))
+def _parse_axes(image: Document, *, optional: bool) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Axis names in order, and the units of those that have one; since 0.4 they must be there."""
+    value = image.value.get("axes", list(_OLD_AXES)) if optional else image.require("axes")
     if not isinstance(value, list):
         raise image.fail(f"expected a list, got {shown(value)}", "axes", kind="type")
     names: list[str] = []
