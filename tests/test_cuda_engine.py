@@ -266,7 +266,9 @@ def test_calls_do_not_grow_with_chunks(chain):
         array = zg.open(MemoryStore(encode(data, recipe)))
         starts = np.array([(1, 2), (-3, 40), (70, 20), (110, 61), (5, 5)])
         array.read_patches(starts, (30, 30), device=device)
-        calls.append(device.driver.launches)
+        # some containers have streams that did not shrink: one launch for all of them
+        calls.append([call for call in device.driver.launches if call != "copy_segments"])
+        assert len(device.driver.launches) <= len(calls[0]) + 1
     assert calls[0] == calls[1] == calls[2]
     assert len(calls[0]) <= len(CHAINS[chain]) + 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from tests.zarr_cases import (
     expected,
     values,
 )
-from zarrgpu.model import ArraySpec
+from zarrgpu.model import ArraySpec, Sharded
 
 _MAX_LENGTH = (1, 900, 40, 12, 7, 5)
 """Longest axis by number of axes: long enough for Blosc to split its blocks."""
@@ -133,10 +134,19 @@ def boxes(shape: tuple[int, ...]) -> st.SearchStrategy[tuple[np.ndarray, tuple[i
 def read_options(*specs: ArraySpec) -> st.SearchStrategy[zg.ReadOptions]:
     """Options with a memory budget for a few chunks of these arrays, or for all."""
     chunk = max(spec.chunk_nbytes for spec in specs)
+    least = 1000 + max(7 * chunk, *(_index_nbytes(spec) for spec in specs), 0)
     return st.builds(
         zg.ReadOptions,
-        memory_budget_bytes=st.sampled_from([5000 + 7 * chunk, 5000 + 20 * chunk, 1 << 30]),
+        memory_budget_bytes=st.sampled_from([least, least + 13 * chunk, 1 << 30]),
         max_gap_bytes=st.sampled_from([0, 100, 10_000]),
         max_coalesced_bytes=st.sampled_from([1, 500, 1 << 20]),
         num_threads=st.sampled_from([1, 3]),
     )
+
+
+def _index_nbytes(spec: ArraySpec) -> int:
+    """Shard indexes of a whole array."""
+    if not isinstance(spec.location, Sharded):
+        return 0
+    shards = [-(-n // s) for n, s in zip(spec.shape, spec.location.shard_shape, strict=True)]
+    return math.prod(shards) * spec.location.index_nbytes
