@@ -23,6 +23,11 @@ FRESH, RELEASED, GUARD = 0xA5, 0xDD, 0xCB
 _GUARD_NBYTES = 256  # a multiple of the alignment of allocations
 _ALIGNMENT = 256
 
+LOCK = threading.RLock()
+"""The emulator's only lock. Memory ends its life in finalizers, which run wherever Python collects
+garbage, also while a thread looks at the live allocations, and which queue work on a stream: with a
+lock each, two threads could wait for each other."""
+
 
 class EmulationError(AssertionError):
     """The code under test did what a GPU would not forgive."""
@@ -70,7 +75,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._live: dict[int, Allocation] = {}
-        self._lock = threading.RLock()
+        self._lock = LOCK
         self.peak_nbytes = 0
 
     def allocate(

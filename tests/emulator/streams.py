@@ -7,15 +7,14 @@ there yet, which on a GPU it would do only sometimes.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from tests.emulator.memory import LOCK
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_LOCK = threading.RLock()
 
 
 class EmulatedStream:
@@ -28,7 +27,7 @@ class EmulatedStream:
 
     def give(self, work: Callable[[], None]) -> None:
         """Queue work, or do it now."""
-        with _LOCK:
+        with LOCK:
             self._queue.append(work)
             self.given += 1
             if not self.lazy:
@@ -36,7 +35,7 @@ class EmulatedStream:
 
     def run_until(self, mark: int) -> None:
         """Do the work that was given before `mark`."""
-        with _LOCK:
+        with LOCK:
             while self.done < mark and self._queue:
                 work = self._queue.popleft()
                 self.done += 1
