@@ -22,7 +22,13 @@ import pytest
 import zarrgpu as zg
 from tests.synthetic_slides import SlideRecipe, make_svs
 from zarrgpu import loader as loader_module
-from zarrgpu.errors import ChunkDecodeError, DataError, ReadCancelledError, SelectionError
+from zarrgpu.errors import (
+    ChunkDecodeError,
+    DeviceUnavailableError,
+    ReadCancelledError,
+    SelectionError,
+    StoreError,
+)
 from zarrgpu.model import ByteRange, ReadOptions
 from zarrgpu.read_ahead import read_ahead
 from zarrgpu.sampling import PatchTable
@@ -335,12 +341,15 @@ def slowed(sampler, seconds: float):
 
 @pytest.mark.parametrize("how", ["break", "exception", "close", "drop"])
 def test_leaving_the_loop_stops_reading_at_once(sampler, how):
-    slow, store = slowed(sampler, 0.05)
+    slow, store = slowed(sampler, 0.04)
     options = ReadOptions(num_threads=1)
     loader = make(slow, window_batches=1, batch_size=1, prefetch=1, options=options)
     loader._window_batches = 20  # the second window takes a second and more
     iterator = iter(loader)
     next(iterator)
+    reads = store.reads
+    while store.reads == reads:  # now the second window is being read
+        time.sleep(0.01)
     began = time.perf_counter()
     if how == "break":
         for _ in iterator:
@@ -406,6 +415,29 @@ def test_read_ahead_is_bounded_ordered_and_raises_in_turn():
         got.extend(results)
     assert list(results) == []
     assert made == list(range(6))
+
+
+def test_a_result_is_let_go_while_the_next_is_waited_for():
+    class Result:
+        pass
+
+    made: list[weakref.ref] = []
+    gone: list[bool] = []
+
+    def work(item: int, cancelled) -> Result:
+        if item == 1:
+            time.sleep(0.1)  # the consumer waits by now
+            gc.collect()
+            gone.append(made[0]() is None)
+        result = Result()
+        made.append(weakref.ref(result))
+        return result
+
+    results = read_ahead(work, range(2), 1)
+    next(results)
+    next(results)
+    assert gone == [True]
+    results.close()
 
 
 # --------------------------------------------------------------------------------------- failures
@@ -586,7 +618,7 @@ def test_the_emulated_device_gives_the_hosts_batches(tmp_path, lazy, kind):
             driver.synchronize()
             assert contents([replace(batch, images=np.asarray(batch.images))]) == [wanted]
     assert any("gather" in launch for launch in driver.launches)
-    with pytest.raises(DataError.__base__, match="emulated:0"):
+    with pytest.raises(DeviceUnavailableError, match="emulated:0"):
         pickle.loads(pickle.dumps(loader))
 
 
@@ -606,3 +638,53 @@ def test_the_emulated_device_masks_and_stops(damaged):
     loader = make(sampler, batch_size=2, window_batches=1, device=device)
     with pytest.raises(ChunkDecodeError, match="level 0 tile"):
         list(loader)
+
+
+@pytest.mark.parametrize("kind", ["lzw", "none"])  # decoded on the host, and on the device
+def test_a_tile_beyond_the_end_fails_alone_on_every_device(tmp_path, kind):
+    from tests.emulator import EmulatedDriver
+    from zarrgpu.devices.cuda import CudaDevice
+
+    recipe = replace(SlideRecipe(kind=kind, n_levels=1, associated=False), missing={0: (29,)})
+    good = zg.open_slide(_written(tmp_path / "good.svs", make_svs(recipe)))
+    broken = zg.open_slide(tmp_path / "good.svs")
+    location = broken.levels[0].source.spec.location
+    last = int(np.argmax(location.offsets))
+    # the slide is cut within its last tile, after it was opened
+    _written(
+        tmp_path / "cut.svs", (tmp_path / "good.svs").read_bytes()[: location.offsets[last] + 9]
+    )
+    broken.levels[0].source.store = _Renamed(tmp_path, "cut.svs")
+    sampler = zg.GridPatches(broken, size=32, edge="pad")
+    row, column = divmod(last, 5)
+    for device in ("cpu", CudaDevice(EmulatedDriver())):
+        masked = 0
+        for batch in make(sampler, on_error="mask", batch_size=20, device=device):
+            x, y = batch.locations.T
+            inside = (x // 64 == column) & (y // 64 == row)
+            assert np.array_equal(batch.valid, ~inside)
+            masked += int(inside.sum())
+            expected = good.read_regions(batch.locations, 0, (32, 32), layout="NCHW")
+            images = np.asarray(batch.images)
+            assert np.array_equal(images[batch.valid], expected[batch.valid])
+            assert not images[~batch.valid].any()
+        assert masked == 2
+        text = rf"level 0 tile \(row {row}, column {column}\).*beyond"
+        with pytest.raises(StoreError, match=text):
+            list(make(sampler, device=device))
+
+
+def _written(path, data: bytes):
+    path.write_bytes(data)
+    return path
+
+
+class _Renamed(LocalStore):
+    """A folder in which every key means one file."""
+
+    def __init__(self, root, name: str) -> None:
+        super().__init__(root)
+        self._name = name
+
+    def _path(self, key: str) -> str:
+        return super()._path(self._name)
