@@ -61,9 +61,11 @@ class BindingsNvrtc:
 
     @staticmethod
     def read(program, size, get):
-        content = b" " * _check(size(program))[0]
+        # not bytes: those of length 1 (an empty log) are one object for the whole process, and a
+        # NUL written into b" " made every space of later tests a NUL
+        content = bytearray(_check(size(program))[0])
         _check(get(program, content))
-        return content
+        return bytes(content)
 
 
 def _check(result):
