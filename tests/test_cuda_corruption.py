@@ -132,9 +132,14 @@ def test_blosc_headers_that_lie(cuda):
         lies += [{"typesize": typesize} for typesize in (0, 1, 4, 255)]
         lies += [{"flags": good.flags ^ flag} for flag in (1, 2, 4, 8, 16)]
         containers += [replace(good, **lie).encode() for lie in lies]
+    copied = replace(good, flags=2, blocks=[])  # the data follow as they are
+    for size in (1024, 0, -1, 1 << 30):
+        header = replace(copied, said={"blocksize": size, "cbytes": 16 + data.nbytes})
+        containers.append(header.encode() + data.tobytes())
     ok = both(blosc_store(containers, data.size), cuda)
     assert ok[0]
-    assert ok[len(ok) // 2]  # the good ones
+    assert ok[len(lies)]  # the good ones
+    assert ok[-4:] == [True, False, False, False]
     assert 2 < sum(ok) < len(ok)
 
 

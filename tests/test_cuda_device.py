@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import zarrgpu as zg
+from tests.blosc_cases import build
 from tests.gpu.devices import empty, open_device, same, to_host
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values
 from zarrgpu import reader
@@ -91,6 +93,17 @@ def test_a_chunk_beyond_the_budget_is_refused_and_one_of_half_of_it_is_not(cuda)
         array.read(device=cuda, options=zg.ReadOptions(memory_budget_bytes=52_999))
     options = zg.ReadOptions(memory_budget_bytes=53_000)
     same(array.read(device=cuda, options=options), data, device=cuda)
+
+
+def test_chunks_of_more_than_half_of_the_budget_take_turns(cuda):
+    """Two at a time would exceed it."""
+    data = values((100, 400), "u1")
+    array = zg.open(store_of(data, chunks=(100, 100), codecs=CHAINS["zstd"]))
+    for budget, slots in ((53_000 * 2 - 1, 1), (53_000 * 2, 2)):
+        device = CudaDevice(cuda.driver)
+        options = zg.ReadOptions(memory_budget_bytes=budget)
+        same(array.read(device=device, options=options), data, device=device)
+        assert len(device._free) == slots
 
 
 @pytest.mark.parametrize("nbytes", [1, 7, 100, 1e9])
@@ -314,14 +327,61 @@ def test_strict_refuses_what_only_the_host_decodes(cuda):
 
 
 def test_chunks_much_larger_than_they_decode_to_are_refused_as_on_the_host(cuda):
-    data = np.zeros((2, 64), "u1")
-    frame = bytes.fromhex("28b52ffd2040") + b"\x00\x00\x00" * 400_000 + b"\x03\x02\x00\x00"
-    store = store_of(data, chunks=(1, 64), codecs=CHAINS["zstd"])
-    store.objects["c/1/0"] = frame  # valid: empty blocks, then 64 zeros
+    """A Blosc container may have gaps, and so any size."""
+    data = np.zeros((2, 4096), "u1")
+    store = store_of(data, chunks=(1, 4096), codecs=CHAINS["blosc-lz4-noshuffle"])
     array = zg.open(store)
-    for device in ("cpu", cuda):
-        with pytest.raises(ChunkDecodeError, match="1200010 bytes for 64 decoded ones"):
-            array.read(device=device)
+    for gap, fits in ((1000, True), (600_000, False)):
+        made = build(data[0], cname="lz4", typesize=1, blocksize=2048, gap=gap)
+        store.objects["c/1/0"] = made.encode()
+        if fits:
+            same(array.read(device=cuda), data, device=cuda)
+            continue
+        for device in ("cpu", cuda):
+            with pytest.raises(ChunkDecodeError, match="bytes for 4096 decoded ones"):
+                array.read(device=device)
+
+
+def test_chunks_that_the_library_fails_on_are_the_hosts(monkeypatch):
+    """Fails, or claims to have decoded another number of bytes: the host has the last word."""
+    from tests.emulator import decoders
+
+    data = values((40, 40), "u2")
+    store = store_of(data, chunks=(10, 10), codecs=CHAINS["zstd"])
+    array = zg.open(store)
+    for broken in (
+        lambda source, room: 1 / 0,
+        lambda source, room: b"",
+        lambda source, room: b"x" * (room - 1),
+    ):
+        monkeypatch.setitem(decoders._DECODERS, "zstd", broken)
+        for kind in ("emulated", "lazy"):
+            device = open_device(kind)
+            for budget in (1 << 30, 3_000):
+                options = zg.ReadOptions(memory_budget_bytes=budget)
+                same(array.read(device=device, options=options), data, device=device)
+                with pytest.raises(UnsupportedCodecError, match=r"chunk 'c/\d/\d'.*strict"):
+                    array.read(device=device, options=replace(options, strict=True))
+
+
+def test_slots_come_back_idle(cuda):
+    """The work of a read that failed is done before anyone else gets its slots."""
+    device = CudaDevice(cuda.driver)
+    event = cuda.driver.create_event()
+    pinned = cuda.driver.allocate_pinned(MIB)
+
+    def fail() -> None:
+        with device.lease(2) as slots:
+            for slot in slots:
+                for _ in range(20):
+                    cuda.driver.copy_to_device(slot.data(MIB), pinned.ptr, MIB, slot.stream)
+            event.record(slots[1].stream)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert event.query()
+    assert len(device._free) == 2
 
 
 def test_out_of_device_memory_is_a_budget_error_and_not_the_end():
@@ -357,9 +417,11 @@ def test_a_forked_child_is_told_not_to_use_the_device(cuda):
     array = zg.open(store_of(values((4, 4), "u1"), chunks=(2, 2)))
     array.read(device=cuda)
     received, sent = os.pipe()
-    with cuda._lock:  # as another thread of the parent may hold it at the fork
-        child = os.fork()
-    if not child:
+    cuda._lock.acquire()  # as another thread of the parent may hold it at the fork
+    child = os.fork()
+    if child:
+        cuda._lock.release()
+    else:
         message = "nothing was raised"
         try:
             array.read(device=cuda)

@@ -115,6 +115,7 @@ def carry_out(
         content = memory[at : at + nbytes].copy()
         assert content.size == nbytes
         if block := int(tables.shuffle_block_nbytes[row]):
+            assert block % itemsize == 0, "the gather would refuse it"
             parts = [content[i : i + block] for i in range(0, nbytes, block)]
             content = np.concatenate(
                 [kernel_references.unshuffle_bytes(p, itemsize) for p in parts]
@@ -262,12 +263,12 @@ def test_containers_of_the_real_encoder(
 
 
 @pytest.mark.parametrize("cname", ["lz4", "snappy", "zstd"])
-@pytest.mark.parametrize("split", [False, True])
-def test_containers_put_together_by_hand(cname, split):
+@pytest.mark.parametrize(("split", "blocksize"), [(False, 1024), (True, 1024), (False, 1022)])
+def test_containers_put_together_by_hand(cname, split, blocksize):
     data = np.repeat(np.random.default_rng(0).integers(0, 9, 1000, dtype=np.uint8), 5)
     chunks = [
         build(
-            data, cname=cname, typesize=4, blocksize=1024, split=split, shuffled=shuffled,
+            data, cname=cname, typesize=4, blocksize=blocksize, split=split, shuffled=shuffled,
             stored=stored, order=order, gap=gap,
         ).encode()
         for shuffled in (False, True) for stored in (False, True)
