@@ -50,8 +50,11 @@ test-main: $(VENV)/.installed-dev  ## pytest with torch, doctests and slow tests
 
 test-others: $(addprefix test-in-,$(OTHER_VENVS))  ## pytest on the other Pythons found here
 
+# What tests the kernels alone does not depend on Python: once is enough.
+KERNEL_TESTS := $(addprefix --ignore=tests/,test_emulator.py test_kernels.py test_nvrtc.py gpu)
+
 test-in-%: %/.installed-dev
-	$*/bin/python -m pytest -q -m "not slow" -p no:cacheprovider $(PYTEST_FLAGS)
+	$*/bin/python -m pytest -q -m "not slow" -p no:cacheprovider $(KERNEL_TESTS) $(PYTEST_FLAGS)
 
 bench: $(VENV)/.installed-dev  ## measure; writes JSON (tests/benchmarks)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only $(PYTEST_FLAGS)
