@@ -1,4 +1,4 @@
-"""A CUDA device serves many reads: in waves, from many threads, after errors, and lets none hang.
+"""A CUDA device serves many reads: in waves, from many threads, with memory that they share.
 
 Memory stays within the budget, slots are reused and come back, and a result is complete when it is
 returned.
@@ -6,27 +6,20 @@ returned.
 
 from __future__ import annotations
 
-import os
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import zarrgpu as zg
-from tests.blosc_cases import build
 from tests.gpu.devices import empty, open_device, same, to_host
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values
 from zarrgpu import reader
 from zarrgpu.cuda_engine import SLOTS, cut_waves
 from zarrgpu.devices.cuda import ALIGNMENT, CudaDevice, PinnedArena, Slot, TableArena
 from zarrgpu.errors import (
-    ChunkDecodeError,
-    DeviceUnavailableError,
     MemoryBudgetError,
-    StoreError,
-    UnsupportedCodecError,
 )
 from zarrgpu.output import output_format
 from zarrgpu.plan.request import ReadRequest
@@ -230,211 +223,6 @@ def test_a_forgotten_synchronisation_is_found(monkeypatch):
     monkeypatch.setattr(EmulatedEvent, "synchronize", lambda self: None)
     with pytest.raises(AssertionError):
         same(array.read(device=device), data, device=device)
-
-
-# ---- errors --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("budget", [1 << 30, 3_000])
-@pytest.mark.parametrize("chain", SHARDED)
-def test_an_error_in_the_middle_leaves_the_device_usable(cuda, chain, budget):
-    device = CudaDevice(cuda.driver)
-    data = values((40, 40), "u2")
-    store = store_of(data, chunks=(10, 10), codecs=CHAINS[chain])
-    array = zg.open(store)
-    options = zg.ReadOptions(memory_budget_bytes=budget)
-    good = corrupt(store, "c/2/1")
-    for _ in range(3):
-        with pytest.raises(ChunkDecodeError) as caught:
-            array.read(device=device, options=options)
-        assert caught.value.chunk == "c/2/1"
-        assert caught.value.codec == (
-            ", ".join(c.name for c in array.source.chain.codecs) or "bytes"
-        )
-        with pytest.raises(ChunkDecodeError) as on_host:
-            array.read(device="cpu")
-        assert str(on_host.value) == str(caught.value)
-    store.objects["c/2/1"] = good
-    same(array.read(device=device, options=options), data, device=device)
-    assert len(device._free) == SLOTS
-
-
-def test_what_a_store_cannot_give_is_an_error_and_then_forgotten(cuda):
-    device = CudaDevice(cuda.driver)
-    data = values((40, 40), "u2")
-    store = store_of(data, chunks=(10, 10), shards=(20, 20), codecs=CHAINS["zstd"])
-    array = zg.open(store)
-    same(array.read(device=device), data, device=device)  # the indexes are known now
-    shard = store.objects.pop("c/1/1")
-    for options in (zg.ReadOptions(), zg.ReadOptions(memory_budget_bytes=3_000)):
-        with pytest.raises(ChunkDecodeError, match="gone from the store"):
-            array.read(device=device, options=options)
-        store.objects["c/1/1"] = shard[:50]
-        with pytest.raises(StoreError):
-            array.read(device=device, options=options)
-        del store.objects["c/1/1"]
-    store.objects["c/1/1"] = shard
-    same(array.read(device=device), data, device=device)
-    assert len(device._free) == SLOTS
-
-
-@pytest.mark.parametrize("budget", [1 << 30, 3_000])
-@pytest.mark.parametrize("chain", SHARDED)
-def test_masked_errors_mark_the_patches_that_they_hit(cuda, chain, budget):
-    data = values((40, 40), "u2")
-    store = store_of(data, chunks=(10, 10), codecs=CHAINS[chain], fill_value=7)
-    corrupt(store, "c/2/1")
-    corrupt(store, "c/0/0")
-    source = zg.open(store).source
-    starts = np.array([(0, 0), (15, 15), (25, 25), (5, 30), (25, 5), (10, 20)])
-    request = ReadRequest(
-        arrays=(source.spec,), array_index=np.zeros(len(starts), np.int32), start=starts,
-        count=(10, 12), step=(1, 1),
-    )  # fmt: skip
-    read = {"output": output_format(source.spec.dtype), "on_error": "mask"}
-    options = zg.ReadOptions(memory_budget_bytes=budget)
-    wanted, fine = reader.read((source,), request, device="cpu", **read)
-    got, ok = reader.read((source,), request, device=cuda, options=options, **read)
-    assert ok.tolist() == fine.tolist() == [False, False, True, True, False, True]
-    same(got, wanted, device=cuda)
-
-
-def test_strict_refuses_what_only_the_host_decodes(cuda):
-    data = values((30, 900), "u2")
-    strict = zg.ReadOptions(strict=True)
-    on_device = ("none", "zstd", "lz4", "crc32c", "zstd+crc32c", "blosc-lz4-shuffle")
-    for chain in on_device:
-        array = zg.open(store_of(data, chunks=(8, 300), codecs=CHAINS[chain]))
-        same(array.read(device=cuda, options=strict), data, device=cuda)
-    on_host = (
-        "gzip",
-        "zlib",
-        "crc32c+gzip",
-        "zstd-checksum",
-        "blosc-zlib-shuffle",
-        "blosc-blosclz-noshuffle",
-    )
-    for chain in on_host:
-        store = store_of(data, chunks=(8, 300), codecs=CHAINS[chain])
-        array = zg.open(store)
-        with pytest.raises(UnsupportedCodecError, match="strict"):
-            array.read(device=cuda, options=strict)
-        same(array.read(device=cuda), data, device=cuda)
-    store = store_of(data, chunks=(8, 300), codecs=CHAINS["zstd-checksum"])
-    corrupt(store, "c/1/1")
-    with pytest.raises((ChunkDecodeError, UnsupportedCodecError)):
-        zg.open(store).read(device=cuda, options=strict)
-
-
-def test_chunks_much_larger_than_they_decode_to_are_refused_as_on_the_host(cuda):
-    """A Blosc container may have gaps, and so any size."""
-    data = np.zeros((2, 4096), "u1")
-    store = store_of(data, chunks=(1, 4096), codecs=CHAINS["blosc-lz4-noshuffle"])
-    array = zg.open(store)
-    for gap, fits in ((1000, True), (600_000, False)):
-        made = build(data[0], cname="lz4", typesize=1, blocksize=2048, gap=gap)
-        store.objects["c/1/0"] = made.encode()
-        if fits:
-            same(array.read(device=cuda), data, device=cuda)
-            continue
-        for device in ("cpu", cuda):
-            with pytest.raises(ChunkDecodeError, match="bytes for 4096 decoded ones"):
-                array.read(device=device)
-
-
-def test_chunks_that_the_library_fails_on_are_the_hosts(monkeypatch):
-    """Fails, or claims to have decoded another number of bytes: the host has the last word."""
-    from tests.emulator import decoders
-
-    data = values((40, 40), "u2")
-    store = store_of(data, chunks=(10, 10), codecs=CHAINS["zstd"])
-    array = zg.open(store)
-    for broken in (
-        lambda source, room: 1 / 0,
-        lambda source, room: b"",
-        lambda source, room: b"x" * (room - 1),
-    ):
-        monkeypatch.setitem(decoders._DECODERS, "zstd", broken)
-        for kind in ("emulated", "lazy"):
-            device = open_device(kind)
-            for budget in (1 << 30, 3_000):
-                options = zg.ReadOptions(memory_budget_bytes=budget)
-                same(array.read(device=device, options=options), data, device=device)
-                with pytest.raises(UnsupportedCodecError, match=r"chunk 'c/\d/\d'.*strict"):
-                    array.read(device=device, options=replace(options, strict=True))
-
-
-def test_slots_come_back_idle(cuda):
-    """The work of a read that failed is done before anyone else gets its slots."""
-    device = CudaDevice(cuda.driver)
-    event = cuda.driver.create_event()
-    pinned = cuda.driver.allocate_pinned(MIB)
-
-    def fail() -> None:
-        with device.lease(2) as slots:
-            for slot in slots:
-                for _ in range(20):
-                    cuda.driver.copy_to_device(slot.data(MIB), pinned.ptr, MIB, slot.stream)
-            event.record(slots[1].stream)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert event.query()
-    assert len(device._free) == 2
-
-
-def test_out_of_device_memory_is_a_budget_error_and_not_the_end():
-    device = open_device("emulated", total_nbytes=24 * MIB)
-    data = values((256, 64, 512), "u1")  # 8 MiB
-    array = zg.open(store_of(data, chunks=(4, 64, 512), codecs=CHAINS["zstd"]))
-    for _ in range(2):
-        with pytest.raises(MemoryBudgetError, match="memory_budget_bytes"):
-            array.read(device=device)
-        options = zg.ReadOptions(memory_budget_bytes=6 * MIB)
-        same(array.read(device=device, options=options), data, device=device)
-    with pytest.raises(MemoryBudgetError):
-        zg.open(store_of(np.zeros((1, 1), "u1"), chunks=(1, 1))).read_patches(
-            np.zeros((1, 2), int), (1 << 15, 1 << 15), device=device
-        )
-    same(array.read(device=device, options=options), data, device=device)
-
-
-def test_reads_that_fail_for_memory_give_idle_slots_back():
-    device = open_device("emulated", total_nbytes=18 * MIB)
-    data = values((64, 64, 512), "u1")
-    array = zg.open(store_of(data, chunks=(4, 64, 512)))
-    with device.lease(4) as slots:
-        for slot in slots:
-            slot.data(3 * MIB)
-    with pytest.raises(MemoryBudgetError):
-        array.read(device=device)
-    same(array.read(device=device), data, device=device)
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_is_told_not_to_use_the_device(cuda):
-    array = zg.open(store_of(values((4, 4), "u1"), chunks=(2, 2)))
-    array.read(device=cuda)
-    received, sent = os.pipe()
-    cuda._lock.acquire()  # as another thread of the parent may hold it at the fork
-    child = os.fork()
-    if child:
-        cuda._lock.release()
-    else:
-        message = "nothing was raised"
-        try:
-            array.read(device=cuda)
-        except DeviceUnavailableError as error:
-            message = str(error)
-        finally:
-            os.write(sent, message.encode())
-            os._exit(0)
-    os.waitpid(child, 0)
-    message = os.read(received, 4096).decode()
-    assert "used in its forked child" in message
-    assert "spawn" in message
-    array.read(device=cuda)
 
 
 # ---- what surrounds a read -----------------------------------------------------------------------
