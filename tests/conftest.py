@@ -9,10 +9,27 @@ from hypothesis import HealthCheck, settings
 
 from tests.gpu.devices import KINDS, open_device
 from zarrgpu.devices.cuda import CudaDevice
+from zarrgpu.devices.resolve import cuda_problem
 
 # tests run beside other work: slow is not wrong
 settings.register_profile("zarrgpu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("zarrgpu")
+
+
+def pytest_report_header() -> str:
+    """Say whether the tests marked gpu will run."""
+    return f"gpu: {cuda_problem() or 'yes'}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what needs a GPU where there is none: a count, not a hundred skips."""
+    if not cuda_problem():
+        return
+    left_out = [item for item in items if item.get_closest_marker("gpu")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
