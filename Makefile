@@ -29,6 +29,7 @@ define make_venv
 endef
 
 .NOTPARALLEL:
+.SECONDARY:
 .PHONY: help demo test lint test-others test-main bench docs format clean
 
 help:  ## list the targets
