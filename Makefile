@@ -57,8 +57,10 @@ KERNEL_TESTS := $(addprefix --ignore=tests/,test_emulator.py test_kernels.py tes
 test-in-%: %/.installed-dev
 	$*/bin/python -m pytest -q -m "not slow" -p no:cacheprovider $(KERNEL_TESTS) $(PYTEST_FLAGS)
 
-bench: $(VENV)/.installed-dev  ## measure; writes JSON (tests/benchmarks)
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only $(PYTEST_FLAGS)
+bench: $(VENV)/.installed-dev  ## measure on the CPU beside peers: JSON in docs/benchmarks
+	$(BIN)/python -m tests.benchmarks.planning
+	$(BIN)/python -m tests.benchmarks.slides
+	$(BIN)/python -m tests.benchmarks.reads
 
 docs: $(VENV)/.installed-dev  ## build the documentation into site/
 	$(BIN)/mkdocs build -q --strict

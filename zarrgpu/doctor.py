@@ -32,7 +32,6 @@ OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
         "zstd and LZ4 on a GPU",
         "zarrgpu[cuda13]",
     ),
-    ("kvikio", ("kvikio-cu12", "kvikio-cu13"), "GPUDirect, not used yet", "zarrgpu[cuda13]"),
 )
 """Module, its distributions, what it is for, what to install."""
 

@@ -135,7 +135,6 @@ def run_case(case: Case, repeats: int) -> dict[str, Any]:
         "full read": {
             "zarrgpu": partial(case.ours.read, device="cpu"),
             "tensorstore": lambda: case.theirs.read().result(),
-            "zarr-python": lambda: zarr.open_array(case.path, mode="r")[...],
         },
         f"{n} patches in one call": {
             "zarrgpu": lambda: case.patches(every),
@@ -167,60 +166,80 @@ def run_case(case: Case, repeats: int) -> dict[str, Any]:
     return results
 
 
+INPUTS: dict[str, tuple[Any, ...]] = {
+    "image": (make_image, (256, 256, 3), (1024, 1024, 3), (256, 256, 3), 1024),
+    "volume": (make_volume, (64, 64, 64), (256, 128, 128), (96, 96, 96), 128),
+}
+"""Data, chunk, shard and patch shape, number of patches."""
+
+
 def main() -> None:
-    """Measure and write docs/benchmarks/reads.json."""
+    """Measure and write docs/benchmarks/reads.json, anew after each array."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--data", nargs="+", choices=INPUTS, default=list(INPUTS))
+    parser.add_argument("--codecs", nargs="+", choices=compressors(1), default=list(compressors(1)))
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="zarrgpu-bench-"))
-    inputs = {
-        "image": (make_image(), (256, 256, 3), (1024, 1024, 3), (256, 256, 3), 1024),
-        "volume": (make_volume(), (64, 64, 64), (256, 128, 128), (96, 96, 96), 128),
-    }
-    results = []
+    results: list[dict[str, Any]] = []
     try:
-        for what, (data, chunks, shards, patch, n) in inputs.items():
-            for name, codec in compressors(data.dtype.itemsize).items():
+        for what in args.data:
+            make, *geometry = INPUTS[what]
+            data = make()
+            for name in args.codecs:
                 for sharded in (False, True):
                     path = folder / f"{what}-{name}-{sharded}.zarr"
-                    array = zarr.create_array(
-                        path,
-                        shape=data.shape,
-                        dtype=data.dtype,
-                        chunks=chunks,
-                        shards=shards if sharded else None,
-                        compressors=None if codec is None else [codec],
-                    )
-                    array[...] = data
-                    stored = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
-                    case = Case(path, data, chunks, patch, n)
-                    case.check()
-                    timed = run_case(case, args.repeats)
+                    facts = {"data": what, "codec": name, "sharded": sharded}
                     results.append(
-                        {
-                            "data": what,
-                            "shape": data.shape,
-                            "dtype": str(data.dtype),
-                            "chunks": chunks,
-                            "codec": name,
-                            "sharded": sharded,
-                            "compression_ratio": round(data.nbytes / stored, 2),
-                            "modes": timed,
-                        }
+                        {**facts, **run_array(path, data, facts, *geometry, args.repeats)}
                     )
-                    ratios = {mode: v["ratio_to_best_peer"] for mode, v in timed.items()}
-                    print(f"{what:7}{name:22}{'shards' if sharded else 'chunks'}  {ratios}")
                     shutil.rmtree(path)
+                    harness.write(
+                        "reads",
+                        {
+                            "what": "Zarr v3 reads on the CPU, warm page cache",
+                            "threads": len(os.sched_getaffinity(0)),
+                            "results": results,
+                        },
+                    )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    harness.write(
-        "reads",
-        {
-            "what": "Zarr v3 reads on the CPU, warm page cache, ratios to the best peer",
-            "threads": len(os.sched_getaffinity(0)),
-            "results": results,
-        },
+
+
+def run_array(
+    path: Path,
+    data: np.ndarray,
+    facts: dict[str, Any],
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...],
+    patch: tuple[int, ...],
+    n: int,
+    repeats: int,
+) -> dict[str, Any]:
+    """Write one array, read it in all modes."""
+    codec = compressors(data.dtype.itemsize)[facts["codec"]]
+    array = zarr.create_array(
+        path,
+        shape=data.shape,
+        dtype=data.dtype,
+        chunks=chunks,
+        shards=shards if facts["sharded"] else None,
+        compressors=None if codec is None else [codec],
     )
+    array[...] = data
+    stored = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    case = Case(path, data, chunks, patch, n)
+    case.check()
+    timed = run_case(case, repeats)
+    ratios = {mode: value["ratio_to_best_peer"] for mode, value in timed.items()}
+    print(*facts.values(), ratios, flush=True)
+    return {
+        "shape": data.shape,
+        "dtype": str(data.dtype),
+        "chunks": chunks,
+        "compression_ratio": round(data.nbytes / stored, 2),
+        "modes": timed,
+    }
 
 
 if __name__ == "__main__":

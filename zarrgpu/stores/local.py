@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zarrgpu.errors import StoreError
@@ -83,7 +82,7 @@ class LocalStore:
             raise StoreError(msg) from error
 
     def _path(self, key: str) -> str:
-        if ".." in Path(key).parts:
+        if ".." in key.split("/"):
             msg = f"key {key!r} leaves the store {self.url!r}"
             raise StoreError(msg)
         return f"{self.root}/{key}" if key else self.root
