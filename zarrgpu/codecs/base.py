@@ -7,8 +7,9 @@ write into `out` where the caller gives it, so that engines can decode into recy
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from zarrgpu.model import ByteArray
 
@@ -49,6 +50,22 @@ class Codec(Protocol):
         CodecError
             If the input is corrupt or its decoded size is not `nbytes`.
         """
+
+
+class Compressor:
+    """What most compressors share: options that only an encoder needs, sizes that data decide."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
+        """Decoding takes no options; what the encoder was told is in the stream or irrelevant."""
+        del configuration
+        return cls()
+
+    def encoded_nbytes(self, decoded_nbytes: int) -> None:
+        """Depends on the data."""
+        del decoded_nbytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,12 @@ the configuration is not consulted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
-from zarrgpu.codecs.base import CodecError, checked
+from zarrgpu.codecs.base import CodecError, Compressor, checked
 from zarrgpu.model import ByteArray
 
 HEADER_NBYTES = 16
@@ -66,20 +65,10 @@ class BloscHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class BloscCodec:
+class BloscCodec(Compressor):
     """Blosc 1; one thread per container, many containers at once."""
 
     name: ClassVar[str] = "blosc"
-
-    @classmethod
-    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
-        """Every option is in the container too."""
-        del configuration
-        return cls()
-
-    def encoded_nbytes(self, decoded_nbytes: int) -> None:
-        """Depends on the data."""
-        del decoded_nbytes
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode with c-blosc (numcodecs)."""

@@ -11,14 +11,13 @@ exact size; where it declines, zlib gives the answer, so both always agree.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
-from zarrgpu.codecs.base import CodecError, place
+from zarrgpu.codecs.base import CodecError, Compressor, place
 from zarrgpu.model import ByteArray
 
 _GZIP_WBITS = 31
@@ -89,20 +88,10 @@ def _decode_zlib(wbits: int, encoded: ByteArray, nbytes: int) -> ByteArray:
 
 
 @dataclass(frozen=True, slots=True)
-class GzipCodec:
+class GzipCodec(Compressor):
     """Gzip members, CRC-32 verified."""
 
     name: ClassVar[str] = "gzip"
-
-    @classmethod
-    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
-        """The level is irrelevant to decoding."""
-        del configuration
-        return cls()
-
-    def encoded_nbytes(self, decoded_nbytes: int) -> None:
-        """Depends on the data."""
-        del decoded_nbytes
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode with libdeflate or zlib."""
@@ -110,20 +99,10 @@ class GzipCodec:
 
 
 @dataclass(frozen=True, slots=True)
-class ZlibCodec:
+class ZlibCodec(Compressor):
     """A zlib stream, Adler-32 verified."""
 
     name: ClassVar[str] = "zlib"
-
-    @classmethod
-    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
-        """The level is irrelevant to decoding."""
-        del configuration
-        return cls()
-
-    def encoded_nbytes(self, decoded_nbytes: int) -> None:
-        """Depends on the data."""
-        del decoded_nbytes
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode with libdeflate or zlib."""

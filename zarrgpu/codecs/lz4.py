@@ -6,33 +6,22 @@ Example: ``{"name": "numcodecs.lz4", "configuration": {"acceleration": 1}}``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
-from zarrgpu.codecs.base import CodecError, checked
+from zarrgpu.codecs.base import CodecError, Compressor, checked
 from zarrgpu.model import ByteArray
 
 HEADER_NBYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Lz4Codec:
+class Lz4Codec(Compressor):
     """LZ4 with a size header."""
 
     name: ClassVar[str] = "lz4"
-
-    @classmethod
-    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
-        """The acceleration is irrelevant to decoding."""
-        del configuration
-        return cls()
-
-    def encoded_nbytes(self, decoded_nbytes: int) -> None:
-        """Depends on the data."""
-        del decoded_nbytes
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode with liblz4 (numcodecs)."""

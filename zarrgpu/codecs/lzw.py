@@ -7,33 +7,22 @@ LZW has no checksum: damage that keeps the size is not noticed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from zarrgpu.codecs.base import place
+from zarrgpu.codecs.base import Compressor, place
 from zarrgpu.codecs.imagecodecs_call import call_imagecodecs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from zarrgpu.model import ByteArray
 
 
 @dataclass(frozen=True, slots=True)
-class LzwCodec:
+class LzwCodec(Compressor):
     """TIFF LZW by imagecodecs."""
 
     name: ClassVar[str] = "lzw"
-
-    @classmethod
-    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
-        """There is nothing to configure."""
-        del configuration
-        return cls()
-
-    def encoded_nbytes(self, decoded_nbytes: int) -> None:
-        """Depends on the data."""
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode the whole stream; one spare byte shows a stream that is too long."""

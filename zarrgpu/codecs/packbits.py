@@ -7,33 +7,22 @@ packing of booleans). Example: ``CodecSpec("packbits")``. No checksum.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from zarrgpu.codecs.base import place
+from zarrgpu.codecs.base import Compressor, place
 from zarrgpu.codecs.imagecodecs_call import call_imagecodecs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from zarrgpu.model import ByteArray
 
 
 @dataclass(frozen=True, slots=True)
-class PackBitsCodec:
+class PackBitsCodec(Compressor):
     """PackBits by imagecodecs."""
 
     name: ClassVar[str] = "packbits"
-
-    @classmethod
-    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
-        """There is nothing to configure."""
-        del configuration
-        return cls()
-
-    def encoded_nbytes(self, decoded_nbytes: int) -> None:
-        """Depends on the data."""
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode the whole stream; imagecodecs refuses one that does not fit."""

@@ -6,13 +6,12 @@ Example: ``{"name": "zstd", "configuration": {"level": 3, "checksum": false}}``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
-from zarrgpu.codecs.base import CodecError, checked, place
+from zarrgpu.codecs.base import CodecError, Compressor, checked, place
 from zarrgpu.model import ByteArray
 
 _MAGIC = 0xFD2FB528
@@ -89,20 +88,10 @@ def decoded_bound(encoded: ByteArray) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ZstdCodec:
+class ZstdCodec(Compressor):
     """Zstandard frames; the content checksum is verified by the library where it is present."""
 
     name: ClassVar[str] = "zstd"
-
-    @classmethod
-    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
-        """Every encoder option is irrelevant to decoding."""
-        del configuration
-        return cls()
-
-    def encoded_nbytes(self, decoded_nbytes: int) -> None:
-        """Depends on the data."""
-        del decoded_nbytes
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode with libzstd (numcodecs)."""
