@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 
+from tests.emulator.build import require_compiler
 from zarrgpu.devices import cupy_driver, nvcomp
 from zarrgpu.devices.driver import ChecksumBatch, DecompressBatch
 from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
@@ -117,8 +117,7 @@ extern "C" int nvcompBatchedCRC32Async(const void* a, const size_t* b, size_t n,
 
 @pytest.fixture(params=[5300, 6000])
 def recorder(request, tmp_path):
-    if shutil.which("g++") is None:
-        pytest.fail("g++ is required to run the tests: apt-get install g++")
+    require_compiler()
     source, target = tmp_path / "recorder.cpp", tmp_path / "librecorder.so"
     source.write_text(RECORDER)
     command = ["g++", "-shared", "-fPIC", f"-DVERSION={request.param}", str(source)]

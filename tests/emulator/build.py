@@ -1,7 +1,8 @@
 """Compile kernels/*.cu with g++: libraries to load, or stand-alone programs with a sanitizer.
 
-g++ with C++20 (11 or newer) is required to run the tests. Objects are kept under
-``.cache/emulator`` of the checkout, or in the temporary folder where that cannot be written.
+g++ with C++20 (11 or newer) is needed; without it what needs the emulator is skipped, with the
+reason. ``.ci/run`` installs it. Objects are kept under ``.cache/emulator`` of the checkout, or in
+the temporary folder where that cannot be written.
 """
 
 from __future__ import annotations
@@ -9,15 +10,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import pytest
+
 from zarrgpu.devices.kernel_sources import kernels_folder
 
 Sanitizer = Literal["address", "thread"]
+
+NO_COMPILER = "no g++ to compile the kernels for the emulator: apt-get install g++ (11 or newer)"
 
 _HERE = Path(__file__).resolve().parent
 _FLAGS = [
@@ -50,6 +56,8 @@ def blocks_are_independent(source: Path) -> bool:
 @cache
 def sanitizer_problem(sanitizer: Sanitizer) -> str:
     """Why programs with a sanitizer cannot be made or run here; empty if they can."""
+    if shutil.which("g++") is None:
+        return NO_COMPILER
     with tempfile.TemporaryDirectory() as folder:
         source, program = Path(folder) / "probe.cpp", Path(folder) / "probe"
         source.write_text("int main() { return 0; }\n")
@@ -62,6 +70,7 @@ def sanitizer_problem(sanitizer: Sanitizer) -> str:
 
 
 def _build(source: Path, kernels: tuple[str, ...], flags: list[str], suffix: str) -> Path:
+    require_compiler()
     wrapper = _wrapper(source, kernels)
     key = hashlib.sha256()
     for part in (*_FLAGS, *flags, _compiler_version(), wrapper, source.read_text()):
@@ -101,13 +110,15 @@ def _wrapper(source: Path, kernels: tuple[str, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def require_compiler() -> None:
+    """Skip the test that asks, where there is no g++."""
+    if shutil.which("g++") is None:
+        pytest.skip(NO_COMPILER)
+
+
 @cache
 def _compiler_version() -> str:
-    try:
-        done = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True)
-    except FileNotFoundError as error:
-        msg = "g++ is required to run the tests: apt-get install g++ (C++20: 11 or newer)"
-        raise RuntimeError(msg) from error
+    done = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True)
     return done.stdout
 
 

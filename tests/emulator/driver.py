@@ -13,7 +13,7 @@ import google_crc32c
 import numpy as np
 
 from tests.emulator import decoders, ranges
-from tests.emulator.build import blocks_are_independent, build_library
+from tests.emulator.build import blocks_are_independent, build_library, require_compiler
 from tests.emulator.memory import EmulatedMemory, EmulationError, Registry
 from tests.emulator.streams import EmulatedEvent, EmulatedStream
 from zarrgpu.devices.driver import ArrayView, ForkGuard
@@ -55,6 +55,7 @@ class EmulatedDriver:
     def __init__(
         self, device_id: int = 0, *, lazy: bool = False, total_nbytes: int = 1 << 32
     ) -> None:
+        require_compiler()
         self.device_id = device_id
         self.lazy = lazy
         self.total_nbytes = total_nbytes

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.emulator.build import require_compiler
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_rehearsal_runs_and_is_called_one(tmp_path):
+    require_compiler()
     environment = {**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable}
     done = subprocess.run(
         [ROOT / "tests" / "gpu" / "run", "--rehearse"],
