@@ -262,13 +262,8 @@ def cut_waves(
     np.cumsum(new_wave | (np.diff(chunks.read) > 0), out=read[1:])
     if read[-1] + 1 == len(plan.reads):
         return plan, waves
-    chunk_start = np.searchsorted(read, np.arange(read[-1] + 2))
-    first = chunk_start[:-1]
-    start = chunks.offset[first]
-    reached = np.maximum.reduceat(chunks.offset + np.maximum(chunks.nbytes, 0), first)
-    size = np.where(chunks.nbytes[first] < 0, chunks.nbytes[first], reached - start)
-    reads = ReadTable(chunks.array[first], chunks.object_id[first], start, size, chunk_start)
-    return replace(plan, reads=reads, chunks=replace(chunks, read=read)), waves
+    chunks = replace(chunks, read=read)
+    return replace(plan, reads=ReadTable.of_chunks(chunks), chunks=chunks), waves
 
 
 def _decode_again(context: WaveContext, slot: Slot, rows: Int64s) -> None:

@@ -29,6 +29,7 @@ from zarrgpu.devices.driver import Driver, LibraryFormat
 from zarrgpu.errors import DataError, UnsupportedCodecError
 from zarrgpu.fetch import ArraySource
 from zarrgpu.gather_tables import Target, gather_table
+from zarrgpu.indexing import expand_counts
 from zarrgpu.model import ReadOptions
 from zarrgpu.output import OutputFormat
 from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
@@ -300,7 +301,5 @@ def _gather_work(
 def _piece_rows(plan: ReadPlan, rows: Int64s) -> tuple[Int64s, Int64s]:
     """For every piece of the given chunks: the chunk's place among them, and the piece's row."""
     start = plan.chunks.piece_start[rows]
-    count = plan.chunks.piece_start[rows + 1] - start
-    place = np.repeat(np.arange(len(rows)), count)
-    local = np.arange(len(place)) - np.repeat(np.cumsum(count) - count, count)
+    place, local = expand_counts(plan.chunks.piece_start[rows + 1] - start)
     return place, start[place] + local

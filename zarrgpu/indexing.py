@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from zarrgpu.errors import SelectionError
 
 BasicSelection: TypeAlias = int | slice | EllipsisType | tuple[int | slice | EllipsisType, ...]
@@ -106,3 +109,13 @@ def _resolve_integer(item: Any, size: int, axis: int, source: str) -> int:
         msg = f"{source!r} axis {axis}: index {index} is out of bounds for size {size}"
         raise SelectionError(msg)
     return index % size
+
+
+def expand_counts(count: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number the members of groups of given sizes: each one's group, and its place in it.
+
+    >>> [column.tolist() for column in expand_counts(np.array([2, 0, 3]))]
+    [[0, 0, 2, 2, 2], [0, 1, 0, 1, 2]]
+    """
+    group = np.repeat(np.arange(len(count)), count)
+    return group, np.arange(len(group)) - (np.cumsum(count) - count).take(group)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from zarrgpu.codecs.blosc import HEADER_NBYTES
 from zarrgpu.codecs.zstd_frames import frames_valid
 from zarrgpu.devices.driver import LibraryFormat
+from zarrgpu.indexing import expand_counts
 from zarrgpu.model import ByteArray
 
 Int64s = NDArray[np.int64]
@@ -113,8 +114,7 @@ def parse_containers(
     n_blocks = -(-decoded_nbytes // np.maximum(blocksize, 1))
     understood &= memcpyed | (HEADER_NBYTES + 4 * n_blocks <= nbytes)
     n_blocks = np.where(understood & ~memcpyed, n_blocks, 0)
-    block_row = np.repeat(np.arange(len(offset)), n_blocks)
-    number = np.arange(len(block_row)) - np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
+    block_row, number = expand_counts(n_blocks)
     block_target = number * blocksize[block_row]
     block_nbytes = np.minimum(blocksize[block_row], decoded_nbytes - block_target)
     streams, broken = _walk_blocks(

@@ -13,11 +13,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from zarrgpu.indexing import expand_counts
 from zarrgpu.model import ArraySpec
 from zarrgpu.plan.coalesce import coalesce_ranges
 from zarrgpu.plan.locate import ChunkLocations, is_missing
 from zarrgpu.plan.request import ReadRequest
-from zarrgpu.plan.tables import ChunkTable, Int64s, PieceTable, ReadPlan, ReadTable
+from zarrgpu.plan.tables import (
+    ChunkTable,
+    Int64s,
+    PieceTable,
+    ReadPlan,
+    ReadTable,
+    group_starts,
+)
 from zarrgpu.plan.touches import padding, touch_chunks
 
 
@@ -50,10 +58,9 @@ class ArrayTouches:
     def pieces_of(self, chunks: NDArray[np.intp]) -> PieceTable:
         """Pieces of the given elements of `chunk_id`, sorted by and numbering these."""
         start = self.piece_start[:-1].take(chunks)
-        count = self.piece_start[1:].take(chunks) - start
-        number = np.repeat(np.arange(len(chunks), dtype=np.int32), count)
-        rows = np.arange(len(number)) + (start - np.cumsum(count) + count).take(number)
-        return replace(self.pieces.take(self.piece_order.take(rows)), chunk=number)
+        number, local = expand_counts(self.piece_start[1:].take(chunks) - start)
+        rows = self.piece_order.take(start.take(number) + local)
+        return replace(self.pieces.take(rows), chunk=number.astype(np.int32))
 
 
 def plan_touches(request: ReadRequest) -> list[ArrayTouches]:
@@ -185,30 +192,14 @@ def _chunk_and_read_tables(
             max_coalesced_bytes=max_coalesced_bytes,
         )
         first_read = int(read[rows][-1]) + 1
-    chunk_start = _group_starts(read, first_read)
-    first = chunk_start[:-1]
-    read_nbytes = nbytes[first]
-    if len(read):
-        reached = np.maximum.reduceat(offset + np.maximum(nbytes, 0), first)
-        read_nbytes = np.where(read_nbytes < 0, read_nbytes, reached - offset[first])
-    reads = ReadTable(array[first], object_id[first], offset[first], read_nbytes, chunk_start)
-    piece_start = _group_starts(pieces.chunk, len(array))
+    piece_start = group_starts(pieces.chunk, len(array))
     direct = (
         _direct_chunks(request, array, pieces, piece_start)
         if allow_direct
         else np.zeros(len(array), np.bool_)
     )
-    return (
-        ChunkTable(array, chunk_id, object_id, offset, nbytes, read, direct, piece_start),
-        reads,
-    )
-
-
-def _group_starts(group: NDArray[np.int32], n: int) -> Int64s:
-    """First row of each of `n` groups in a sorted column, and the number of rows."""
-    starts = np.zeros(n + 1, np.int64)
-    np.cumsum(np.bincount(group, minlength=n), out=starts[1:])
-    return starts
+    chunks = ChunkTable(array, chunk_id, object_id, offset, nbytes, read, direct, piece_start)
+    return chunks, ReadTable.of_chunks(chunks)
 
 
 def _direct_chunks(

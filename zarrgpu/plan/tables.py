@@ -16,6 +16,13 @@ Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
 
 
+def group_starts(group: Int32s, n: int) -> Int64s:
+    """First row of each of `n` groups in a sorted column, and the number of rows."""
+    starts = np.zeros(n + 1, np.int64)
+    np.cumsum(np.bincount(group, minlength=n), out=starts[1:])
+    return starts
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PieceTable:
     """Projections: box ``src`` of a chunk goes to box ``dst`` of an output (P rows).
@@ -133,6 +140,20 @@ class ReadTable:
 
     def __len__(self) -> int:
         return len(self.array)
+
+    @staticmethod
+    def of_chunks(chunks: ChunkTable) -> ReadTable:
+        """Reads that the ``read`` column of a chunk table asks for: from first to last byte."""
+        offset, nbytes = chunks.offset, chunks.nbytes
+        chunk_start = group_starts(chunks.read, int(chunks.read[-1]) + 1 if len(chunks) else 0)
+        first = chunk_start[:-1]
+        size = nbytes[first]
+        if len(first):
+            reached = np.maximum.reduceat(offset + np.maximum(nbytes, 0), first)
+            size = np.where(size < 0, size, reached - offset[first])
+        return ReadTable(
+            chunks.array[first], chunks.object_id[first], offset[first], size, chunk_start
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

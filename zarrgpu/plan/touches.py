@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from zarrgpu.errors import MemoryBudgetError
+from zarrgpu.indexing import expand_counts
 from zarrgpu.model import ArraySpec
 from zarrgpu.plan.tables import Int64s, PieceTable
 
@@ -89,8 +90,7 @@ def _columns(*values: tuple[int, ...]) -> list[Int64s]:
 
 def _expand(per_box: Int64s, crossed: Int64s, first: Int64s) -> tuple[Int64s, list[Int64s]]:
     """Box number and chunk coordinates of every (box, chunk) pair, last axis fastest."""
-    box = np.repeat(np.arange(len(per_box)), per_box)
-    local = np.arange(len(box)) - np.repeat(np.cumsum(per_box) - per_box, per_box)
+    box, local = expand_counts(per_box)
     ndim = len(crossed)
     coords: list[Int64s] = [local] * ndim
     for axis in reversed(range(ndim)):
