@@ -14,7 +14,7 @@ import pytest
 
 import zarrgpu as zg
 from tests.gpu.devices import empty, open_device, same, to_host
-from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values
+from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, store_of, values
 from zarrgpu import reader
 from zarrgpu.cuda_engine import SLOTS, cut_waves
 from zarrgpu.devices.cuda import ALIGNMENT, CudaDevice, PinnedArena, Slot, TableArena
@@ -27,17 +27,6 @@ from zarrgpu.stats import ReadStats
 
 MIB = 1 << 20
 SHARDED = ("zstd", "blosc-lz4-shuffle", "none", "gzip", "zstd+crc32c")
-
-
-def store_of(data: np.ndarray, **recipe) -> MemoryStore:
-    return MemoryStore(encode(data, Recipe(**recipe)))
-
-
-def corrupt(store: MemoryStore, key: str) -> bytes:
-    """Break a chunk so that no decoder takes it; return what it was."""
-    good = store.objects[key]
-    store.objects[key] = good[: len(good) // 2]
-    return good
 
 
 # ---- waves ---------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 import zarrgpu as zg
 from tests.blosc_cases import build
 from tests.gpu.devices import open_device, same
-from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values
+from tests.zarr_cases import CHAINS, corrupt, store_of, values
 from zarrgpu import reader
 from zarrgpu.cuda_engine import SLOTS
 from zarrgpu.devices.cuda import CudaDevice
@@ -31,17 +31,6 @@ from zarrgpu.plan.request import ReadRequest
 
 MIB = 1 << 20
 SHARDED = ("zstd", "blosc-lz4-shuffle", "none", "gzip", "zstd+crc32c")
-
-
-def store_of(data: np.ndarray, **recipe) -> MemoryStore:
-    return MemoryStore(encode(data, Recipe(**recipe)))
-
-
-def corrupt(store: MemoryStore, key: str) -> bytes:
-    """Break a chunk so that no decoder takes it; return what it was."""
-    good = store.objects[key]
-    store.objects[key] = good[: len(good) // 2]
-    return good
 
 
 # ---- errors --------------------------------------------------------------------------------------

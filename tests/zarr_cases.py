@@ -364,3 +364,14 @@ class MemoryStore:
     def list_dir(self, prefix: str) -> list[str]:
         base = f"{prefix}/" if prefix else ""
         return sorted({k[len(base) :].split("/")[0] for k in self.objects if k.startswith(base)})
+
+
+def store_of(data: np.ndarray, **recipe) -> MemoryStore:
+    return MemoryStore(encode(data, Recipe(**recipe)))
+
+
+def corrupt(store: MemoryStore, key: str) -> bytes:
+    """Break a chunk so that no decoder takes it; return what it was."""
+    good = store.objects[key]
+    store.objects[key] = good[: len(good) // 2]
+    return good

@@ -5,7 +5,6 @@ usage: python -m tests.gpu.machine [--rehearse]
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.harness import processor, versions
 from tests.gpu.devices import is_emulated, open_device
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.host import available_cores
@@ -33,12 +33,12 @@ def describe(device: CudaDevice) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": os.environ.get("ZARRGPU_COMMIT") or _output("git", "rev-parse", "HEAD"),
         "uncommitted_changes": bool(_output("git", "status", "--porcelain", "--", "zarrgpu")),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": available_cores(),
         "load_average": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "packages": _versions(),
+        "packages": versions(PACKAGES),
     }
     if not is_emulated(device):
         import cupy
@@ -52,23 +52,6 @@ def describe(device: CudaDevice) -> dict[str, Any]:
         query = "name,driver_version,memory.total,pcie.link.gen.max,clocks.sm,clocks.mem"
         found["nvidia-smi"] = _output("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
     return found
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def _output(*command: str) -> str:
