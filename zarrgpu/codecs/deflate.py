@@ -4,7 +4,7 @@ Spec: RFC 1950, 1951, 1952. Zarr v3 ``gzip``, v2 ``{"id": "gzip"}`` and ``{"id":
 ``numcodecs.zlib``), TIFF compressions 8 and 32946 (zlib).
 Example: ``{"name": "gzip", "configuration": {"level": 5}}``.
 
-libdeflate (imagecodecs) is 2.3 to 2.6 times zlib's speed, but decodes one member and wants the
+libdeflate (imagecodecs) is much faster than zlib, but decodes one member and wants the
 exact size; where it declines, zlib gives the answer, so both always agree.
 """
 

@@ -161,7 +161,7 @@ def _place_order(location: ChunkLocations, stored: NDArray[np.intp]) -> NDArray[
     if not ((step < 0) | ((step == 0) & (offset[1:] < offset[:-1]))).any():
         return stored
     span = int(offset.max()) + 1
-    if int(object_id.max()) < (1 << 62) // span:  # one key sorts in half the time of two
+    if int(object_id.max()) < (1 << 62) // span:  # one key sorts faster than two
         return stored.take(np.argsort(object_id * span + offset))
     return stored.take(np.lexsort((offset, object_id)))
 

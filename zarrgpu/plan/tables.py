@@ -55,7 +55,7 @@ class PieceTable:
         boxes = (self.src, self.dst, self.extent)
         if isinstance(rows, slice):
             src, dst, extent = (table[:, rows] for table in boxes)
-        else:  # row by row: a third of the time of indexing the second axis
+        else:  # row by row: faster than indexing the second axis
             rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
             src, dst, extent = (
                 np.stack([axis.take(rows) for axis in table])
