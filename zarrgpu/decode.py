@@ -42,7 +42,7 @@ def object_key(spec: ArraySpec, object_id: int) -> str:
     shape = location.shard_shape if isinstance(location, Sharded) else spec.chunk_shape
     coords = []
     for n, c in zip(reversed(spec.shape), reversed(shape), strict=True):
-        object_id, coord = divmod(object_id, -(-n // c))  # once a read: np.unravel_index is slow for one
+        object_id, coord = divmod(object_id, -(-n // c))  # np.unravel_index is slow for one
         coords.append(coord)
     return location.key_encoding.key(tuple(reversed(coords)))
 
