@@ -11,9 +11,11 @@ from __future__ import annotations
 import http.server
 import io
 import os
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -174,6 +176,28 @@ def test_every_store_gives_the_same_bytes(place):
             with pytest.raises(StoreError, match=r"(?i)range|bytes") as caught:
                 store.get_range(key, ByteRange(start, nbytes))
             assert key in str(caught.value)
+
+
+def test_threads_do_not_take_each_others_bytes_from_an_archive(tmp_path):
+    """From Python 3.12 on, zipfile seeks relative to where another thread left the file."""
+    rng = np.random.default_rng(0)
+    objects = {f"c/{i}": rng.bytes(5000) for i in range(8)}
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        for key, data in objects.items():
+            archive.writestr(key, data)
+    store = resolve_store(f"zip://::file://{tmp_path / 't.zip'}")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def read(i: int) -> bool:
+        key, at = f"c/{i % 8}", 7 * i % 4000
+        return store.get_range(key, ByteRange(at, 900)).tobytes() == objects[key][at : at + 900]
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(read, range(2000)))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_every_store_says_what_is_missing(place):

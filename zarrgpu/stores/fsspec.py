@@ -6,7 +6,10 @@ event loop, so a thread costs little while it waits.
 
 from __future__ import annotations
 
+import threading
+from contextlib import nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -16,6 +19,10 @@ from zarrgpu.stores.base import Allocate, new_bytes
 
 ATTEMPTS = 3
 """How often a request is tried before its failure is reported."""
+
+_archive_locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+"""Archives (zip, tar) have one file position for all threads: from Python 3.12 on ``zipfile`` seeks
+from wherever another thread left it, and gives that thread's bytes without an error."""
 
 
 class FsspecStore:
@@ -98,10 +105,11 @@ class FsspecStore:
 
     def _attempt(self, key: str, request: Any) -> Any:
         """Run a request, again after a passing failure; None where the object is missing."""
-        path = self._path(key)
+        path, lock = self._path(key), _lock_of(self.filesystem)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return request(path)
+                with lock:
+                    return request(path)
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 return None
             except PermissionError as error:
@@ -116,3 +124,12 @@ class FsspecStore:
                     )
                     raise StoreError(msg) from error
         return None
+
+
+def _lock_of(filesystem: Any) -> Any:
+    """Lock of a filesystem that may serve one thread only; others need none."""
+    from fsspec.archive import AbstractArchiveFileSystem
+
+    if not isinstance(filesystem, AbstractArchiveFileSystem):
+        return nullcontext()
+    return _archive_locks.setdefault(filesystem, threading.Lock())
