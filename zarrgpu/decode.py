@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from zarrgpu.codecs.base import CodecChain, CodecError, checked
 from zarrgpu.errors import ChunkDecodeError
-from zarrgpu.model import ArraySpec, ByteArray, Manifest, Sharded
+from zarrgpu.model import ArraySpec, ByteArray, Manifest, Sharded, grid_count
 from zarrgpu.plan.locate import shard_of_chunks
 from zarrgpu.plan.tables import ReadPlan
 
@@ -39,12 +39,34 @@ def object_key(spec: ArraySpec, object_id: int) -> str:
     location = spec.location
     if isinstance(location, Manifest):
         return location.key
-    shape = location.shard_shape if isinstance(location, Sharded) else spec.chunk_shape
+    return location.key_encoding.key(_object_coords(spec, object_id))
+
+
+def _object_coords(spec: ArraySpec, object_id: int) -> tuple[int, ...]:
+    """Coordinates of a chunk or shard that is an object of its own."""
+    location = spec.location
+    shape, starts = spec.chunk_shape, spec.chunk_starts
+    if isinstance(location, Sharded):
+        shape, starts = location.shard_shape, location.shard_starts
     coords = []
-    for n, c in zip(reversed(spec.shape), reversed(shape), strict=True):
-        object_id, coord = divmod(object_id, -(-n // c))  # np.unravel_index is slow for one
+    axes = zip(shape, starts or (None,) * spec.ndim, spec.shape, strict=True)
+    for axis in reversed(list(axes)):
+        object_id, coord = divmod(object_id, grid_count(*axis))  # np.unravel_index is slow for one
         coords.append(coord)
-    return location.key_encoding.key(tuple(reversed(coords)))
+    return tuple(reversed(coords))
+
+
+def shard_entries(spec: ArraySpec, shard_id: int) -> int:
+    """Inner chunks of one shard."""
+    location = spec.location
+    assert isinstance(location, Sharded)
+    starts = location.shard_starts or (None,) * spec.ndim
+    entries = 1
+    for length, chunk, begins, coord in zip(
+        location.shard_shape, spec.chunk_shape, starts, _object_coords(spec, shard_id), strict=True
+    ):
+        entries *= (length if begins is None else int(begins[coord + 1] - begins[coord])) // chunk
+    return entries
 
 
 def decode_chunk(chain: CodecChain, encoded: ByteArray, out: ByteArray) -> ByteArray:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from zarrgpu.codecs.base import CodecChain, CodecError
-from zarrgpu.decode import chunk_error, chunk_name, decode_chunk, encoded_limit_nbytes, object_key
+from zarrgpu.decode import (
+    chunk_error,
+    chunk_name,
+    decode_chunk,
+    encoded_limit_nbytes,
+    object_key,
+    shard_entries,
+)
 from zarrgpu.devices.host import available_cores, run_threads
 from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError, StoreError
 from zarrgpu.model import (
@@ -48,6 +56,16 @@ class ArraySource:
     chain: CodecChain
     index_chain: CodecChain | None = None
     shard_indexes: ShardIndexes | None = field(default=None, repr=False)
+
+
+def sources_of(plan: ReadPlan, sources: Sequence[ArraySource]) -> tuple[ArraySource, ...]:
+    """Sources of a plan's arrays, which are more than were asked for if chunk shapes differ."""
+    found = list(sources)
+    for spec, base in zip(plan.arrays[len(found) :], plan.base[len(found) :], strict=True):
+        source = sources[base]
+        chain = replace(source.chain, decoded_nbytes=spec.chunk_nbytes)
+        found.append(replace(source, spec=spec, chain=chain))
+    return tuple(found)
 
 
 def num_io_threads(store: Store, options: ReadOptions) -> int:
@@ -101,28 +119,37 @@ def _check_index_memory(
 
 
 def _fetch_index(source: ArraySource, location: Sharded, shard_id: int) -> tuple[Int64s, Int64s]:
-    """Offsets and sizes of one shard's inner chunks, in index order."""
+    """Offsets and sizes of one shard's inner chunks, in index order.
+
+    Shards of a rectilinear grid may have fewer chunks than the largest; the rest is missing.
+    """
     spec, store, key = source.spec, source.store, object_key(source.spec, shard_id)
-    n = location.index_nbytes
+    assert source.index_chain is not None
+    chain, n = source.index_chain, location.index_nbytes
+    most = chain.decoded_nbytes // _ENTRY_NBYTES
+    entries = most
+    if location.shard_starts is not None:
+        entries = shard_entries(spec, shard_id)
+        chain, n = replace(chain, decoded_nbytes=entries * _ENTRY_NBYTES), n - chain.decoded_nbytes
+        n += chain.decoded_nbytes
     if location.index_location == "end":
         encoded = store.get_suffix(key, n)
     else:
         encoded = store.get_range(key, ByteRange(0, n))
-    assert source.index_chain is not None
-    entries = source.index_chain.decoded_nbytes // _ENTRY_NBYTES
+    offsets, nbytes = np.zeros(most, np.int64), np.full(most, MISSING_NBYTES, np.int64)
     if encoded is None:
-        missing = np.full(entries, MISSING_NBYTES, np.int64)
-        return np.zeros(entries, np.int64), missing
+        return offsets, nbytes
     if encoded.size != n:
         raise _index_error(spec, key, f"object has {encoded.size} bytes, its index alone takes {n}")
-    out = np.empty(source.index_chain.decoded_nbytes, np.uint8)
+    out = np.empty(chain.decoded_nbytes, np.uint8)
     try:
-        decoded = decode_chunk(source.index_chain, encoded, out)
+        decoded = decode_chunk(chain, encoded, out)
     except CodecError as error:
         raise _index_error(spec, key, f"shard index: {error}") from error
     order = "<" if location.index_endian == "little" else ">"
     table = np.frombuffer(decoded.tobytes(), f"{order}u8").reshape(entries, 2).astype(np.uint64)
-    return _check_index(spec, key, table)
+    offsets[:entries], nbytes[:entries] = _check_index(spec, key, table)
+    return offsets, nbytes
 
 
 def _check_index(

@@ -103,6 +103,27 @@ class KeyEncoding:
         return f"{self.prefix}/{chunk}" if self.prefix else chunk
 
 
+AxisStarts: TypeAlias = tuple[NDArray[np.int64] | None, ...]
+"""Per axis: None where all chunks are of one length, else the first element of each and the end."""
+
+
+def grid_coord(length: int, starts: NDArray[np.int64] | None, index: Any) -> Any:
+    """Which chunk along an axis holds the element `index`; arrays or integers."""
+    if starts is None:
+        return index // length
+    return np.searchsorted(starts, index, side="right") - 1
+
+
+def grid_start(length: int, starts: NDArray[np.int64] | None, coord: Any) -> Any:
+    """First element of the chunk `coord` along an axis; arrays or integers."""
+    return coord * length if starts is None else starts[np.minimum(coord, len(starts) - 1)]
+
+
+def grid_count(length: int, starts: NDArray[np.int64] | None, size: int) -> int:
+    """Chunks along an axis of `size` elements."""
+    return -(-size // length) if starts is None else len(starts) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectPerChunk:
     """Every chunk is an object of its own (unsharded Zarr)."""
@@ -126,6 +147,9 @@ class Sharded:
     index_nbytes : int
         Encoded size of the index.
     index_location : "start" or "end"
+    shard_starts : tuple of (int64 array or None), or None
+        As ``ArraySpec.chunk_starts``, for shards of a rectilinear grid; `shard_shape` and
+        `index_nbytes` are then those of the largest.
     """
 
     key_encoding: KeyEncoding
@@ -134,6 +158,7 @@ class Sharded:
     index_endian: Literal["little", "big"]
     index_nbytes: int
     index_location: Literal["start", "end"]
+    shard_starts: AxisStarts | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,7 +195,7 @@ class ArraySpec:
         As stored, byte order included.
     chunk_shape : tuple of int
         Elements of one independently decodable chunk (the inner chunk of a shard). Chunks at the
-        upper edges are stored whole and overhang the array.
+        upper edges are stored whole and overhang the array. The largest, if they differ.
     fill_value : numpy scalar or None
         Value of chunks that are not stored, in native byte order. ``None`` (Zarr v2 ``null``)
         leaves them undefined; zarrgpu reads zeros then.
@@ -182,6 +207,10 @@ class ArraySpec:
     location : ChunkLocation
     dimension_names : tuple of (str or None)
     attributes : mapping
+    chunk_starts : tuple of (int64 array or None), or None
+        For a rectilinear grid: per axis the first element of each chunk and the end of the last,
+        or None where all are of one length. A plan cuts such an array into one `ArraySpec` for
+        each chunk shape that it meets, so that only planning knows of it.
     """
 
     source: str
@@ -194,6 +223,7 @@ class ArraySpec:
     location: ChunkLocation
     dimension_names: tuple[str | None, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    chunk_starts: AxisStarts | None = None
 
     @property
     def ndim(self) -> int:
@@ -203,7 +233,20 @@ class ArraySpec:
     @property
     def grid_shape(self) -> tuple[int, ...]:
         """Chunks per axis."""
-        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_shape, strict=True))
+        if self.chunk_starts is None:
+            return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_shape, strict=True))
+        axes = zip(self.chunk_shape, self.chunk_starts, self.shape, strict=True)
+        return tuple(grid_count(*axis) for axis in axes)
+
+    def chunk_of(self, axis: int, index: Any) -> Any:
+        """Coordinate of the chunk that holds the element `index` of an axis."""
+        starts = None if self.chunk_starts is None else self.chunk_starts[axis]
+        return grid_coord(self.chunk_shape[axis], starts, index)
+
+    def chunk_start(self, axis: int, coord: Any) -> Any:
+        """First element of the chunk at `coord` of an axis; the end of the last one beyond it."""
+        starts = None if self.chunk_starts is None else self.chunk_starts[axis]
+        return grid_start(self.chunk_shape[axis], starts, coord)
 
     @property
     def chunk_nbytes(self) -> int:

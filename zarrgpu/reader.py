@@ -24,6 +24,7 @@ from zarrgpu.fetch import (
     check_encoded_sizes,
     fetch_shard_indexes,
     num_io_threads,
+    sources_of,
 )
 from zarrgpu.model import ReadOptions, Sharded
 from zarrgpu.output import OutputFormat
@@ -133,13 +134,14 @@ def read(
     shape = (request.num_boxes, *(request.count[axis] for axis in order))
     failed: list[tuple[int, DataError]] | None = [] if on_error == "mask" else None
     where = resolve_device(device)
+    expanded = sources_of(plan, sources)
     if isinstance(where, CudaDevice):
         result = cuda_engine.execute(
-            plan, tuple(sources), shape, order, output, options, stats, failed, where, out
+            plan, expanded, shape, order, output, options, stats, failed, where, out
         )
     else:
         result, view = host_engine.allocate(shape, order, output, out)
-        host_engine.execute(plan, tuple(sources), view, output, options, stats, failed)
+        host_engine.execute(plan, expanded, view, output, options, stats, failed)
     for row, _ in failed or ():
         first, last = plan.chunks.piece_start[row : row + 2].tolist()
         ok[plan.pieces.output[first:last]] = False

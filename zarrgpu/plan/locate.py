@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from zarrgpu.model import (
     ArraySpec,
     Manifest,
     Sharded,
+    grid_coord,
+    grid_count,
 )
 from zarrgpu.plan.tables import Int64s
 
@@ -71,12 +74,19 @@ def shard_of_chunks(spec: ArraySpec, chunk_id: Int64s) -> tuple[Int64s, Int64s]:
     coords = np.unravel_index(chunk_id, spec.grid_shape) if spec.ndim else ()
     shard_id = np.zeros(len(chunk_id), np.int64)
     inner = np.zeros(len(chunk_id), np.int64)
-    axes = zip(coords, spec.shape, spec.chunk_shape, spec.location.shard_shape, strict=True)
-    for coord, size, chunk, shard in axes:
-        per_shard = shard // chunk
-        outer = coord // per_shard
-        shard_id = shard_id * -(-size // shard) + outer
-        inner = inner * per_shard + (coord - outer * per_shard)
+    shards = spec.location.shard_starts or (None,) * spec.ndim
+    axes = zip(coords, spec.shape, spec.chunk_shape, spec.location.shard_shape, shards, strict=True)
+    for coord, size, chunk, shard, starts in axes:
+        per_shard: Any = shard // chunk
+        if starts is None:
+            outer = coord // per_shard
+            first = outer * per_shard
+        else:  # shards of different lengths, each of whole chunks
+            outer = grid_coord(shard, starts, coord * chunk)
+            first = starts[outer] // chunk
+            per_shard = starts[outer + 1] // chunk - first
+        shard_id = shard_id * grid_count(shard, starts, size) + outer
+        inner = inner * per_shard + (coord - first)
     return shard_id, inner
 
 

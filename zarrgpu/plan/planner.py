@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.indexing import expand_counts
 from zarrgpu.model import ArraySpec
+from zarrgpu.plan.chunk_shapes import split_by_chunk_shape
 from zarrgpu.plan.coalesce import coalesce_ranges
 from zarrgpu.plan.locate import ChunkLocations, is_missing
 from zarrgpu.plan.request import ReadRequest
@@ -26,41 +26,7 @@ from zarrgpu.plan.tables import (
     ReadTable,
     group_starts,
 )
-from zarrgpu.plan.touches import padding, touch_chunks
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ArrayTouches:
-    """What a request touches of one array.
-
-    Attributes
-    ----------
-    array : int
-        Index of the array in the request.
-    chunk_id : int64 (C,)
-        Distinct chunks, ascending.
-    pieces : PieceTable
-        As they were cut, box by box; their ``chunk`` column means nothing yet.
-    piece_order : int (P,)
-        Rows of `pieces`, sorted by chunk.
-    piece_start : int64 (C + 1,)
-        Chunk ``c`` has rows ``piece_order[piece_start[c]:piece_start[c + 1]]``.
-    fills : PieceTable
-    """
-
-    array: int
-    chunk_id: Int64s
-    pieces: PieceTable
-    piece_order: NDArray[np.intp]
-    piece_start: Int64s
-    fills: PieceTable
-
-    def pieces_of(self, chunks: NDArray[np.intp]) -> PieceTable:
-        """Pieces of the given elements of `chunk_id`, sorted by and numbering these."""
-        start = self.piece_start[:-1].take(chunks)
-        number, local = expand_counts(self.piece_start[1:].take(chunks) - start)
-        rows = self.piece_order.take(start.take(number) + local)
-        return replace(self.pieces.take(rows), chunk=number.astype(np.int32))
+from zarrgpu.plan.touches import ArrayTouches, padding, touch_chunks
 
 
 def plan_touches(request: ReadRequest) -> list[ArrayTouches]:
@@ -115,10 +81,11 @@ def build_plan(
         Whether outputs take decoded bytes as they are (no cast, no other layout).
     """
     ndim = len(request.count)
+    fills = [touch.fills for touch in touched if len(touch.fills)]
+    request, touched, locations, base = split_by_chunk_shape(request, touched, locations)
     columns: list[tuple[NDArray[np.int32], Int64s, ChunkLocations]] = []
     pieces: list[PieceTable] = []
-    fills: list[PieceTable] = []
-    base = 0
+    first = 0
     for touch, location in zip(touched, locations, strict=True):
         missing = is_missing(location)
         stored = _place_order(location, np.flatnonzero(~missing))
@@ -134,17 +101,15 @@ def build_plan(
             )
         )
         kept = touch.pieces_of(stored)
-        pieces.append(replace(kept, chunk=kept.chunk + np.int32(base)) if base else kept)
-        base += len(stored)
-        if len(touch.fills):
-            fills.append(touch.fills)
+        pieces.append(replace(kept, chunk=kept.chunk + np.int32(first)) if first else kept)
+        first += len(stored)
         if missing.any():
             fills.append(_as_fills(touch.pieces_of(np.flatnonzero(missing)), touch.array))
     joined = PieceTable.concatenate(pieces, ndim)
     chunks, reads = _chunk_and_read_tables(
         request, columns, joined, max_gap_bytes, max_coalesced_bytes, allow_direct=allow_direct
     )
-    return ReadPlan(request, reads, chunks, joined, PieceTable.concatenate(fills, ndim))
+    return ReadPlan(request, reads, chunks, joined, PieceTable.concatenate(fills, ndim), base)
 
 
 def _as_fills(pieces: PieceTable, array: int) -> PieceTable:

@@ -169,6 +169,9 @@ class ReadPlan:
         Sorted by chunk.
     fills : PieceTable
         Parts of the output that no stored chunk covers.
+    base : tuple of int
+        Which of the arrays that were asked for each of `arrays` is. These come first, as they were
+        given; then one for each chunk shape of those whose chunks differ in shape.
     """
 
     request: ReadRequest
@@ -176,6 +179,7 @@ class ReadPlan:
     chunks: ChunkTable
     pieces: PieceTable
     fills: PieceTable
+    base: tuple[int, ...]
 
     @property
     def arrays(self) -> tuple[ArraySpec, ...]:

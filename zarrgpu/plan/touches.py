@@ -8,7 +8,10 @@ per axis, so that pieces and fills cover each output element exactly once.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
+from numpy.typing import NDArray
 
 from zarrgpu.errors import MemoryBudgetError
 from zarrgpu.indexing import expand_counts
@@ -17,6 +20,44 @@ from zarrgpu.plan.tables import Int64s, PieceTable
 
 MAX_PIECES = 1 << 24
 """A plan's tables take about 100 bytes a piece."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayTouches:
+    """What a request touches of one array.
+
+    Attributes
+    ----------
+    array : int
+        Index of the array in the request.
+    chunk_id : int64 (C,)
+        Distinct chunks, ascending.
+    pieces : PieceTable
+        As they were cut, box by box; their ``chunk`` column means nothing yet.
+    piece_order : int (P,)
+        Rows of `pieces`, sorted by chunk.
+    piece_start : int64 (C + 1,)
+        Chunk ``c`` has rows ``piece_order[piece_start[c]:piece_start[c + 1]]``.
+    fills : PieceTable
+    """
+
+    array: int
+    chunk_id: Int64s
+    pieces: PieceTable
+    piece_order: NDArray[np.intp]
+    piece_start: Int64s
+    fills: PieceTable
+
+    def rows_of(self, chunks: NDArray[np.intp]) -> tuple[NDArray[np.intp], Int64s]:
+        """Rows of `pieces` of the given elements of `chunk_id`, and which element each is of."""
+        start = self.piece_start[:-1].take(chunks)
+        number, local = expand_counts(self.piece_start[1:].take(chunks) - start)
+        return self.piece_order.take(start.take(number) + local), number
+
+    def pieces_of(self, chunks: NDArray[np.intp]) -> PieceTable:
+        """Pieces of the given elements of `chunk_id`, sorted by and numbering these."""
+        rows, number = self.rows_of(chunks)
+        return replace(self.pieces.take(rows), chunk=number.astype(np.int32))
 
 
 def valid_interval(
@@ -51,10 +92,10 @@ def touch_chunks(
     ndim = spec.ndim
     # one contiguous row per axis: all that follows reads rows
     start = np.ascontiguousarray(start.T)
-    counts, strides, sizes, chunk_shape = _columns(count, step, spec.shape, spec.chunk_shape)
+    counts, strides, sizes = _columns(count, step, spec.shape)
     low, high = valid_interval(start, counts, strides, sizes)
-    first = (start + low * strides) // chunk_shape
-    last = (start + (high - 1) * strides) // chunk_shape
+    first = _chunk_coords(spec, start + low * strides)
+    last = _chunk_coords(spec, start + (high - 1) * strides)
     crossed = np.where(high > low, last - first + 1, 0)
     per_box = np.prod(crossed, axis=0, dtype=np.int64)
     total = int(per_box.sum(dtype=np.float64))
@@ -65,22 +106,32 @@ def touch_chunks(
         )
         raise MemoryBudgetError(msg)
     box, coords = _expand(per_box, crossed, first)
-    chunk_id = np.zeros(total, np.int64)
+    chunk_id, grid_shape = np.zeros(total, np.int64), spec.grid_shape
     src, dst, extent = (np.empty((ndim, total), np.int64) for _ in range(3))
     for axis in range(ndim):
         coord, s = coords[axis], step[axis]
-        begin = coord * spec.chunk_shape[axis] - start[axis].take(box)
-        end = begin + spec.chunk_shape[axis]
+        origin = start[axis].take(box)
+        begin = spec.chunk_start(axis, coord) - origin
+        end = spec.chunk_start(axis, coord + 1) - origin
         k0 = np.maximum(low[axis].take(box), -(-begin // s) if s > 1 else begin, out=dst[axis])
         k1 = np.minimum(high[axis].take(box), -(-end // s) if s > 1 else end)
         np.subtract(k0 * s if s > 1 else k0, begin, out=src[axis])
         np.subtract(k1, k0, out=extent[axis])
-        chunk_id = chunk_id * spec.grid_shape[axis] + coord
+        chunk_id = chunk_id * grid_shape[axis] + coord
     pieces = PieceTable(np.zeros(total, np.int32), box.astype(np.int32), src, dst, extent)
     if max(step, default=1) > 1:  # a step may jump over a chunk
         kept = np.flatnonzero((extent > 0).all(axis=0))
         return chunk_id[kept], pieces.take(kept)
     return chunk_id, pieces
+
+
+def _chunk_coords(spec: ArraySpec, index: Int64s) -> Int64s:
+    """Chunk coordinates of elements, one row per axis."""
+    if spec.chunk_starts is None:
+        coords: Int64s = index // _columns(spec.chunk_shape)[0]
+        return coords
+    rows = [spec.chunk_of(axis, index[axis]) for axis in range(spec.ndim)]
+    return np.array(rows, np.int64).reshape(index.shape)
 
 
 def _columns(*values: tuple[int, ...]) -> list[Int64s]:
