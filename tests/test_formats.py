@@ -179,7 +179,7 @@ def sharding(**changes: Any) -> dict[str, Any]:
         ({"shape": [1 << 62, 1]}, MetadataError, "shape"),
         ({"shape": [1] * 40}, MetadataError, "40 dimensions"),
         (codecs("zstd"), UnsupportedCodecError, "'zstd' is no array codec"),
-        (codecs("vlen-utf8"), UnsupportedCodecError, "vlen-utf8"),
+        (codecs("vlen-utf8"), MetadataError, "vlen-utf8 encodes strings"),
         (codecs("bytes"), MetadataError, "codecs.0.configuration.endian.*is missing"),
         (
             codecs({"name": "transpose", "configuration": {"order": [1, 0]}}),

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from zarrgpu.model import ByteArray
 
 
@@ -52,6 +55,35 @@ class Codec(Protocol):
         """
 
 
+@runtime_checkable
+class ObjectCodec(Protocol):
+    """Decoder from bytes to elements of any length: strings, byte strings, Python objects."""
+
+    name: ClassVar[str]
+
+    def decode_objects(self, encoded: ByteArray, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Decode one chunk.
+
+        Parameters
+        ----------
+        encoded : uint8 array
+            What the codecs after this one decode to; is not modified.
+        count : int
+            Elements of the chunk; exact.
+        dtype : numpy.dtype
+            Of the array: ``StringDType`` or ``object``.
+
+        Returns
+        -------
+        array of `dtype`, shape (count,)
+
+        Raises
+        ------
+        CodecError
+            If the input is corrupt or does not hold `count` elements.
+        """
+
+
 class Compressor:
     """What most compressors share: options that only an encoder needs, sizes that data decide."""
 
@@ -76,16 +108,20 @@ class CodecChain:
     ----------
     codecs : tuple of Codec
     decoded_nbytes : int
-        Size of a fully decoded chunk.
+        Size of a fully decoded chunk; what `codecs` may decode to at most where there is an object
+        codec, whose input has no other bound.
+    object_codec : ObjectCodec or None
+        Takes what `codecs` decode to; the engine calls it last.
     """
 
     codecs: tuple[Codec, ...]
     decoded_nbytes: int
+    object_codec: ObjectCodec | None = None
 
     def stage_nbytes(self) -> list[int | None]:
         """Decoded size of each codec, in encoding order; None where it depends on the data."""
         sizes: list[int | None] = []
-        size: int | None = self.decoded_nbytes
+        size: int | None = None if self.object_codec else self.decoded_nbytes
         for codec in self.codecs:
             sizes.append(size)
             size = None if size is None else codec.encoded_nbytes(size)
@@ -94,7 +130,7 @@ class CodecChain:
     @property
     def encoded_nbytes(self) -> int | None:
         """Stored size of a chunk where it does not depend on the data."""
-        size: int | None = self.decoded_nbytes
+        size: int | None = None if self.object_codec else self.decoded_nbytes
         for codec in self.codecs:
             size = None if size is None else codec.encoded_nbytes(size)
         return size

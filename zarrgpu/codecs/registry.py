@@ -6,10 +6,11 @@ compressions are given theirs by `formats.tiff`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
-from zarrgpu.codecs.base import Codec, CodecChain
+from zarrgpu.codecs.base import Codec, CodecChain, ObjectCodec
 from zarrgpu.errors import UnsupportedCodecError
 from zarrgpu.model import CodecSpec
 
@@ -30,20 +31,36 @@ CODECS: dict[str, tuple[str, str]] = {
 """Canonical name -> (module in this package, class)."""
 
 
+OBJECT_CODECS: dict[str, tuple[str, str]] = {
+    "vlen-bytes": ("vlen", "VlenBytesCodec"),
+    "vlen-utf8": ("vlen", "VlenUtf8Codec"),
+}
+"""Codecs that decode to strings and other objects: name -> (module in this package, class)."""
+
+
 def build_codec(spec: CodecSpec, *, source: str) -> Codec:
     """Make the decoder of one codec; raise `UnsupportedCodecError` if there is none."""
-    entry = CODECS.get(spec.name.removeprefix("numcodecs."))
-    if entry is None:
-        msg = (
-            f"codec {spec.name[:80]!r} of {source!r} has no decoder; zarrgpu decodes "
-            f"{', '.join(sorted(CODECS))}"
-        )
-        raise UnsupportedCodecError(msg)
-    module = import_module(f"zarrgpu.codecs.{entry[0]}")
-    codec: Codec = getattr(module, entry[1]).from_configuration(spec.configuration)
+    codec: Codec = _build(CODECS, spec, source)
     return codec
 
 
 def build_chain(specs: Sequence[CodecSpec], decoded_nbytes: int, *, source: str) -> CodecChain:
     """Make the chain of one array whose decoded chunks have `decoded_nbytes` bytes."""
-    return CodecChain(tuple(build_codec(spec, source=source) for spec in specs), decoded_nbytes)
+    object_codec: ObjectCodec | None = None
+    if specs and specs[0].name in OBJECT_CODECS:
+        object_codec = _build(OBJECT_CODECS, specs[0], source)
+        specs = specs[1:]
+    codecs = tuple(build_codec(spec, source=source) for spec in specs)
+    return CodecChain(codecs, decoded_nbytes, object_codec)
+
+
+def _build(table: Mapping[str, tuple[str, str]], spec: CodecSpec, source: str) -> Any:
+    entry = table.get(spec.name.removeprefix("numcodecs."))
+    if entry is None:
+        msg = (
+            f"codec {spec.name[:80]!r} of {source!r} has no decoder; zarrgpu decodes "
+            f"{', '.join(sorted({**CODECS, **OBJECT_CODECS}))}"
+        )
+        raise UnsupportedCodecError(msg)
+    module = import_module(f"zarrgpu.codecs.{entry[0]}")
+    return getattr(module, entry[1]).from_configuration(spec.configuration)

@@ -70,6 +70,16 @@ class Document:
             raise self.fail(f"expected an object, got {shown(value)}", key, kind="type")
         return Document(self.source, value, (*self.location, key))
 
+    def extension(self, key: str, value: Any) -> tuple[str, Document]:
+        """Name and configuration of a v3 extension object, which may be a bare string."""
+        if isinstance(value, str):
+            return value, Document(self.source, {}, (*self.location, key))
+        child = self.child(key, value)
+        name = child.require("name")
+        if not isinstance(name, str):
+            raise child.fail(f"expected a string, got {shown(name)}", "name", kind="type")
+        return name, child.child("configuration", child.value.get("configuration", {}))
+
     def lengths(self, key: str, *, minimum: int, ndim: int | None = None) -> tuple[int, ...]:
         """List of integers such as a shape; each at least `minimum`."""
         value = self.require(key)
