@@ -15,7 +15,7 @@
         ├── MetadataError                   (ValueError)  with the location inside the document
         ├── ChunkDecodeError                (ValueError)  with the chunk's key and codec
         └── StoreError                      (OSError)  with the key and byte range
-            └── NodeNotFoundError           (FileNotFoundError)  nothing there
+            └── NodeNotFoundError           (FileNotFoundError, KeyError)  nothing there
 
 Messages are lower case and say what, where, expected and got, and the next step. Each error also
 inherits the built-in that callers of NumPy or zarr-python would catch.
@@ -116,5 +116,5 @@ class StoreError(DataError, OSError):
     """A store could not supply bytes that it should have."""
 
 
-class NodeNotFoundError(StoreError, FileNotFoundError):
+class NodeNotFoundError(StoreError, FileNotFoundError, KeyError):
     """Nothing readable is at the given path."""

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from zarrgpu.formats.data_types import parse_fill_value, parse_v2_data_type
 from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.group import GroupSpec
+from zarrgpu.formats.nczarr import parse_dimension_names, parse_dimensions
 from zarrgpu.model import ArraySpec, CodecSpec, KeyEncoding, ObjectPerChunk
 
 
@@ -35,7 +36,7 @@ def parse_array(document: Document, attributes: Mapping[str, Any], path: str) ->
         codecs=_parse_codecs(document),
         axis_order=axes if order == "C" else axes[::-1],
         location=ObjectPerChunk(KeyEncoding("v2", cast("Literal['/', '.']", separator), path)),
-        dimension_names=_dimension_names(attributes, len(shape)),
+        dimension_names=parse_dimension_names(attributes, document.value, len(shape)),
         attributes=attributes,
     )
 
@@ -43,7 +44,12 @@ def parse_array(document: Document, attributes: Mapping[str, Any], path: str) ->
 def parse_group(document: Document, attributes: Mapping[str, Any]) -> GroupSpec:
     """Parse a ``.zgroup``."""
     _check_format(document)
-    return GroupSpec(source=document.source, zarr_format=2, attributes=attributes)
+    return GroupSpec(
+        source=document.source,
+        zarr_format=2,
+        attributes=attributes,
+        dimensions=parse_dimensions(attributes, document.value),
+    )
 
 
 def _check_format(document: Document) -> None:
@@ -72,11 +78,3 @@ def _parse_codec(document: Document) -> CodecSpec:
     if not isinstance(codec_id, str):
         raise document.fail(f"expected a string, got {shown(codec_id)}", "id", kind="type")
     return CodecSpec(codec_id, {k: v for k, v in document.value.items() if k != "id"})
-
-
-def _dimension_names(attributes: Mapping[str, Any], ndim: int) -> tuple[str | None, ...]:
-    """Names from xarray's ``_ARRAY_DIMENSIONS`` where they fit."""
-    names = attributes.get("_ARRAY_DIMENSIONS")
-    if isinstance(names, list) and len(names) == ndim and all(isinstance(n, str) for n in names):
-        return tuple(names)
-    return (None,) * ndim
