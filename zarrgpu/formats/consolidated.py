@@ -1,7 +1,7 @@
 """Consolidated metadata: the documents of a whole hierarchy in one.
 
-Zarr v3 keeps it inside the group's ``zarr.json`` (core spec 3.1, ``consolidated_metadata``), v2 in a
-``.zmetadata`` beside ``.zgroup`` (a convention of zarr-python's). Both become one mapping, path
+Zarr v3 keeps it inside the group's ``zarr.json`` (core spec 3.1, ``consolidated_metadata``), v2 in
+a ``.zmetadata`` beside ``.zgroup`` (a convention of zarr-python's). Both become one mapping, path
 below the group -> document. The documents themselves are not looked into here: one that is wrong
 spoils its own node only.
 """
@@ -121,7 +121,8 @@ def parse_inline(document: Document) -> Consolidated | None:
     if kind != "inline":
         if inline.value.get("must_understand") is False:
             return None
-        raise inline.fail(f"expected 'inline', got {shown(kind)}; {_OPT_OUT}", "kind", kind="unknown")
+        message = f"expected 'inline', got {shown(kind)}; {_OPT_OUT}"
+        raise inline.fail(message, "kind", kind="unknown")
     nodes = inline.child("metadata", inline.require("metadata"))
     _check_paths(nodes)
     for path in nodes.value:

@@ -97,6 +97,4 @@ def _parse_size(value: Any) -> int | None:
 
 
 def _are_names(value: Any, ndim: int) -> bool:
-    return (
-        isinstance(value, list) and len(value) == ndim and all(isinstance(n, str) for n in value)
-    )
+    return isinstance(value, list) and len(value) == ndim and all(isinstance(n, str) for n in value)

@@ -14,9 +14,11 @@ import numpy as np
 
 from zarrgpu.errors import UnsupportedCodecError, UnsupportedFormatError
 from zarrgpu.formats.codec_chain import CodecList, parse_codec_list
+from zarrgpu.formats.consolidated import parse_inline
 from zarrgpu.formats.data_types import parse_fill_value, parse_v3_data_type
 from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.group import GroupSpec
+from zarrgpu.formats.nczarr import parse_dimensions
 from zarrgpu.model import (
     ArraySpec,
     ChunkLocation,
@@ -47,17 +49,13 @@ def parse_node(document: Document, path: str) -> ArraySpec | GroupSpec:
 
 def _parse_group(document: Document) -> GroupSpec:
     _refuse_unknown(document, _GROUP_MEMBERS)
-    consolidated = document.value.get("consolidated_metadata")
-    nodes: Mapping[str, Mapping[str, Any]] | None = None
-    if consolidated is not None:
-        inline = document.child("consolidated_metadata", consolidated)
-        if inline.value.get("kind") == "inline":
-            nodes = inline.child("metadata", inline.require("metadata")).value
+    attributes = document.attributes("attributes")
     return GroupSpec(
         source=document.source,
         zarr_format=3,
-        attributes=document.attributes("attributes"),
-        consolidated=nodes,
+        attributes=attributes,
+        consolidated=parse_inline(document),
+        dimensions=parse_dimensions(attributes, {}),
     )
 
 
