@@ -15,7 +15,7 @@ from zarrgpu.devices.resolve import DeviceLike
 from zarrgpu.errors import SelectionError
 from zarrgpu.fetch import ArraySource
 from zarrgpu.indexing import normalise_selection
-from zarrgpu.model import ReadOptions
+from zarrgpu.model import ReadOptions, native_dtype
 from zarrgpu.output import OutputFormat, output_format
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import ReadPlan
@@ -92,7 +92,7 @@ class Array:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Element type in native byte order, as reads return it."""
-        return self.source.spec.dtype.newbyteorder("=")
+        return native_dtype(self.source.spec.dtype)
 
     @property
     def chunks(self) -> tuple[int, ...]:

@@ -103,6 +103,11 @@ class KeyEncoding:
         return f"{self.prefix}/{chunk}" if self.prefix else chunk
 
 
+def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """`dtype` in native byte order; strings and objects, which have none, as they are."""
+    return dtype if dtype.hasobject else dtype.newbyteorder("=")
+
+
 AxisStarts: TypeAlias = tuple[NDArray[np.int64] | None, ...]
 """Per axis: None where all chunks are of one length, else the first element of each and the end."""
 
@@ -261,7 +266,7 @@ class ArraySpec:
     @property
     def fill_scalar(self) -> np.generic:
         """Fill value as a NumPy scalar in native byte order; zero where it is undefined."""
-        native = self.dtype.newbyteorder("=")
+        native = native_dtype(self.dtype)
         if self.fill_value is None:
             value: np.generic = np.zeros(1, native)[0]
         else:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from zarrgpu.errors import SelectionError
+from zarrgpu.model import native_dtype
 
 _CASTABLE = "biuf"
 _CAST_TARGETS = (np.dtype("f2"), np.dtype("f4"), np.dtype("f8"))
@@ -44,7 +45,7 @@ class OutputFormat:
 
     def is_plain(self, stored: np.dtype[Any]) -> bool:
         """Whether stored elements are taken as they are, up to byte order."""
-        return self.scale is None and stored.newbyteorder("=") == self.dtype
+        return self.scale is None and native_dtype(stored) == self.dtype
 
     def write(self, src: NDArray[Any], dst: NDArray[Any], channel: int) -> None:
         """Convert `src` into `dst` (same shape); `channel` is the result's channel of its first."""
@@ -99,7 +100,7 @@ def output_format(
     SelectionError
         If the conversion is not one that every device does.
     """
-    native = stored.newbyteorder("=")
+    native = native_dtype(stored)
     wanted = _parse_dtype(dtype) if dtype is not None else None
     if wanted is None:
         wanted = native if normalize is None else np.dtype("f4")
