@@ -26,6 +26,9 @@ enum JobStatus {
     STATUS_SOURCE_BOUNDS = 2,  // would read outside of the source
     STATUS_TARGET_BOUNDS = 3,  // would write outside of the target
     STATUS_MISALIGNED = 4,     // an address is not a multiple of its element size
+    STATUS_MISMATCH = 5,       // the data do not have the checksum that is stored
+    STATUS_CORRUPT = 6,        // the encoded stream contradicts itself or its size
+    STATUS_INEXACT = 7,        // a value has no counterpart in the target type that all agree on
 };
 
 // ---------------------------------------------------------------------------------- job tables
@@ -48,6 +51,25 @@ struct UnshuffleJob {   // one Blosc block
     i64 nbytes;         // size of the block
     i32 typesize;       // 1 ... 255
     i32 reserved;
+};
+
+struct ChecksumJob {    // bytes, and the checksum that is stored of them
+    u64 source;         // address
+    i64 source_nbytes;  // readable there
+    i64 nbytes;         // to checksum
+    u64 stored;         // address of the 4 bytes of the checksum
+    u64 parts;          // address of u64[32 * tiles], scratch; not used by XXH64
+    i64 parts_nbytes;   // writable there
+    i32 kind;           // ChecksumKind
+    i32 big_endian;     // whether the stored checksum is
+};
+
+enum ChecksumKind {
+    CHECKSUM_CRC32 = 0,       // IEEE 802.3: zlib, gzip
+    CHECKSUM_CRC32C = 1,      // Castagnoli
+    CHECKSUM_ADLER32 = 2,     // RFC 1950
+    CHECKSUM_FLETCHER32 = 3,  // as HDF5 and numcodecs compute it
+    CHECKSUM_XXH64 = 4,       // low half of XXH64 with seed 0: zstd's content checksum
 };
 
 struct GatherJob {             // one piece: a box of one decoded chunk

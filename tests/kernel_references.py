@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
+import google_crc32c
+import numcodecs
 import numpy as np
+
+from zarrgpu.devices.tables import ChecksumKind
 
 
 def copy_segments(source: np.ndarray) -> np.ndarray:
@@ -36,6 +41,20 @@ def unshuffle_bits(data: np.ndarray, typesize: int) -> np.ndarray:
     bits = np.unpackbits(rows, axis=1, bitorder="little").reshape(typesize, 8, n)
     elements = np.packbits(bits.transpose(2, 0, 1), axis=2, bitorder="little")
     return np.concatenate([elements.ravel(), data[n * typesize :]])
+
+
+def checksum(data: np.ndarray, kind: ChecksumKind) -> int:
+    """Checksum of bytes by the libraries that writers use."""
+    raw = data.tobytes()
+    if kind == ChecksumKind.CRC32:
+        return zlib.crc32(raw)
+    if kind == ChecksumKind.CRC32C:
+        return google_crc32c.value(raw)
+    if kind == ChecksumKind.ADLER32:
+        return zlib.adler32(raw)
+    if kind == ChecksumKind.FLETCHER32:  # numcodecs takes no empty buffer
+        return int.from_bytes(numcodecs.Fletcher32().encode(raw)[-4:], "little") if raw else 0
+    return int.from_bytes(numcodecs.Zstd(1, checksum=True).encode(raw)[-4:], "little")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

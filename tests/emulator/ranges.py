@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zarrgpu.devices.tables import (
+    CHECKSUM_JOB,
     COPY_JOB,
     GATHER_JOB,
     GATHER_LAYOUT,
@@ -17,21 +18,27 @@ from zarrgpu.devices.tables import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+# (address, size) fields of each job; a size may be a number.
+_BYTES = [("source", "source_nbytes"), ("target", "target_nbytes")]
+_CHECKSUM = [("source", "source_nbytes"), ("stored", 4), ("parts", "parts_nbytes")]
+
+# Job table and its fields, for kernels of the arguments (jobs, n_jobs, tile_starts, tile, status).
+JOBS: dict[str, tuple[np.dtype[Any], list[tuple[str, str | int]]]] = {
+    "copy_segments": (COPY_JOB, _BYTES),
+    "unshuffle_bytes": (UNSHUFFLE_JOB, _BYTES),
+    "unshuffle_bits": (UNSHUFFLE_JOB, _BYTES),
+    "checksum_parts": (CHECKSUM_JOB, _CHECKSUM),
+    "checksum_verify": (CHECKSUM_JOB, _CHECKSUM),
+    "checksum_xxh64": (CHECKSUM_JOB, _CHECKSUM),
+}
+
 # (argument of the table, its dtype, argument of its length) for each kernel.
 TABLES: dict[str, list[tuple[int, np.dtype[Any], int]]] = {
-    "copy_segments": [(0, COPY_JOB, 1)],
-    "unshuffle_bytes": [(0, UNSHUFFLE_JOB, 1)],
-    "unshuffle_bits": [(0, UNSHUFFLE_JOB, 1)],
+    **{kernel: [(0, dtype, 1)] for kernel, (dtype, _) in JOBS.items()},
     "gather": [(0, GATHER_JOB, 1), (4, GATHER_LAYOUT, 5)],
 }
-STATUS_ARGUMENT = {"copy_segments": 4, "unshuffle_bytes": 4, "unshuffle_bits": 4, "gather": 6}
-
-# (address, size) fields of each table.
-FIELDS: dict[str, list[tuple[str, str]]] = {
-    "copy_segments": [("source", "source_nbytes"), ("target", "target_nbytes")],
-    "unshuffle_bytes": [("source", "source_nbytes"), ("target", "target_nbytes")],
-    "unshuffle_bits": [("source", "source_nbytes"), ("target", "target_nbytes")],
-}
+STATUS_ARGUMENT = {**dict.fromkeys(JOBS, 4), "gather": 6}
+_ADDRESSES = ("source", "target", "scale", "offset", "stored", "parts")
 
 
 def read_table(address: int, dtype: np.dtype[Any], n: int) -> np.ndarray:
@@ -55,8 +62,9 @@ def job_ranges(kernel: str, args: Sequence[int]) -> Iterator[tuple[Any, Any, str
     """Addresses and sizes that the jobs claim, as arrays, with a name."""
     jobs = read_table(args[0], TABLES[kernel][0][1], args[1])
     if kernel != "gather":
-        for address, size in FIELDS[kernel]:
-            yield jobs[address], jobs[size], f"{kernel} {address}"
+        for address, size in JOBS[kernel][1]:
+            sizes = jobs[size] if isinstance(size, str) else np.full(len(jobs), size)
+            yield jobs[address], np.where(jobs[address] == 0, 0, sizes), f"{kernel} {address}"
         return
     yield jobs["source"], np.where(jobs["source"] == 0, 0, jobs["source_nbytes"]), "gather source"
     layouts = read_table(args[4], GATHER_LAYOUT, args[5])
@@ -69,13 +77,4 @@ def job_ranges(kernel: str, args: Sequence[int]) -> Iterator[tuple[Any, Any, str
 def address_fields(kernel: str) -> Iterator[tuple[int, np.dtype[Any], int, list[str]]]:
     """Argument, dtype, length argument and address fields of each table with addresses in it."""
     for argument, dtype, length in TABLES.get(kernel, []):
-        yield (
-            argument,
-            dtype,
-            length,
-            [
-                name
-                for name in ("source", "target", "scale", "offset")
-                if name in (dtype.names or ())
-            ],
-        )
+        yield argument, dtype, length, [f for f in _ADDRESSES if f in (dtype.names or ())]

@@ -27,6 +27,12 @@ COPY_TILE_NBYTES = 8192
 GATHER_TILE_ELEMENTS = 4096
 """Elements that one warp gathers at a time."""
 
+CHECKSUM_TILE_NBYTES = 16384
+"""Bytes that one warp checksums at a time, a part each lane; a multiple of 64."""
+
+CHECKSUM_PARTS_NBYTES = 256
+"""Scratch memory that `checksum_parts` needs for each tile."""
+
 COPY_JOB = np.dtype(
     [
         ("source", "<u8"),
@@ -40,6 +46,20 @@ COPY_JOB = np.dtype(
 
 UNSHUFFLE_JOB = np.dtype([*COPY_JOB.descr, ("typesize", "<i4"), ("reserved", "<i4")])
 """``UnshuffleJob``: one Blosc block of `nbytes` bytes."""
+
+CHECKSUM_JOB = np.dtype(
+    [
+        ("source", "<u8"),
+        ("source_nbytes", "<i8"),
+        ("nbytes", "<i8"),
+        ("stored", "<u8"),
+        ("parts", "<u8"),
+        ("parts_nbytes", "<i8"),
+        ("kind", "<i4"),
+        ("big_endian", "<i4"),
+    ]
+)
+"""``ChecksumJob``: `nbytes` bytes whose checksum is at `stored`; `parts` is scratch memory."""
 
 GATHER_JOB = np.dtype(
     [
@@ -79,6 +99,7 @@ STRUCTS: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {
         "CopyJob": COPY_JOB,
         "UnshuffleJob": UNSHUFFLE_JOB,
+        "ChecksumJob": CHECKSUM_JOB,
         "GatherJob": GATHER_JOB,
         "GatherLayout": GATHER_LAYOUT,
     }
@@ -98,6 +119,23 @@ class JobStatus(IntEnum):
     """It would have written outside of its target; nothing was written."""
     MISALIGNED = 4
     """An address is not a multiple of its element size."""
+    MISMATCH = 5
+    """The data do not have the checksum that is stored."""
+    CORRUPT = 6
+    """The encoded stream contradicts itself or its size."""
+    INEXACT = 7
+    """A value has no counterpart in the target type that all agree on."""
+
+
+class ChecksumKind(IntEnum):
+    """What `checksum_parts` and `checksum_verify`, or `checksum_xxh64`, compute."""
+
+    CRC32 = 0
+    CRC32C = 1
+    ADLER32 = 2
+    FLETCHER32 = 3
+    XXH64 = 4
+    """The low half of XXH64 with seed 0."""
 
 
 class ElementType(IntEnum):
@@ -132,6 +170,9 @@ KERNELS: Mapping[str, tuple[str, tuple[Parameter, ...]]] = MappingProxyType(
         "copy_segments": ("copy_segments.cu", _COPY_PARAMETERS),
         "unshuffle_bytes": ("unshuffle.cu", _COPY_PARAMETERS),
         "unshuffle_bits": ("unshuffle.cu", _COPY_PARAMETERS),
+        "checksum_parts": ("checksum_parts.cu", _COPY_PARAMETERS),
+        "checksum_verify": ("checksum_verify.cu", _COPY_PARAMETERS),
+        "checksum_xxh64": ("checksum_xxh64.cu", _COPY_PARAMETERS),
         "gather": (
             "gather.cu",
             ("address", "int32", "address", "int32", "address", "int32", "address"),
@@ -140,9 +181,8 @@ KERNELS: Mapping[str, tuple[str, tuple[Parameter, ...]]] = MappingProxyType(
 )
 """Source file and parameter types of each kernel.
 
-``copy_segments``, ``unshuffle_bytes``, ``unshuffle_bits``:
-``(jobs, n_jobs, tile_starts, tile_nbytes, status)``;
-``gather``: ``(jobs, n_jobs, tile_starts, tile_elements, layouts, n_layouts, status)``.
+``gather``: ``(jobs, n_jobs, tile_starts, tile_elements, layouts, n_layouts, status)``;
+all others: ``(jobs, n_jobs, tile_starts, tile_size, status)``.
 """
 
 _RAW_TYPES = {1: ElementType.RAW1, 2: ElementType.RAW2, 4: ElementType.RAW4, 8: ElementType.RAW8,
