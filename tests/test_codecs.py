@@ -23,8 +23,8 @@ from tests.zarr_cases import BLOSC_INNER, BLOSC_SHUFFLES, CHAINS, apply_codec
 from zarrgpu.codecs.base import Codec, CodecChain, CodecError, checked, place
 from zarrgpu.codecs.blosc import BloscHeader
 from zarrgpu.codecs.registry import CODECS, build_chain, build_codec
+from zarrgpu.codecs.run import decode_chunk
 from zarrgpu.codecs.zstd import decoded_bound, parse_frame_header
-from zarrgpu.decode import decode_chunk
 from zarrgpu.errors import UnsupportedCodecError
 from zarrgpu.model import CodecSpec
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.device import DecodeTables, DeviceChain, StreamTable, decode_tables
+from zarrgpu.codecs.run import encoded_limit_nbytes
 from zarrgpu.cuda_fetch import ABSENT, DECODED, ENCODED, WaveFetcher, WaveRows
 from zarrgpu.cuda_work import (
     Work,
@@ -23,7 +24,7 @@ from zarrgpu.cuda_work import (
     gather_work,
     submit,
 )
-from zarrgpu.decode import chunk_name, encoded_limit_nbytes
+from zarrgpu.decode import chunk_name
 from zarrgpu.devices.cuda import ALIGNMENT, Slot
 from zarrgpu.devices.driver import Driver, LibraryFormat
 from zarrgpu.errors import DataError, UnsupportedCodecError

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.codecs.base import CodecChain, CodecError, checked
+from zarrgpu.codecs.base import CodecChain, CodecError
+from zarrgpu.codecs.run import decode_chunk, encoded_limit_nbytes
 from zarrgpu.errors import ChunkDecodeError
 from zarrgpu.model import ArraySpec, ByteArray, Manifest, Sharded, grid_count
 from zarrgpu.plan.locate import shard_of_chunks
 from zarrgpu.plan.tables import ReadPlan
-
-_STAGE_SLACK_NBYTES = 1 << 20
-
-
-def encoded_limit_nbytes(decoded_nbytes: int) -> int:
-    """Size above which an encoded chunk is a corrupt size, not data: no codec doubles its input."""
-    return 2 * decoded_nbytes + _STAGE_SLACK_NBYTES
 
 
 def chunk_name(spec: ArraySpec, chunk_id: int) -> str:
@@ -69,45 +64,8 @@ def shard_entries(spec: ArraySpec, shard_id: int) -> int:
     return entries
 
 
-def decode_chunk(chain: CodecChain, encoded: ByteArray, out: ByteArray) -> ByteArray:
-    """Run a codec chain backwards over one chunk.
-
-    Parameters
-    ----------
-    chain : CodecChain
-    encoded : uint8 array
-    out : uint8 array, shape (chain.decoded_nbytes,)
-        Written where a codec decodes; an uncompressed chunk is returned as a view of `encoded`.
-
-    Returns
-    -------
-    uint8 array, shape (chain.decoded_nbytes,)
-
-    Raises
-    ------
-    CodecError
-        Prefixed with the codec's name where that is not the last one.
-    """
-    data = encoded
-    stages = list(zip(chain.codecs, chain.stage_nbytes(), strict=True))
-    while stages:
-        codec, nbytes = stages.pop()
-        try:
-            if stages or nbytes is None:
-                limit = encoded_limit_nbytes(chain.decoded_nbytes) if nbytes is None else nbytes
-                data = codec.decode_host(data, limit, None)
-                if nbytes is not None:
-                    checked(data.size, nbytes, exact=True)
-            else:
-                data = codec.decode_host(data, nbytes, out)
-        except CodecError as error:
-            raise CodecError(f"{codec.name}: {error}") from error
-    checked(data.size, chain.decoded_nbytes, exact=True)
-    return data
-
-
 def decode_row(
-    plan: ReadPlan, chain: CodecChain, row: int, encoded: ByteArray, out: ByteArray
+    plan: ReadPlan, chain: CodecChain, row: int, encoded: ByteArray, out: ByteArray | None
 ) -> ByteArray:
     """Decode one chunk of a plan.
 
@@ -120,7 +78,7 @@ def decode_row(
         Row of the chunk table.
     encoded : uint8 array
         The chunk as stored (`encoded_bytes`).
-    out : uint8 array
+    out : uint8 array or None
         See `decode_chunk`.
 
     Raises
@@ -162,9 +120,27 @@ def chunk_error(plan: ReadPlan, row: int, codecs: str, reason: str) -> ChunkDeco
     return ChunkDecodeError(reason, source=spec.source, chunk=name, codec=codecs)
 
 
-def as_elements(spec: ArraySpec, decoded: ByteArray) -> NDArray[Any]:
-    """View decoded bytes as the chunk's elements, axes in array order."""
-    elements = decoded.view(spec.dtype)
+def decode_elements(
+    plan: ReadPlan, chain: CodecChain, row: int, encoded: ByteArray, out: ByteArray | None
+) -> NDArray[Any]:
+    """Decode one chunk to its elements, axes in array order; otherwise as `decode_row`.
+
+    Elements that are objects are always new memory, and `out` is not used.
+    """
+    spec, objects = plan.arrays[plan.chunks.array[row]], chain.object_codec
+    if objects is None:
+        return as_elements(spec, decode_row(plan, chain, row, encoded, out))
+    payload = decode_row(plan, chain, row, encoded, None)
+    try:
+        elements = objects.decode_objects(payload, math.prod(spec.chunk_shape), spec.dtype)
+    except CodecError as error:
+        raise chunk_error(plan, row, objects.name, str(error)) from error
+    return as_elements(spec, elements)
+
+
+def as_elements(spec: ArraySpec, decoded: NDArray[Any]) -> NDArray[Any]:
+    """View decoded bytes, or objects, as the chunk's elements, axes in array order."""
+    elements = decoded if spec.dtype.hasobject else decoded.view(spec.dtype)
     if spec.axis_order == tuple(range(spec.ndim)):
         return elements.reshape(spec.chunk_shape)
     stored_shape = tuple(spec.chunk_shape[axis] for axis in spec.axis_order)

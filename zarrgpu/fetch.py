@@ -9,14 +9,9 @@ from functools import partial
 import numpy as np
 
 from zarrgpu.codecs.base import CodecChain, CodecError
-from zarrgpu.decode import (
-    chunk_error,
-    chunk_name,
-    decode_chunk,
-    encoded_limit_nbytes,
-    object_key,
-    shard_entries,
-)
+from zarrgpu.codecs.run import encoded_limit_nbytes
+from zarrgpu.codecs.shard_index import ENTRY_NBYTES, decode_shard_index
+from zarrgpu.decode import chunk_error, chunk_name, object_key, shard_entries
 from zarrgpu.devices.host import available_cores, run_threads
 from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError, StoreError
 from zarrgpu.model import (
@@ -32,8 +27,6 @@ from zarrgpu.plan.tables import Int64s, ReadPlan
 from zarrgpu.stores.base import Allocate, Store
 
 MAX_INDEX_CACHE_NBYTES = 256 << 20
-_ENTRY_NBYTES = 16
-_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +76,7 @@ def fetch_shard_indexes(
     known = source.shard_indexes
     if known is None:
         assert source.index_chain is not None
-        known = ShardIndexes.empty(source.index_chain.decoded_nbytes // _ENTRY_NBYTES)
+        known = ShardIndexes.empty(source.index_chain.decoded_nbytes // ENTRY_NBYTES)
     wanted = known.missing(shard_id)
     if len(wanted):
         _check_index_memory(source, location, len(wanted), options)
@@ -126,11 +119,11 @@ def _fetch_index(source: ArraySource, location: Sharded, shard_id: int) -> tuple
     spec, store, key = source.spec, source.store, object_key(source.spec, shard_id)
     assert source.index_chain is not None
     chain, n = source.index_chain, location.index_nbytes
-    most = chain.decoded_nbytes // _ENTRY_NBYTES
+    most = chain.decoded_nbytes // ENTRY_NBYTES
     entries = most
     if location.shard_starts is not None:
         entries = shard_entries(spec, shard_id)
-        chain, n = replace(chain, decoded_nbytes=entries * _ENTRY_NBYTES), n - chain.decoded_nbytes
+        chain, n = replace(chain, decoded_nbytes=entries * ENTRY_NBYTES), n - chain.decoded_nbytes
         n += chain.decoded_nbytes
     if location.index_location == "end":
         encoded = store.get_suffix(key, n)
@@ -141,38 +134,16 @@ def _fetch_index(source: ArraySource, location: Sharded, shard_id: int) -> tuple
         return offsets, nbytes
     if encoded.size != n:
         raise _index_error(spec, key, f"object has {encoded.size} bytes, its index alone takes {n}")
-    out = np.empty(chain.decoded_nbytes, np.uint8)
     try:
-        decoded = decode_chunk(chain, encoded, out)
+        offsets[:entries], nbytes[:entries] = decode_shard_index(
+            chain,
+            encoded,
+            endian=location.index_endian,
+            chunk_nbytes=spec.decoded_limit_nbytes,
+        )
     except CodecError as error:
         raise _index_error(spec, key, f"shard index: {error}") from error
-    order = "<" if location.index_endian == "little" else ">"
-    table = np.frombuffer(decoded.tobytes(), f"{order}u8").reshape(entries, 2).astype(np.uint64)
-    offsets[:entries], nbytes[:entries] = _check_index(spec, key, table)
     return offsets, nbytes
-
-
-def _check_index(
-    spec: ArraySpec, key: str, table: np.ndarray[tuple[int, int], np.dtype[np.uint64]]
-) -> tuple[Int64s, Int64s]:
-    empty = (table == _EMPTY).all(axis=1)
-    limit = np.uint64(encoded_limit_nbytes(spec.chunk_nbytes))
-    bad = ~empty & (
-        (table[:, 0] >= np.uint64(1 << 47)) | (table[:, 1] > limit) | (table[:, 1] == 0)
-    )
-    if bad.any():
-        at = int(np.flatnonzero(bad)[0])
-        offset, nbytes = (int(v) for v in table[at])
-        raise _index_error(
-            spec,
-            key,
-            f"shard index entry {at} is offset {offset}, nbytes {nbytes}; a chunk of "
-            f"{spec.chunk_nbytes} decoded bytes cannot lie there",
-        )
-    offsets = np.where(empty, np.uint64(0), table[:, 0]).astype(np.int64)
-    nbytes_column = np.where(empty, np.uint64(0), table[:, 1]).astype(np.int64)
-    nbytes_column[empty] = MISSING_NBYTES
-    return offsets, nbytes_column
 
 
 def _index_error(spec: ArraySpec, key: str, reason: str) -> ChunkDecodeError:
@@ -181,12 +152,12 @@ def _index_error(spec: ArraySpec, key: str, reason: str) -> ChunkDecodeError:
 
 def check_encoded_sizes(plan: ReadPlan) -> None:
     """Refuse sizes that no encoder writes, before memory is taken for them."""
-    limits = np.array([encoded_limit_nbytes(s.chunk_nbytes) for s in plan.arrays], np.int64)
+    limits = np.array([encoded_limit_nbytes(s.decoded_limit_nbytes) for s in plan.arrays], np.int64)
     chunks = plan.chunks
     bad = (chunks.nbytes > limits[chunks.array]) | (chunks.nbytes == 0) | (chunks.offset < 0)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        decoded = plan.arrays[chunks.array[row]].chunk_nbytes
+        decoded = plan.arrays[chunks.array[row]].decoded_limit_nbytes
         reason = (
             f"is said to take {chunks.nbytes[row]} bytes at offset {chunks.offset[row]}; its "
             f"decoded size is {decoded} bytes, so the size in the metadata is corrupt"
@@ -214,7 +185,7 @@ def fetch_read(
 def _allocate_whole(plan: ReadPlan, read: int, allocate: Allocate, nbytes: int) -> ByteArray:
     """Memory for a whole object, refused where the object cannot be the chunk."""
     row = int(plan.reads.chunk_start[read])
-    decoded = plan.arrays[plan.reads.array[read]].chunk_nbytes
+    decoded = plan.arrays[plan.reads.array[read]].decoded_limit_nbytes
     if nbytes > encoded_limit_nbytes(decoded):
         raise chunk_error(plan, row, "store", f"takes {nbytes} bytes for {decoded} decoded ones")
     return allocate(nbytes)

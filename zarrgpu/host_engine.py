@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.decode import absent_error, as_elements, decode_row, encoded_bytes
+from zarrgpu.decode import absent_error, decode_elements, decode_row, encoded_bytes
 from zarrgpu.devices.host import run_threads, scratch
 from zarrgpu.errors import DataError, MemoryBudgetError, SelectionError
 from zarrgpu.fetch import ArraySource, fetch_chunk, fetch_read, num_io_threads
@@ -108,13 +108,14 @@ class _Run:
         first, last = chunks.piece_start[row : row + 2].tolist()
         size = source.chain.decoded_nbytes
         direct = bool(chunks.direct[row])
-        target = self._direct_target(first, size) if direct else scratch("decoded", size)
-        decoded = decode_row(self.plan, source.chain, row, encoded, target)
         if direct:
+            target = self._direct_target(first, size)
+            decoded = decode_row(self.plan, source.chain, row, encoded, target)
             if decoded is not target:
                 target[:] = decoded
             return
-        elements = as_elements(source.spec, decoded)
+        room = None if source.spec.dtype.hasobject else scratch("decoded", size)
+        elements = decode_elements(self.plan, source.chain, row, encoded, room)
         channel = self._common_channel(row, first, last, elements)
         output: OutputFormat | None = self.output
         if channel is not None:
@@ -170,7 +171,7 @@ def _make_run(
         output=output,
         slices=PieceSlices(plan.pieces, plan.request, output),
         failed=failed,
-        converts=not (plain and in_order),
+        converts=not (plain and in_order) and not output.dtype.hasobject,
         axis_order=axis_order,
         piece_elements=elements,
     )

@@ -21,6 +21,9 @@ UNKNOWN_NBYTES = -1
 MISSING_NBYTES = -2
 """Size of a chunk that is not stored: its elements are the fill value."""
 
+MAX_OBJECTS_NBYTES = 1 << 30
+"""Size of a chunk of strings or other objects, before they are made: nothing else bounds it."""
+
 _MAX_NBYTES = 1 << 62
 _MAX_THREADS = 4096
 
@@ -257,6 +260,11 @@ class ArraySpec:
     def chunk_nbytes(self) -> int:
         """Decoded size of a chunk in bytes."""
         return math.prod(self.chunk_shape) * self.dtype.itemsize
+
+    @property
+    def decoded_limit_nbytes(self) -> int:
+        """What a chunk's bytes codecs decode to at most; only for objects more than is known."""
+        return MAX_OBJECTS_NBYTES if self.dtype.hasobject else self.chunk_nbytes
 
     @property
     def shard_shape(self) -> tuple[int, ...] | None:

@@ -61,6 +61,11 @@ class OutputFormat:
 
     def fill(self, value: np.generic, dst: NDArray[Any], channel: int) -> None:
         """Write a fill value, converted as data would be."""
+        if dst.dtype.hasobject:  # NumPy would make an array of a list, and cut bytes at their zeros
+            cell = np.empty((), dst.dtype)
+            cell[()] = value
+            dst[...] = cell
+            return
         self.write(np.broadcast_to(np.asarray(value), dst.shape), dst, channel)
 
     def _along_channels(
