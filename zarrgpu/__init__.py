@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ZarrGPUError,
     )
     from zarrgpu.group import Group
+    from zarrgpu.hierarchy import UnreadableNode
     from zarrgpu.loader import Batch, PatchLoader
     from zarrgpu.model import ReadOptions
     from zarrgpu.opening import open, open_slide
@@ -58,6 +59,7 @@ __all__ = [
     "SelectionError",
     "Slide",
     "StoreError",
+    "UnreadableNode",
     "UnsupportedCodecError",
     "UnsupportedFormatError",
     "ZarrGPUError",
@@ -84,6 +86,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ZarrGPUError",
     ),
     "group": ("Group",),
+    "hierarchy": ("UnreadableNode",),
     "loader": ("Batch", "PatchLoader"),
     "model": ("ReadOptions",),
     "opening": ("open", "open_slide"),

@@ -1,4 +1,4 @@
-"""Three commands: ``demo`` (see it work), ``info`` (what is in a path), ``doctor`` (what is here).
+"""Four commands: ``demo`` (see it work), ``info`` and ``tree`` (what is in a path), ``doctor``.
 
 Each subcommand imports what it needs when it runs, so that ``--help`` is instant. Errors that
 zarrgpu raises on purpose become one line on stderr and exit status 1; anything else is a bug and
@@ -60,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=7)
     info = commands.add_parser("info", help="say what is at a path: shapes, chunks, codecs, levels")
     info.add_argument("path", help="path or URL of a Zarr array or group, an OME-Zarr or a slide")
+    tree = commands.add_parser("tree", help="draw the hierarchy of groups and arrays at a path")
+    tree.add_argument("path", help="as for info")
+    tree.add_argument("--max-depth", type=_depth, help="0 for direct members (default: all)")
+    tree.add_argument("--max-nodes", type=_positive, default=500, help="default: %(default)s")
     commands.add_parser("doctor", help="say what is installed and what runs where")
     return parser
 
@@ -69,6 +73,15 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         msg = f"expected at least 1, got {value}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _depth(text: str) -> int:
+    """Integer of at least 0, for argparse."""
+    value = int(text)
+    if value < 0:
+        msg = f"expected at least 0, got {value}"
         raise argparse.ArgumentTypeError(msg)
     return value
 
@@ -94,10 +107,17 @@ def _info(arguments: argparse.Namespace) -> None:
     print("\n".join(describe_path(arguments.path)))
 
 
+def _tree(arguments: argparse.Namespace) -> None:
+    from zarrgpu.describe import draw_path
+
+    limits = {"max_depth": arguments.max_depth, "max_nodes": arguments.max_nodes}
+    print(draw_path(arguments.path, **limits))
+
+
 def _doctor(_: argparse.Namespace) -> None:
     from zarrgpu.doctor import examine
 
     print("\n".join(examine()))
 
 
-_COMMANDS = {"demo": _demo, "info": _info, "doctor": _doctor}
+_COMMANDS = {"demo": _demo, "info": _info, "tree": _tree, "doctor": _doctor}

@@ -7,6 +7,7 @@ from zarrgpu.group import Group
 from zarrgpu.opening import open as open_node
 from zarrgpu.plan.explain import format_nbytes
 from zarrgpu.slide import Slide
+from zarrgpu.tree import Tree, describe_node, draw_tree, format_shape
 
 
 def describe_path(path: str) -> list[str]:
@@ -22,27 +23,40 @@ def describe_path(path: str) -> list[str]:
 def describe_array(array: Array) -> list[str]:
     """Shape, type, chunks, shards, codecs and size of an array, a line each."""
     names = [name or "?" for name in array.dimension_names]
-    lines = [f"shape   {_shape(array.shape)}" + (f"  ({', '.join(names)})" if any(names) else "")]
+    lines = [
+        f"shape   {format_shape(array.shape)}" + (f"  ({', '.join(names)})" if any(names) else "")
+    ]
     lines.append(f"dtype   {array.spec.dtype.name}")
-    lines.append(f"chunks  {_shape(array.chunks)}")
+    lines.append(f"chunks  {format_shape(array.chunks)}")
     if array.shards:
-        lines.append(f"shards  {_shape(array.shards)}")
+        lines.append(f"shards  {format_shape(array.shards)}")
     lines.append(f"codecs  {' + '.join(array.codecs) or 'uncompressed'}")
     lines.append(f"size    {format_nbytes(array.nbytes)} decoded")
     return lines
 
 
 def describe_group(group: Group) -> list[str]:
-    """Members of a group, a line each."""
-    lines = [repr(group)]
-    for name, member in group.members().items():
-        if isinstance(member, Array):
-            lines.append(f"  {name}  array {_shape(member.shape)} {member.dtype}")
-        else:
-            lines.append(f"  {name}  {type(member).__name__.lower()}")
-    if group.attrs:
-        lines.append(f"  attributes: {', '.join(sorted(group.attrs))}")
-    return lines
+    """What a group says of itself, and its members, a line each."""
+    lines = [repr(group), *(f"  {line}" for line in group.info.splitlines())]
+    return lines + group.tree(0).splitlines()
+
+
+def draw_path(path: str, *, max_depth: int | None = None, max_nodes: int = 500) -> Tree:
+    """Draw what is at `path`; the errors are those of `zarrgpu.open`.
+
+    A whole-slide file is drawn as its levels and associated images. `max_depth` and `max_nodes` are
+    those of `Group.tree`.
+    """
+    node = open_node(path)
+    if isinstance(node, Array):
+        return draw_tree(f"/  {describe_node(node)}", [])
+    if isinstance(node, Group):
+        return node.tree(max_depth, max_nodes=max_nodes)
+    if node.group is not None:
+        return node.group.tree(max_depth, max_nodes=max_nodes)
+    rows = [(f"level {i}", describe_node(level)) for i, level in enumerate(node.levels)]
+    rows += [(name, describe_node(image)) for name, image in sorted(node.associated_images.items())]
+    return draw_tree(f"/  {describe_node(node)}", rows)
 
 
 def describe_slide(slide: Slide) -> list[str]:
@@ -57,9 +71,9 @@ def describe_slide(slide: Slide) -> list[str]:
     ]
     for number, level in enumerate(slide.levels):
         w, h = slide.level_dimensions[number]
-        layout = f"chunks {_shape(level.chunks)}"
+        layout = f"chunks {format_shape(level.chunks)}"
         if level.shards:
-            layout += f" in shards {_shape(level.shards)}"
+            layout += f" in shards {format_shape(level.shards)}"
         codecs = " + ".join(level.codecs) or "uncompressed"
         lines.append(
             f"  level {number}     {w} x {h} px, downsample {slide.level_downsamples[number]:g}, "
@@ -68,7 +82,3 @@ def describe_slide(slide: Slide) -> list[str]:
     if slide.associated_images:
         lines.append(f"  associated  {', '.join(sorted(slide.associated_images))}")
     return lines
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "scalar"

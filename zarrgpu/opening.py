@@ -1,13 +1,14 @@
 """`open`: recognise what is at a path and make the object for it.
 
 Order: ``zarr.json`` (v3), ``.zarray`` and ``.zgroup`` (v2), then a TIFF by its first bytes. A group
-that describes a multiscale image becomes a `Slide`.
+that describes a multiscale image becomes a `Slide`. `hierarchy` says how nodes are found.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from zarrgpu.array import Array
@@ -19,12 +20,12 @@ from zarrgpu.errors import (
     UnsupportedFormatError,
 )
 from zarrgpu.fetch import ArraySource
-from zarrgpu.formats import ome, zarr_v2, zarr_v3
+from zarrgpu.formats import ome
 from zarrgpu.formats.document import Document, shown
-from zarrgpu.formats.group import GroupSpec
 from zarrgpu.formats.tiff_ifd import is_tiff
 from zarrgpu.formats.tiff_slide import read_tiff_slide
 from zarrgpu.group import Group
+from zarrgpu.hierarchy import Hierarchy, NodeSpec, join, normalise_path
 from zarrgpu.model import ArraySpec, ByteRange, Sharded, SlideSpec
 from zarrgpu.slide import Slide
 from zarrgpu.stores.base import Store
@@ -39,6 +40,7 @@ def open(
     *,
     filesystem: Any = None,
     storage_options: dict[str, Any] | None = None,
+    use_consolidated: bool | None = None,
 ) -> Array | Group | Slide:
     """Open a Zarr array or group, an OME-Zarr image, or a whole-slide file. Reads metadata only.
 
@@ -50,6 +52,10 @@ def open(
         Then `path` is a path within it.
     storage_options : dict, optional
         Passed to fsspec with a URL.
+    use_consolidated : bool, optional
+        Whether to take the members of a group from its consolidated metadata: None (default) where
+        it has any, True demands it, False reads every node's own documents. As in zarr-python, and
+        False holds for all groups below too.
 
     Returns
     -------
@@ -70,9 +76,9 @@ def open(
         If the store fails.
     """
     store = resolve_store(path, filesystem=filesystem, storage_options=storage_options)
-    node = find_node(store, "")
-    if node is None:
-        node = _open_file(store)
+    hierarchy = Hierarchy(store, use_consolidated)
+    spec = hierarchy.root("")
+    node = _open_file(store) if spec is None else make_node(hierarchy, "", spec)
     if node is None:
         msg = (
             f"{store.url!r}: nothing to read here: expected a Zarr array or group (zarr.json, "
@@ -87,12 +93,18 @@ def open_slide(
     *,
     filesystem: Any = None,
     storage_options: dict[str, Any] | None = None,
+    use_consolidated: bool | None = None,
 ) -> Slide:
     """Open a whole-slide file or a multiscale OME-Zarr image; anything else is an error.
 
     Parameters and errors are those of `open`.
     """
-    node = open(path, filesystem=filesystem, storage_options=storage_options)
+    node = open(
+        path,
+        filesystem=filesystem,
+        storage_options=storage_options,
+        use_consolidated=use_consolidated,
+    )
     if not isinstance(node, Slide):
         where = path.url if isinstance(path, Store) else os.fspath(path)
         msg = f"{where!r} is a {type(node).__name__}, not a slide; use open()"
@@ -102,47 +114,40 @@ def open_slide(
 
 def open_node(store: Store, path: str) -> Array | Group | Slide:
     """Open the Zarr node at `path` within `store`; a missing one is an error."""
-    node = find_node(store, path)
-    if node is None:
+    hierarchy = Hierarchy(store)
+    spec = hierarchy.root(path)
+    if spec is None:
         msg = f"{store.url!r}: no Zarr array or group at {path!r}"
         raise NodeNotFoundError(msg)
-    return node
+    return make_node(hierarchy, normalise_path(path), spec)
 
 
-def find_node(store: Store, path: str) -> Array | Group | Slide | None:
-    """Open the Zarr node at `path` within `store`, or None if there is none."""
-    node = _read_node(store, path)
-    if node is None:
-        return None
-    if isinstance(node, ArraySpec):
-        return Array(array_source(store, node), path)
-    if ome.is_multiscale(node.attributes):
-        return _open_multiscale(store, path, node)
-    return Group(store, path, node, open_node)
+def make_node(
+    hierarchy: Hierarchy,
+    path: str,
+    spec: NodeSpec,
+    known: Mapping[str, NodeSpec] = MappingProxyType({}),
+) -> Array | Group | Slide:
+    """Make the object for a node whose metadata was read.
 
-
-def _read_node(store: Store, path: str) -> ArraySpec | GroupSpec | None:
-    """Parse the metadata of the node at `path`, or None if there is none."""
-    base = f"{path}/" if path else ""
-    where = f"{store.url}/{path}" if path else store.url
-    data = store.get(f"{base}zarr.json")
-    if data is not None:
-        return zarr_v3.parse_node(Document.parse(data.tobytes(), where), path)
-    for name in (".zarray", ".zgroup"):
-        data = store.get(f"{base}{name}")
-        if data is None:
-            continue
-        document = Document.parse(data.tobytes(), where)
-        attributes = _v2_attributes(store, base, where)
-        if name == ".zarray":
-            return zarr_v2.parse_array(document, attributes, path)
-        return zarr_v2.parse_group(document, attributes)
-    return None
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    path : str
+        Of the node within the store.
+    spec : ArraySpec or GroupSpec
+    known : mapping
+        Path -> metadata of other nodes, so that the levels of an image are not read again.
+    """
+    if isinstance(spec, ArraySpec):
+        return Array(array_source(hierarchy.store, spec), path)
+    group = Group(hierarchy, path, spec, make_node)
+    return _open_multiscale(group, known) if ome.is_multiscale(spec.attributes) else group
 
 
 def array_source(store: Store, spec: ArraySpec) -> ArraySource:
     """Make the source of an array: its decoders are built, and refused, here."""
-    chain = build_chain(spec.codecs, spec.chunk_nbytes, source=spec.source)
+    chain = build_chain(spec.codecs, spec.decoded_limit_nbytes, source=spec.source)
     index_chain = None
     if isinstance(spec.location, Sharded):
         entries = 1
@@ -154,25 +159,26 @@ def array_source(store: Store, spec: ArraySpec) -> ArraySource:
     return ArraySource(spec, store, chain, index_chain)
 
 
-def _v2_attributes(store: Store, base: str, where: str) -> Mapping[str, Any]:
-    data = store.get(f"{base}.zattrs")
-    return {} if data is None else Document.parse(data.tobytes(), f"{where}/.zattrs").value
-
-
-def _open_multiscale(store: Store, path: str, group: GroupSpec) -> Slide:
+def _open_multiscale(group: Group, known: Mapping[str, NodeSpec]) -> Slide:
     """Open the levels of an OME-Zarr image."""
-    image = ome.parse_multiscale(group.attributes, group.source)
-    base = f"{path}/" if path else ""
-    document = Document(group.source, group.attributes, image.location)
+    metadata, hierarchy = group.metadata, group.hierarchy
+    image = ome.parse_multiscale(metadata.attributes, metadata.source)
+    document = Document(metadata.source, metadata.attributes, image.location)
     arrays = []
     for index, level in enumerate(image.paths):
-        array_spec = _read_node(store, f"{base}{level}")  # not opened: it might be this group
+        parts = [part for part in level.split("/") if part not in ("", ".")]
+        relative = "/".join(parts)
+        path = join(group.path, relative)
+        # not opened: it might be this group
+        array_spec = None
+        if ".." not in parts:
+            array_spec = known.get(path) or hierarchy.child(group.path, metadata, relative)
         if not isinstance(array_spec, ArraySpec) or array_spec.ndim != len(image.axes):
             message = f"level {shown(level)} is no array of {len(image.axes)} axes"
             raise document.fail(message, "datasets", index, "path")
-        arrays.append(Array(array_source(store, array_spec), f"{base}{level}"))
+        arrays.append(Array(array_source(hierarchy.store, array_spec), path))
     spec = SlideSpec(
-        source=group.source,
+        source=metadata.source,
         vendor="ome-zarr",
         levels=tuple(array.source.spec for array in arrays),
         axes=image.axes,
@@ -181,7 +187,7 @@ def _open_multiscale(store: Store, path: str, group: GroupSpec) -> Slide:
         associated={},
         channels=image.channels,
     )
-    return Slide(spec, tuple(arrays), {}, group=Group(store, path, group, open_node))
+    return Slide(spec, tuple(arrays), {}, group=group)
 
 
 def _open_file(store: Store) -> Slide | None:

@@ -34,13 +34,13 @@ def parse_dimension_names(
     >>> parse_dimension_names({"_nczarr_array": {"dimension_references": ["/g/t", "/x"]}}, {}, 2)
     ('t', 'x')
     """
-    names = attributes.get("_ARRAY_DIMENSIONS")
-    if _are_names(names, ndim):
-        return tuple(names)
+    names = _parse_names(attributes.get("_ARRAY_DIMENSIONS"), ndim)
+    if names is not None:
+        return names
     array = _annotation("_nczarr_array", attributes, document)
     for key in ("dimension_references", "dimrefs", "dimensions"):
-        references = array.get(key)
-        if _are_names(references, ndim):
+        references = _parse_names(array.get(key), ndim)
+        if references is not None:
             return tuple(reference.rpartition("/")[2] for reference in references)
     if ndim == 1 and (array.get("storage") == "scalar" or array.get("scalar") in (1, "1")):
         return (_SCALAR,)
@@ -96,5 +96,7 @@ def _parse_size(value: Any) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
-def _are_names(value: Any, ndim: int) -> bool:
-    return isinstance(value, list) and len(value) == ndim and all(isinstance(n, str) for n in value)
+def _parse_names(value: Any, ndim: int) -> tuple[str, ...] | None:
+    if isinstance(value, list) and len(value) == ndim and all(isinstance(n, str) for n in value):
+        return tuple(value)
+    return None
