@@ -12,6 +12,7 @@ from zarrgpu.model import ByteArray
 from zarrgpu.output import OutputFormat, quiet
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import PieceTable, ReadPlan
+from zarrgpu.scatter import Scatter
 
 
 class PieceSlices:
@@ -19,6 +20,8 @@ class PieceSlices:
 
     Attributes
     ----------
+    scatter : Scatter, or None
+        Places pieces that are too many and too small for tuples; the lists are empty then.
     src : list of tuple
         Indexes a chunk.
     dst : list of tuple
@@ -28,6 +31,18 @@ class PieceSlices:
     """
 
     def __init__(self, pieces: PieceTable, request: ReadRequest, output: OutputFormat) -> None:
+        self.dst: list[tuple[Any, ...]] = []
+        self.src: list[tuple[Any, ...]] = []
+        self.channel: list[int] | None = None
+        self.scatter: Scatter | None = None
+        if output.scale is None:
+            self.scatter = Scatter.where_it_pays(pieces, request.step)
+        if self.scatter is None:
+            self._make_tuples(pieces, request, output)
+
+    def _make_tuples(
+        self, pieces: PieceTable, request: ReadRequest, output: OutputFormat
+    ) -> None:
         depth = _significant_axes(pieces, request)
         dst_axes: list[Iterable[Any]] = [pieces.output.tolist()]
         src_axes: list[Iterable[Any]] = []
@@ -41,7 +56,6 @@ class PieceSlices:
             dst_axes.append([...] * len(pieces))
         self.dst = list(zip(*dst_axes, strict=True))
         self.src = list(zip(*src_axes, strict=True)) if depth else [()] * len(pieces)
-        self.channel: list[int] | None = None
         if output.scale is not None and output.channel_axis is not None:
             self.channel = pieces.dst[output.channel_axis].tolist()
 
@@ -70,6 +84,9 @@ def gather_pieces(
 
     `output` is None for a chunk that `convert_chunk` has converted.
     """
+    if slices.scatter is not None:
+        slices.scatter.place(chunk, rows, out, fill=False)
+        return
     if output is None or output.scale is None:
         with quiet():
             for row in rows:
@@ -115,6 +132,13 @@ def gather_fills(
         return
     slices = PieceSlices(fills, plan.request, output)
     values = [spec.fill_scalar for spec in plan.arrays]
+    if slices.scatter is not None:
+        bounds = [0, *(np.flatnonzero(np.diff(fills.chunk)) + 1).tolist(), len(fills)]
+        for rows in map(range, bounds, bounds[1:]):
+            value = np.empty((), out.dtype)
+            output.fill(values[int(fills.chunk[rows.start])], value, 0)
+            slices.scatter.place(value, rows, out, fill=True)
+        return
     for row, array in enumerate(fills.chunk.tolist()):
         channel = slices.channel[row] if slices.channel is not None else 0
         output.fill(values[array], out[slices.dst[row]], channel)

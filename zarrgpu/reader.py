@@ -28,6 +28,7 @@ from zarrgpu.fetch import (
 )
 from zarrgpu.model import ReadOptions, Sharded
 from zarrgpu.output import OutputFormat
+from zarrgpu.plan.cuts import Cut
 from zarrgpu.plan.explain import explain, format_nbytes
 from zarrgpu.plan.locate import locate_chunks, shard_of_chunks
 from zarrgpu.plan.planner import build_plan, plan_touches
@@ -47,9 +48,10 @@ def plan_read(
     *,
     options: ReadOptions,
     allow_direct: bool = False,
+    cut: Cut | None = None,
 ) -> ReadPlan:
     """Plan a read: fetches the shard indexes that it needs and are not known yet, nothing else."""
-    touched = plan_touches(request)
+    touched = plan_touches(request, cut)
     locations = []
     for touch in touched:
         source = sources[touch.array]
@@ -81,6 +83,7 @@ def read(
     stats: ReadStats | None = None,
     on_error: OnError = "raise",
     cancelled: Callable[[], bool] | None = None,
+    cut: Cut | None = None,
 ) -> tuple[Any, NDArray[np.bool_]]:
     """Read N boxes.
 
@@ -104,6 +107,9 @@ def read(
         the fill value.
     cancelled : callable, optional
         Asked before each fetch; once it says so the read ends with `ReadCancelledError`.
+    cut : Cut, optional
+        Pieces of a request of one array that is not of boxes alone; only these are placed, the
+        rest of the result is left as it is.
 
     Returns
     -------
@@ -122,9 +128,9 @@ def read(
         raise SelectionError(msg)
     ok = np.ones(request.num_boxes, np.bool_)
     try:
-        plan = _checked_plan(sources, request, options, allow_direct=plain and in_order)
+        plan = _checked_plan(sources, request, options, allow_direct=plain and in_order, cut=cut)
     except DataError:
-        if on_error == "raise":
+        if on_error == "raise" or cut is not None:
             raise
         ok[_unplannable(sources, request, options)] = False
         request = _moved_outside(request, ~ok)
@@ -157,8 +163,9 @@ def _checked_plan(
     options: ReadOptions,
     *,
     allow_direct: bool,
+    cut: Cut | None = None,
 ) -> ReadPlan:
-    plan = plan_read(sources, request, options=options, allow_direct=allow_direct)
+    plan = plan_read(sources, request, options=options, allow_direct=allow_direct, cut=cut)
     check_encoded_sizes(plan)
     return plan
 

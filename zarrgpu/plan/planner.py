@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from zarrgpu.model import ArraySpec
 from zarrgpu.plan.chunk_shapes import split_by_chunk_shape
 from zarrgpu.plan.coalesce import coalesce_ranges
+from zarrgpu.plan.cuts import Cut
 from zarrgpu.plan.locate import ChunkLocations, is_missing
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import (
@@ -29,8 +30,11 @@ from zarrgpu.plan.tables import (
 from zarrgpu.plan.touches import ArrayTouches, padding, touch_chunks
 
 
-def plan_touches(request: ReadRequest) -> list[ArrayTouches]:
-    """Cut all boxes of a request at chunk boundaries."""
+def plan_touches(request: ReadRequest, cut: Cut | None = None) -> list[ArrayTouches]:
+    """Cut all boxes of a request at chunk boundaries.
+
+    With `cut`, the pieces of a request of one array, these are taken instead.
+    """
     touched = []
     for index, spec in enumerate(request.arrays):
         boxes = None
@@ -40,8 +44,12 @@ def plan_touches(request: ReadRequest) -> list[ArrayTouches]:
             start = start[boxes]
         if not len(start) or 0 in request.count:
             continue
-        chunk_id, pieces = touch_chunks(spec, start, request.count, request.step)
-        fills = padding(spec, start, request.count, request.step)
+        if cut is not None:
+            chunk_id, pieces = cut.chunk_id, cut.pieces
+            fills = PieceTable.concatenate([], spec.ndim)
+        else:
+            chunk_id, pieces = touch_chunks(spec, start, request.count, request.step)
+            fills = padding(spec, start, request.count, request.step)
         fills = replace(fills, chunk=np.full(len(fills), index, np.int32))
         if boxes is not None:
             renumber = boxes.astype(np.int32)
@@ -196,4 +204,5 @@ def _direct_chunks(
 
 def _stored_like_output(spec: ArraySpec) -> bool:
     """Whether decoded bytes are C-ordered native elements."""
-    return spec.axis_order == tuple(range(spec.ndim)) and spec.dtype.isnative
+    native = spec.dtype.isnative and not spec.dtype.hasobject
+    return native and spec.axis_order == tuple(range(spec.ndim))
