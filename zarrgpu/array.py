@@ -11,50 +11,27 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from zarrgpu import reader
+from zarrgpu.array_indexers import ArrayIndexers
 from zarrgpu.devices.resolve import DeviceLike
 from zarrgpu.errors import SelectionError
 from zarrgpu.fetch import ArraySource
-from zarrgpu.indexing import normalise_selection
 from zarrgpu.model import ReadOptions, native_dtype
-from zarrgpu.output import OutputFormat, output_format
+from zarrgpu.output import output_format
 from zarrgpu.plan.request import ReadRequest
-from zarrgpu.plan.tables import ReadPlan
+from zarrgpu.selection_reads import (
+    ExplainedPlan,
+    check_out_shape,
+    plan_request,
+    plan_selection,
+    read_selection,
+)
+from zarrgpu.selections import pop_fields, resolve
 
 _FAR = 1 << 62
 """Further from the origin than any array or patch reaches."""
 
 
-class ExplainedPlan:
-    """A plan together with what is needed to say where it will run.
-
-    Attributes
-    ----------
-    plan : ReadPlan
-    """
-
-    def __init__(
-        self,
-        plan: ReadPlan,
-        sources: tuple[ArraySource, ...],
-        output: OutputFormat,
-        device: DeviceLike,
-    ) -> None:
-        self.plan = plan
-        self._sources = sources
-        self._output = output
-        self._device = device
-
-    def explain(self) -> str:
-        """Text: bytes to fetch, chunks to decode, pieces to place, and where each step runs."""
-        return reader.explain_read(
-            self.plan, self._sources, self._output, self._device, ReadOptions()
-        )
-
-    def __repr__(self) -> str:
-        return self.explain()
-
-
-class Array:
+class Array(ArrayIndexers):
     """A chunked N-dimensional array; reading it needs no more than its metadata in memory.
 
     Names follow zarr-python. Axes are in C order. Made by `zarrgpu.open`; may be pickled and shared
@@ -141,7 +118,7 @@ class Array:
         return self.shape[0]
 
     def __getitem__(self, selection: Any) -> Any:
-        """Read a basic selection onto the default device: CuPy with a GPU, else NumPy."""
+        """Read a selection onto the default device: CuPy with a GPU, else NumPy."""
         return self.read(selection)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:  # noqa: FBT001
@@ -165,8 +142,11 @@ class Array:
 
         Parameters
         ----------
-        selection : basic selection
-            Integers, slices with steps of at least 1, one ellipsis.
+        selection : selection
+            As between zarr-python's brackets: integers, slices with steps of at least 1, one
+            ellipsis; a mask, or integer arrays for all axes, for points (`vindex`); one list of
+            integers or booleans beside slices and integers, or lists for all axes (`oindex`);
+            names of fields.
         device : None, str or Device
             See `devices.resolve.resolve_device`.
         dtype : dtype, optional
@@ -177,24 +157,22 @@ class Array:
 
         Returns
         -------
-        array of the device, with the shape that NumPy would give
+        array of the device, with the shape that zarr-python would give
 
         Raises
         ------
         SelectionError, DataError, DeviceUnavailableError
         """
-        box = normalise_selection(selection, self.shape, source=self.spec.source)
-        output = output_format(self.spec.dtype, dtype=dtype)
-        _check_out_shape(out, box.result_shape)
-        result, _ = reader.read(
-            (self.source,),
-            self._request(np.array([box.start], np.int64), box.count, box.step),
-            output=output,
+        fields, rest = pop_fields(selection)
+        return read_selection(
+            self.source,
+            resolve(rest, self.source.spec),
+            fields=fields,
             device=device,
+            dtype=dtype,
             out=out,
             options=options,
         )
-        return out if out is not None else result.reshape(box.result_shape)
 
     def read_patches(
         self,
@@ -223,7 +201,7 @@ class Array:
         array of the device, shape (N, *shape)
         """
         request = self._patch_request(starts, shape)
-        _check_out_shape(out, request.output_shape)
+        check_out_shape(out, request.output_shape)
         result, _ = reader.read(
             (self.source,),
             request,
@@ -236,21 +214,14 @@ class Array:
 
     def plan(self, selection: Any = ..., *, device: DeviceLike = None) -> ExplainedPlan:
         """Plan a read of one selection without doing it; `explain` says what it would do."""
-        box = normalise_selection(selection, self.shape, source=self.spec.source)
-        request = self._request(np.array([box.start], np.int64), box.count, box.step)
-        return self._explained(request, device)
+        _, rest = pop_fields(selection)
+        return plan_selection(self.source, resolve(rest, self.source.spec), device=device)
 
     def plan_patches(
         self, starts: ArrayLike, shape: tuple[int, ...], *, device: DeviceLike = None
     ) -> ExplainedPlan:
         """Plan a `read_patches` without doing it."""
-        return self._explained(self._patch_request(starts, shape), device)
-
-    def _explained(self, request: ReadRequest, device: DeviceLike) -> ExplainedPlan:
-        plan = reader.plan_read(
-            (self.source,), request, options=ReadOptions(), allow_direct=self.spec.dtype.isnative
-        )
-        return ExplainedPlan(plan, (self.source,), output_format(self.spec.dtype), device)
+        return plan_request(self.source, self._patch_request(starts, shape), device=device)
 
     def _patch_request(self, starts: ArrayLike, shape: tuple[int, ...]) -> ReadRequest:
         try:
@@ -267,22 +238,10 @@ class Array:
             raise SelectionError(msg)
         # unsigned starts beyond int64 stay beyond the array, and far ones clear of overflow
         near = np.clip(start, -_FAR if start.dtype.kind == "i" else 0, _FAR)
-        return self._request(near.astype(np.int64), count, (1,) * self.ndim)
-
-    def _request(
-        self, start: NDArray[np.int64], count: tuple[int, ...], step: tuple[int, ...]
-    ) -> ReadRequest:
         return ReadRequest(
             arrays=(self.source.spec,),
-            array_index=np.zeros(len(start), np.int32),
-            start=start,
+            array_index=np.zeros(len(near), np.int32),
+            start=near.astype(np.int64),
             count=count,
-            step=step,
+            step=(1,) * self.ndim,
         )
-
-
-def _check_out_shape(out: Any, shape: tuple[int, ...]) -> None:
-    if out is not None and getattr(out, "shape", None) != shape:
-        got = getattr(out, "shape", type(out).__name__)
-        msg = f"out must be an array of shape {shape}, got {got}"
-        raise SelectionError(msg)

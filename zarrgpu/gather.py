@@ -40,9 +40,7 @@ class PieceSlices:
         if self.scatter is None:
             self._make_tuples(pieces, request, output)
 
-    def _make_tuples(
-        self, pieces: PieceTable, request: ReadRequest, output: OutputFormat
-    ) -> None:
+    def _make_tuples(self, pieces: PieceTable, request: ReadRequest, output: OutputFormat) -> None:
         depth = _significant_axes(pieces, request)
         dst_axes: list[Iterable[Any]] = [pieces.output.tolist()]
         src_axes: list[Iterable[Any]] = []

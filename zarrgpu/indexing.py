@@ -52,13 +52,13 @@ def normalise_selection(selection: Any, shape: tuple[int, ...], *, source: str =
     SelectionError
         For another form, too many indices, an index out of bounds or a step below 1.
     """
-    items = _expand_ellipsis(selection, len(shape), source)
+    items = expand_ellipsis(selection, len(shape), source)
     start, count, step, dropped = [], [], [], []
     for axis, (item, size) in enumerate(zip(items, shape, strict=True)):
         if isinstance(item, slice):
             first, n, stride = _resolve_slice(item, size, axis, source)
         else:
-            first, n, stride = _resolve_integer(item, size, axis, source), 1, 1
+            first, n, stride = resolve_integer(item, size, axis, source), 1, 1
             dropped.append(axis)
         start.append(first)
         count.append(n)
@@ -66,7 +66,8 @@ def normalise_selection(selection: Any, shape: tuple[int, ...], *, source: str =
     return Box(tuple(start), tuple(count), tuple(step), tuple(dropped))
 
 
-def _expand_ellipsis(selection: Any, ndim: int, source: str) -> list[Any]:
+def expand_ellipsis(selection: Any, ndim: int, source: str) -> list[Any]:
+    """One item per axis, the ellipsis and what is left out as whole slices."""
     items = list(selection) if isinstance(selection, tuple) else [selection]
     ellipses = sum(item is Ellipsis for item in items)
     if ellipses > 1:
@@ -93,16 +94,17 @@ def _resolve_slice(item: slice, size: int, axis: int, source: str) -> tuple[int,
     return start, count, step if count > 1 else 1
 
 
-def _resolve_integer(item: Any, size: int, axis: int, source: str) -> int:
+def resolve_integer(item: Any, size: int, axis: int, source: str) -> int:
+    """Element that an integer names, those from the end made positive."""
     if isinstance(item, bool):
-        msg = f"{source!r} axis {axis}: a boolean is not an index; masks are not supported yet"
+        msg = f"{source!r} axis {axis}: a boolean is not an index; a mask is an array"
         raise SelectionError(msg)
     try:
         index = operator.index(item)
     except TypeError:
         msg = (
             f"{source!r} axis {axis}: {type(item).__name__} is not a basic index; "
-            "use integers, slices and one ellipsis"
+            "use integers, slices and one ellipsis, or oindex and vindex for lists and masks"
         )
         raise SelectionError(msg) from None
     if not -size <= index < size:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from zarrgpu import reader
-from zarrgpu.array import Array, ExplainedPlan
+from zarrgpu.array import Array
 from zarrgpu.devices.resolve import DeviceLike
 from zarrgpu.group import Group
 from zarrgpu.model import ReadOptions, SlideSpec
@@ -31,6 +31,7 @@ from zarrgpu.patches import (
     read_slide_patches,
 )
 from zarrgpu.pyramid import Pyramid
+from zarrgpu.selection_reads import ExplainedPlan
 from zarrgpu.thumbnail import reduce_rows, source_rows, thumbnail_size
 
 _THUMBNAIL_STRIP_NBYTES = 64 << 20

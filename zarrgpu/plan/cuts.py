@@ -83,9 +83,7 @@ def listed_runs(spec: ArraySpec, axis: int, index: Int64s) -> AxisRuns:
     order = np.argsort(coord.take(dst), kind="stable")
     dst = dst.take(order)
     coord = coord.take(dst)
-    return AxisRuns(
-        coord, index.take(dst) - spec.chunk_start(axis, coord), dst, extent.take(order)
-    )
+    return AxisRuns(coord, index.take(dst) - spec.chunk_start(axis, coord), dst, extent.take(order))
 
 
 def regular_runs(
@@ -195,9 +193,7 @@ def _product(spec: ArraySpec, runs: Sequence[AxisRuns]) -> Cut:
     return Cut(chunk_id.reshape(-1), PieceTable(none, none, src, dst, extent))
 
 
-def point_cuts(
-    spec: ArraySpec, index: Int64s, *, max_pieces: int = CUT_PIECES
-) -> Iterator[Cut]:
+def point_cuts(spec: ArraySpec, index: Int64s, *, max_pieces: int = CUT_PIECES) -> Iterator[Cut]:
     """Pieces of single elements, each an output box of its own; at least one cut.
 
     Parameters
@@ -231,7 +227,9 @@ def point_cuts(
         first = last
 
 
-def _points(chunk_id: Int64s, src: Int64s, output: np.ndarray[tuple[int], np.dtype[np.int32]]) -> Cut:
+def _points(
+    chunk_id: Int64s, src: Int64s, output: np.ndarray[tuple[int], np.dtype[np.int32]]
+) -> Cut:
     pieces = PieceTable(
         np.zeros(len(output), np.int32), output, src, np.zeros_like(src), np.ones_like(src)
     )
