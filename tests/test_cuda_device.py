@@ -255,8 +255,8 @@ def test_local_files_are_read_into_pinned_memory(cuda, tmp_path: Path):
 
 def test_a_store_that_asks_for_memory_and_does_not_use_it_is_read_right(cuda):
     class Wasteful(MemoryStore):
-        def get(self, key, allocate=None):
-            data = super().get(key)
+        def get(self, key, allocate=None, max_nbytes=None):
+            data = super().get(key, allocate, max_nbytes)
             if allocate is not None and data is not None:
                 allocate(data.size)[:] = 1
                 allocate(data.size)[:] = 2

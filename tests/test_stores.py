@@ -397,7 +397,7 @@ def test_opening_is_few_requests():
     assert len(store.requests) == 1
     v2 = MemoryStore(encode(DATA, Recipe(chunks=(8, 8), zarr_format=2)))
     zg.open(v2)
-    assert len(v2.requests) == 3  # zarr.json, .zarray, .zattrs
+    assert len(v2.requests) == 5  # zarr.json, then .zarray, .zgroup, .zattrs, .zmetadata at once
 
 
 def test_a_thousand_patches_are_few_requests():

@@ -23,6 +23,7 @@ import numpy as np
 
 from zarrgpu.errors import StoreError
 from zarrgpu.model import ByteArray, ByteRange
+from zarrgpu.stores.base import check_size
 
 BLOSC_SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 BLOSC_INNER = [c for c in ("blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd")
@@ -340,8 +341,12 @@ class MemoryStore:
             self.requests.append((key, offset, nbytes))
         return self.objects.get(key)
 
-    def get(self, key: str, allocate: Any = None) -> ByteArray | None:
+    def get(
+        self, key: str, allocate: Any = None, max_nbytes: int | None = None
+    ) -> ByteArray | None:
         data = self._get(key, None, None)
+        if data is not None:
+            check_size(self.url, key, len(data), max_nbytes)
         return None if data is None else np.frombuffer(data, np.uint8)
 
     def get_range(self, key: str, byte_range: ByteRange, allocate: Any = None) -> ByteArray | None:

@@ -15,7 +15,8 @@
         ├── MetadataError                   (ValueError)  with the location inside the document
         ├── ChunkDecodeError                (ValueError)  with the chunk's key and codec
         └── StoreError                      (OSError)  with the key and byte range
-            └── NodeNotFoundError           (FileNotFoundError, KeyError)  nothing there
+            ├── NodeNotFoundError           (FileNotFoundError, KeyError)  nothing there
+            └── ObjectTooLargeError         an object is larger than it may be
 
 Messages are lower case and say what, where, expected and got, and the next step. Each error also
 inherits the built-in that callers of NumPy or zarr-python would catch.
@@ -118,3 +119,7 @@ class StoreError(DataError, OSError):
 
 class NodeNotFoundError(StoreError, FileNotFoundError, KeyError):
     """Nothing readable is at the given path."""
+
+
+class ObjectTooLargeError(StoreError):
+    """An object is larger than what it is read for may be; it was not read."""

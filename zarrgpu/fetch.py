@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from zarrgpu.codecs.run import encoded_limit_nbytes
 from zarrgpu.codecs.shard_index import ENTRY_NBYTES, decode_shard_index
 from zarrgpu.decode import chunk_error, chunk_name, object_key, shard_entries
 from zarrgpu.devices.host import available_cores, run_threads
-from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError, StoreError
+from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError, ObjectTooLargeError, StoreError
 from zarrgpu.model import (
     MISSING_NBYTES,
     ArraySpec,
@@ -178,17 +177,22 @@ def fetch_read(
     nbytes = int(reads.nbytes[read])
     store: Store = source.store
     if nbytes < 0:
-        return store.get(key, partial(_allocate_whole, plan, read, allocate))
+        return _fetch_whole(plan, store, key, read, allocate)
     return store.get_range(key, ByteRange(int(reads.offset[read]), nbytes), allocate)
 
 
-def _allocate_whole(plan: ReadPlan, read: int, allocate: Allocate, nbytes: int) -> ByteArray:
-    """Memory for a whole object, refused where the object cannot be the chunk."""
-    row = int(plan.reads.chunk_start[read])
+def _fetch_whole(
+    plan: ReadPlan, store: Store, key: str, read: int, allocate: Allocate
+) -> ByteArray | None:
+    """Bytes of a whole object, refused where it is too large to be the chunk."""
     decoded = plan.arrays[plan.reads.array[read]].decoded_limit_nbytes
-    if nbytes > encoded_limit_nbytes(decoded):
-        raise chunk_error(plan, row, "store", f"takes {nbytes} bytes for {decoded} decoded ones")
-    return allocate(nbytes)
+    limit = encoded_limit_nbytes(decoded)
+    try:
+        return store.get(key, allocate, limit)
+    except ObjectTooLargeError as error:
+        row = int(plan.reads.chunk_start[read])
+        reason = f"takes more than {limit} bytes for {decoded} decoded ones"
+        raise chunk_error(plan, row, "store", reason) from error
 
 
 def fetch_chunk(

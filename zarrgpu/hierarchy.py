@@ -23,7 +23,7 @@ from zarrgpu.formats.consolidated import parse_zmetadata, path_problem, without_
 from zarrgpu.formats.document import Document
 from zarrgpu.formats.group import METADATA_NAMES, GroupSpec
 from zarrgpu.model import ArraySpec, ByteArray
-from zarrgpu.stores.base import Store
+from zarrgpu.stores.base import MAX_DOCUMENT_NBYTES, Store
 
 NodeSpec: TypeAlias = ArraySpec | GroupSpec
 
@@ -210,8 +210,11 @@ class Hierarchy:
                 raise error
             found[relative] = UnreadableNode(join(path, relative), error)
 
+    def _get(self, path: str, name: str) -> ByteArray | None:
+        return self.store.get(join(path, name), max_nbytes=MAX_DOCUMENT_NBYTES)
+
     def _read_v3(self, path: str) -> NodeSpec | None:
-        data = self.store.get(join(path, "zarr.json"))
+        data = self._get(path, "zarr.json")
         if data is None:
             return None
         document = Document.parse(data.tobytes(), self._where(path))
@@ -221,9 +224,9 @@ class Hierarchy:
 
     def _read_v2(self, path: str) -> NodeSpec | None:
         for name in (".zarray", ".zgroup"):
-            data = self.store.get(join(path, name))
+            data = self._get(path, name)
             if data is not None:
-                return self._parse_v2(path, name, data, self.store.get(join(path, ".zattrs")))
+                return self._parse_v2(path, name, data, self._get(path, ".zattrs"))
         return None
 
     def _read_v2_root(self, path: str) -> NodeSpec | None:
@@ -231,9 +234,7 @@ class Hierarchy:
         names = [".zarray", ".zgroup", ".zattrs"]
         if self.use_consolidated is not False:
             names.append(".zmetadata")
-        documents = dict(
-            self._threads(lambda name: (name, self.store.get(join(path, name))), names)
-        )
+        documents = dict(self._threads(lambda name: (name, self._get(path, name)), names))
         for name in (".zarray", ".zgroup"):
             data = documents[name]
             if data is None:

@@ -7,6 +7,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from zarrgpu.errors import ObjectTooLargeError
 from zarrgpu.model import ByteArray, ByteRange
 
 Allocate: TypeAlias = Callable[[int], ByteArray]
@@ -16,6 +17,22 @@ Allocate: TypeAlias = Callable[[int], ByteArray]
 def new_bytes(nbytes: int) -> ByteArray:
     """Give fresh memory."""
     return np.empty(nbytes, np.uint8)
+
+
+MAX_DOCUMENT_NBYTES = 64 << 20
+"""A metadata document that is larger is refused before it is read."""
+
+
+def check_size(url: str, key: str, nbytes: int, max_nbytes: int | None) -> None:
+    """Refuse an object of `nbytes` bytes where at most `max_nbytes` are wanted."""
+    if max_nbytes is not None and nbytes > max_nbytes:
+        raise too_large(url, key, max_nbytes)
+
+
+def too_large(url: str, key: str, max_nbytes: int) -> ObjectTooLargeError:
+    """Error for an object that is larger than it may be."""
+    msg = f"{url!r} key {key!r}: takes more than the {max_nbytes} bytes that it may have"
+    return ObjectTooLargeError(msg)
 
 
 @runtime_checkable
@@ -42,8 +59,14 @@ class Store(Protocol):
     max_coalesced_bytes: int
     """Size at which one request is large enough."""
 
-    def get(self, key: str, allocate: Allocate = new_bytes) -> ByteArray | None:
-        """Whole object, or None if there is none. The array may be read-only."""
+    def get(
+        self, key: str, allocate: Allocate = new_bytes, max_nbytes: int | None = None
+    ) -> ByteArray | None:
+        """Whole object, or None if there is none. The array may be read-only.
+
+        An object of more than `max_nbytes` bytes is an `ObjectTooLargeError`, raised before more
+        than that is held in memory wherever the store can.
+        """
 
     def get_range(
         self, key: str, byte_range: ByteRange, allocate: Allocate = new_bytes

@@ -29,10 +29,12 @@ class CancellableStore:
         self.max_gap_bytes = store.max_gap_bytes
         self.max_coalesced_bytes = store.max_coalesced_bytes
 
-    def get(self, key: str, allocate: Allocate = new_bytes) -> ByteArray | None:
+    def get(
+        self, key: str, allocate: Allocate = new_bytes, max_nbytes: int | None = None
+    ) -> ByteArray | None:
         """Whole object; see `Store.get`."""
         self._check()
-        return self._store.get(key, allocate)
+        return self._store.get(key, allocate, max_nbytes)
 
     def get_range(
         self, key: str, byte_range: ByteRange, allocate: Allocate = new_bytes

@@ -15,7 +15,7 @@ import numpy as np
 
 from zarrgpu.errors import StoreError
 from zarrgpu.model import ByteArray, ByteRange
-from zarrgpu.stores.base import Allocate, new_bytes
+from zarrgpu.stores.base import Allocate, check_size, new_bytes
 
 ATTEMPTS = 3
 """How often a request is tried before its failure is reported."""
@@ -50,10 +50,15 @@ class FsspecStore:
     def __repr__(self) -> str:
         return f"FsspecStore({self.url!r})"
 
-    def get(self, key: str, allocate: Allocate = new_bytes) -> ByteArray | None:
+    def get(
+        self, key: str, allocate: Allocate = new_bytes, max_nbytes: int | None = None
+    ) -> ByteArray | None:
         """Whole object, or None if there is none."""
         del allocate  # fsspec gives bytes of its own
-        return self._cat(key, None, None)
+        data = self._cat(key, None, None)
+        if data is not None:
+            check_size(self.url, key, data.size, max_nbytes)
+        return data
 
     def get_range(
         self, key: str, byte_range: ByteRange, allocate: Allocate = new_bytes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from zarrgpu.errors import StoreError
 from zarrgpu.model import ByteArray, ByteRange
-from zarrgpu.stores.base import Allocate, new_bytes
+from zarrgpu.stores.base import Allocate, check_size, new_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,12 +41,16 @@ class LocalStore:
     def __repr__(self) -> str:
         return f"LocalStore({self.root!r})"
 
-    def get(self, key: str, allocate: Allocate = new_bytes) -> ByteArray | None:
+    def get(
+        self, key: str, allocate: Allocate = new_bytes, max_nbytes: int | None = None
+    ) -> ByteArray | None:
         """Whole file, or None if there is none."""
         with self._opened(key) as fd:
             if fd is None:
                 return None
-            return self._read(fd, key, ByteRange(0, os.fstat(fd).st_size), allocate)
+            size = os.fstat(fd).st_size
+            check_size(self.url, key, size, max_nbytes)
+            return self._read(fd, key, ByteRange(0, size), allocate)
 
     def get_range(
         self, key: str, byte_range: ByteRange, allocate: Allocate = new_bytes
