@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.document import Document, shown
-from zarrgpu.model import AxisStarts
+from zarrgpu.model import AxisStarts, grid_count
 
 _MAX_CHUNKS_PER_AXIS = 1 << 22
 """Of a rectilinear axis, whose chunks are listed one by one."""
@@ -49,7 +49,11 @@ def parse_chunk_grid(
         raise configuration.fail(
             f"expected a list for {len(shape)} axes, got {shown(edges)}", "chunk_shapes"
         )
-    axes = [_parse_axis(configuration, i, *axis) for i, axis in enumerate(zip(edges, shape))]  # noqa: B905
+    pairs = zip(edges, shape, strict=True)
+    axes = [_parse_axis(configuration, i, *pair) for i, pair in enumerate(pairs)]
+    counts = [grid_count(*axis, size) for axis, size in zip(axes, shape, strict=True)]
+    if math.prod(counts) > _MAX_LENGTH:
+        raise configuration.fail("cuts the array into more than 2**62 chunks", "chunk_shapes")
     starts = tuple(axis[1] for axis in axes)
     return tuple(axis[0] for axis in axes), starts if any(s is not None for s in starts) else None
 
@@ -84,10 +88,11 @@ def _parse_axis(
     lengths = np.repeat([run[0] for run in runs], [run[1] for run in runs]).astype(np.int64)
     if not len(lengths):  # an empty list on an axis without elements
         return 1, None
+    starts = np.append(0, np.cumsum(lengths))
+    inside = max(1, int(np.searchsorted(starts, size)))  # those beyond the end hold nothing
+    lengths, starts = lengths[:inside], starts[: inside + 1]
     longest = int(lengths.max())
-    if (lengths == longest).all():  # equal after all; some may lie beyond the end
-        return longest, None
-    return longest, np.append(0, np.cumsum(lengths))
+    return longest, None if (lengths == longest).all() else starts
 
 
 def _is_length(value: Any) -> bool:
