@@ -85,39 +85,93 @@ class Scatter:
                         for row in range(block.start, block.stop)
                     ]
                 for part, elements in parts:
-                    src, target = self._indices(part, elements)
-                    out[target] = source if fill else source[src]
+                    self._place(source, part, elements, out, fill=fill)
 
-    def _indices(
-        self, rows: slice, volume: Int64s | None
-    ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Index some pieces of a chunk, in it and in the output.
+    def _place(
+        self,
+        source: NDArray[Any],
+        rows: slice,
+        volume: Int64s | None,
+        out: NDArray[Any],
+        *,
+        fill: bool,
+    ) -> None:
+        """Write some pieces of a chunk.
 
         `volume` is None if all are of one element on the scattered axes.
         """
-        pieces, depth = self._pieces, self._depth
-        output = pieces.output[rows]
-        src = [pieces.src[axis][rows] for axis in range(depth)]
-        dst = [pieces.dst[axis][rows] for axis in range(depth)]
-        if volume is not None:
-            piece, local = expand_counts(volume)
-            output = output.take(piece)
-            for axis in reversed(range(depth)):
-                src[axis], dst[axis] = src[axis].take(piece), dst[axis].take(piece)
-                extent = pieces.extent[axis][rows]
-                if (extent == 1).all():
-                    continue
-                width = extent.take(piece)
-                rest = local // width
-                k = local - rest * width
-                src[axis] += k * self._step[axis]
-                dst[axis] += k
-                local = rest
-        tail = range(depth, len(pieces.extent))
-        return (
-            (*src, *(self._src_slice(axis, rows.start) for axis in tail)),
-            (output, *dst, *(self._dst_slice(axis, rows.start) for axis in tail)),
-        )
+        piece, inner = self._expand(rows, volume)
+        target = _flat(out) if self._depth == len(self._pieces.extent) else None
+        if target is not None and fill:
+            flat, strides = target
+            flat[self._flat_target(rows, strides, piece, inner)] = source
+        elif target is not None and (chunk := _flat(source)) is not None:
+            (flat, strides), (elements, steps) = target, chunk
+            found = self._flat_source(rows, steps, piece, inner)
+            flat[self._flat_target(rows, strides, piece, inner)] = elements.take(found)
+        else:
+            where = self._target(rows, piece, inner)
+            out[where] = source if fill else source[self._source(rows, piece, inner)]
+
+    def _expand(
+        self, rows: slice, volume: Int64s | None
+    ) -> tuple[NDArray[np.intp] | None, list[tuple[int, Int64s]]]:
+        """Number the elements of pieces: the piece of each, and its place in it on some axes.
+
+        On the axes that are not named it is 0, for all.
+        """
+        if volume is None:
+            return None, []
+        extents = self._pieces.extent[: self._depth, rows]
+        axes = [axis for axis in range(self._depth) if (extents[axis] != 1).any()]
+        if not axes:
+            return None, []
+        piece, local = expand_counts(volume)
+        inner = []
+        for axis in reversed(axes[1:]):
+            width = extents[axis].take(piece)
+            rest = local // width
+            inner.append((axis, local - rest * width))
+            local = rest
+        inner.append((axes[0], local))  # the slowest is what is left
+        return piece, inner
+
+    def _flat_source(
+        self, rows: slice, strides: list[int], piece: Any, inner: list[tuple[int, Int64s]]
+    ) -> Int64s:
+        place = _dot(self._pieces.src[:, rows], strides)
+        place = place if piece is None else place.take(piece)
+        for axis, k in inner:
+            place += k * (strides[axis] * self._step[axis])
+        return place
+
+    def _flat_target(
+        self, rows: slice, strides: list[int], piece: Any, inner: list[tuple[int, Int64s]]
+    ) -> Int64s:
+        place = _dot(self._pieces.dst[:, rows], strides[1:])
+        place += self._pieces.output[rows] * np.int64(strides[0])
+        place = place if piece is None else place.take(piece)
+        for axis, k in inner:
+            place += k * strides[1 + axis]
+        return place
+
+    def _source(self, rows: slice, piece: Any, inner: list[tuple[int, Int64s]]) -> tuple[Any, ...]:
+        src = [self._pieces.src[axis, rows] for axis in range(self._depth)]
+        src = src if piece is None else [column.take(piece) for column in src]
+        for axis, k in inner:
+            src[axis] += k * self._step[axis]
+        tail = range(self._depth, len(self._pieces.extent))
+        return (*src, *(self._src_slice(axis, rows.start) for axis in tail))
+
+    def _target(self, rows: slice, piece: Any, inner: list[tuple[int, Int64s]]) -> tuple[Any, ...]:
+        output = self._pieces.output[rows]
+        dst = [self._pieces.dst[axis, rows] for axis in range(self._depth)]
+        if piece is not None:
+            output, dst = output.take(piece), [column.take(piece) for column in dst]
+        for axis, k in inner:
+            dst[axis] += k
+        tail = range(self._depth, len(self._pieces.extent))
+        return (output, *dst, *(self._dst_slice(axis, rows.start) for axis in tail))
 
     def _dst_slice(self, axis: int, row: int) -> slice:
         start = int(self._pieces.dst[axis, row])
@@ -135,3 +189,21 @@ def _scattered_axes(pieces: PieceTable, same_chunk: NDArray[np.bool_]) -> int:
             if (same_chunk & (table[axis, 1:] != table[axis, :-1])).any():
                 return axis + 1
     return 0
+
+
+def _flat(array: NDArray[Any]) -> tuple[NDArray[Any], list[int]] | None:
+    """One axis over the memory of an array, and strides in elements; None if there are gaps."""
+    if not array.dtype.itemsize:
+        return None
+    order = np.argsort([-stride for stride in array.strides], kind="stable")
+    run = array.transpose(order)
+    if not run.flags.c_contiguous:
+        return None
+    return run.reshape(-1), [stride // array.dtype.itemsize for stride in array.strides]
+
+
+def _dot(table: Int64s, strides: list[int]) -> Int64s:
+    place = np.zeros(table.shape[1], np.int64)
+    for row, stride in zip(table, strides, strict=True):
+        place += row * stride
+    return place
