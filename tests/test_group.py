@@ -75,8 +75,6 @@ def test_membership(hierarchy):
 @pytest.mark.filterwarnings("ignore:Consolidated")
 def test_consolidated_members_need_no_listing(hierarchy):
     root = zarr.open_group(hierarchy, mode="r")
-    if root.metadata.zarr_format == 2:
-        pytest.skip("v2 lists its folder")
     zarr.consolidate_metadata(hierarchy)
     objects = {
         str(p.relative_to(hierarchy)): p.read_bytes() for p in hierarchy.rglob("*") if p.is_file()

@@ -286,6 +286,22 @@ def test_the_levels_of_an_image_are_read_once():
     assert "image 50 x 40 px of uint16, 2 level(s)" in zg.open(store).tree()
 
 
+def test_a_consolidated_image_is_one_request():
+    objects, levels = multiscale("0.5", zarr_format=3)
+    root = json.loads(objects["zarr.json"])
+    members = {"s": GROUP}
+    for level in ("s/0", "s/1"):
+        members[level] = json.loads(objects[f"{level}/zarr.json"])
+    root["consolidated_metadata"] = {"kind": "inline", "metadata": members}
+    store = UnlistableStore(objects | {"zarr.json": json.dumps(root).encode()})
+    slide = zg.open_slide(store, use_consolidated=True)
+    assert slide.group.keys() == ["s"]
+    assert [key for key, _, _ in store.requests] == ["zarr.json"]
+    np.testing.assert_array_equal(slide.levels[1].read(device="cpu"), levels[1])
+    with pytest.raises(MetadataError, match="has no consolidated metadata"):
+        zg.open_slide(MemoryStore(objects), use_consolidated=True)
+
+
 # --- listing
 
 
@@ -622,6 +638,18 @@ def test_the_tree_is_drawn(zarr_format, capsys, tmp_path):
     assert capsys.readouterr().out == f"/  {array}\n"
     with pytest.raises(SystemExit):
         main(["tree", str(tmp_path), "--max-depth", "-1"])
+
+
+def test_uneven_chunks_are_drawn_as_such():
+    document = json.loads(encode(np.zeros((6, 5), "u1"), Recipe(chunks=(2, 5)))["zarr.json"])
+    grid = {"kind": "inline", "chunk_shapes": [[2, 4], 3]}
+    document["chunk_grid"] = {"name": "rectilinear", "configuration": grid}
+    objects = {
+        "zarr.json": json.dumps(GROUP).encode(),
+        "a/zarr.json": json.dumps(document).encode(),
+    }
+    text = zg.open(MemoryStore(objects)).tree()
+    assert text == "/\n└── a  array 6 x 5 uint8, chunks up to 4 x 3, uncompressed"
 
 
 def test_names_cannot_paint_the_terminal():

@@ -89,8 +89,10 @@ def printable(text: str) -> str:
 
 def _describe_array(array: Any) -> str:
     """Shape, type, chunks, shards, codecs."""
-    chunks = f"chunks {format_shape(array.chunks)}"
+    spec = array.spec
+    chunks = f"chunks {'up to ' * (spec.chunk_starts is not None)}{format_shape(array.chunks)}"
     if array.shards:
-        chunks += f" in shards {format_shape(array.shards)}"
+        uneven = spec.location.shard_starts is not None
+        chunks += f" in shards {'up to ' * uneven}{format_shape(array.shards)}"
     codecs = " + ".join(array.codecs) or "uncompressed"
     return f"array {format_shape(array.shape)} {array.dtype}, {chunks}, {codecs}"
