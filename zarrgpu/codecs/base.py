@@ -25,7 +25,9 @@ class CodecError(Exception):
 class Codec(Protocol):
     """One bytes-to-bytes decoder with its configuration."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """Canonical name; most codecs have it as a class attribute."""
 
     def encoded_nbytes(self, decoded_nbytes: int) -> int | None:
         """Encoded size for a decoded size where it does not depend on the data, else None."""
@@ -52,6 +54,26 @@ class Codec(Protocol):
         ------
         CodecError
             If the input is corrupt or its decoded size is not `nbytes`.
+        """
+
+
+@runtime_checkable
+class PartialCodec(Protocol):
+    """A codec that decodes a part of a chunk for less than the whole."""
+
+    def decode_part_host(
+        self, encoded: ByteArray, start: int, nbytes: int, decoded_nbytes: int
+    ) -> ByteArray:
+        """Decode bytes ``start`` to ``start + nbytes`` of a chunk of `decoded_nbytes`.
+
+        Returns
+        -------
+        uint8 array, shape (nbytes,)
+
+        Raises
+        ------
+        CodecError
+            If the input is corrupt, as far as the part shows it.
         """
 
 

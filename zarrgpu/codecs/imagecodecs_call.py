@@ -11,7 +11,25 @@ from zarrgpu.codecs.base import CodecError
 from zarrgpu.errors import MissingDependencyError
 
 
-def call_imagecodecs(function: str, data: Any, /, **options: Any) -> Any:
+def require_codec(function: str) -> None:
+    """Raise `MissingDependencyError` where imagecodecs is there, but was built without a decoder.
+
+    An absent imagecodecs is told when something is decoded (`call_imagecodecs`).
+    """
+    try:
+        import imagecodecs
+    except ImportError:
+        return
+    constants = getattr(imagecodecs, function.removesuffix("_decode").upper(), None)
+    if not getattr(constants, "available", False):
+        msg = (
+            f"decoding this data needs {function}, which this imagecodecs "
+            f"({imagecodecs.__version__}) was built without; install a build that has it"
+        )
+        raise MissingDependencyError(msg)
+
+
+def call_imagecodecs(function: str, data: Any, /, *arguments: Any, **options: Any) -> Any:
     """Call a decoder of imagecodecs.
 
     Raises
@@ -31,7 +49,7 @@ def call_imagecodecs(function: str, data: Any, /, **options: Any) -> Any:
         raise MissingDependencyError(msg) from error
     decode = getattr(imagecodecs, function)
     try:
-        return decode(data, **options)
+        return decode(data, *arguments, **options)
     except Exception as error:
         # imagecodecs raises RuntimeError kin, ValueError, NotImplementedError, depending on library
         msg = f"{function} refused the data: {str(error) or type(error).__name__}"

@@ -119,7 +119,7 @@ class JpegCodec:
         data = encoded.tobytes()
         header = read_header(data)
         self._check(header)
-        _check_end(data, header)
+        check_end(data, header)
         size = checked(header.height * header.width * header.samples, nbytes, exact=out is not None)
         if out is None:
             out = np.empty(size, np.uint8)
@@ -183,7 +183,7 @@ def read_header(data: bytes) -> JpegHeader:
     raise CodecError(msg)
 
 
-def _check_end(data: bytes, header: JpegHeader) -> None:
+def check_end(data: bytes, header: JpegHeader) -> None:
     """Demand an end-of-image marker, in a sequential stream none before the end."""
     if header.frame in _SEQUENTIAL:
         at = data.find(_EOI, header.scan_offset)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from zarrgpu.codecs import imagecodecs_recipes
 from zarrgpu.codecs.base import Codec, CodecChain, ObjectCodec
 from zarrgpu.errors import UnsupportedCodecError
 from zarrgpu.model import CodecSpec
@@ -46,8 +47,10 @@ CODECS: dict[str, tuple[str, str]] = {
     "tiff_predictor": ("tiff_predictor", "TiffPredictorCodec"),
     "transpose": ("transpose", "TransposeCodec"),
     "zfpy": ("numcodecs_call", "ZfpyCodec"),
+    "zarr_jpeg": ("zarr_image", "ZarrJpegCodec"),
     "zlib": ("deflate", "ZlibCodec"),
     "zstd": ("zstd", "ZstdCodec"),
+    **imagecodecs_recipes.CODECS,
 }
 """Canonical name -> (module in this package, class)."""
 

@@ -1,0 +1,136 @@
+"""What the header of an image stream must say before its decoder may run.
+
+A decoder given ``out`` compares its shape with the stream's, most of them before they allocate
+anything (measured: imagecodecs 2026.3.6, streams of 36 million pixels). Checked here is what the
+others would allocate, and what makes a library hang or abort on damaged data (found by changing
+bytes at random): cut-off JPEG-LS, size markers of JPEG 2000, sizes of Pcodec.
+
+Specs: ITU-T T.81 (JPEG), T.87 (JPEG-LS), T.800 (JPEG 2000); GIF89a; ISO/IEC 23008-12 (``ispe``);
+qoiformat.org; Pcodec's docs/format.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from zarrgpu.codecs.base import CodecError
+from zarrgpu.codecs.jpeg import check_end, read_header
+from zarrgpu.codecs.jpeg2k_stream import read_codestream
+
+_EOI: Final = b"\xff\xd9"
+_EXTENSION, _IMAGE, _TRAILER = b"\x21", b"\x2c", b"\x3b"
+_PCODEC_VERSION: Final = 3
+
+
+def _refuse(what: str, got: int, count: int) -> None:
+    if got > count:
+        msg = f"{what} of {got} samples, expected at most {count}"
+        raise CodecError(msg)
+
+
+def check_jpeg(data: bytes, count: int) -> None:
+    """Size, and an end-of-image marker: libjpeg fills a cut-off image with grey."""
+    header = read_header(data)
+    _refuse("JPEG", header.height * header.width * header.samples, count)
+    check_end(data, header)
+
+
+def _check_ljpeg(data: bytes, count: int) -> None:
+    header = read_header(data)
+    _refuse("lossless JPEG", header.height * header.width * header.samples, count)
+
+
+def _check_jpegls(data: bytes, count: int) -> None:
+    """CharLS never returns from a cut-off stream; FF D9 cannot occur within a scan."""
+    del count  # compared by imagecodecs before anything is allocated
+    if not data.startswith(b"\xff\xd8\xff"):
+        msg = f"not a JPEG-LS stream: starts with {data[:4].hex() or 'nothing'}"
+        raise CodecError(msg)
+    if _EOI not in data[-4:]:
+        raise CodecError("JPEG-LS stream is cut off: no end-of-image marker")
+
+
+def _check_jpeg2k(data: bytes, count: int) -> None:
+    stream = read_codestream(data)
+    _refuse("JPEG 2000", stream.height * stream.width * len(stream.subsampling), count)
+
+
+def _check_avif(data: bytes, count: int) -> None:
+    """Every image of the file states its size in a box of its own."""
+    at = data.find(b"ispe")
+    while at >= 0 and at + 16 <= len(data):
+        width, height = struct.unpack_from(">II", data, at + 8)
+        _refuse("AVIF", width * height, count)
+        at = data.find(b"ispe", at + 16)
+
+
+def _check_qoi(data: bytes, count: int) -> None:
+    if not data.startswith(b"qoif") or len(data) < 14:
+        msg = f"not a QOI stream: starts with {data[:4].hex() or 'nothing'}"
+        raise CodecError(msg)
+    width, height, channels = struct.unpack_from(">IIB", data, 4)
+    _refuse("QOI", width * height * channels, count)
+
+
+def _check_gif(data: bytes, count: int) -> None:
+    """Walk the blocks: giflib allocates every image that the file describes."""
+    if data[:3] != b"GIF" or len(data) < 13:
+        msg = f"not a GIF stream: starts with {data[:4].hex() or 'nothing'}"
+        raise CodecError(msg)
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    _refuse("GIF", width * height, count)
+    at = 13 + _gif_palette_nbytes(flags)
+    total = 0
+    while data[at : at + 1] not in (_TRAILER, b""):
+        kind = data[at : at + 1]
+        if kind == _IMAGE and at + 10 <= len(data):
+            width, height, flags = struct.unpack_from("<HHB", data, at + 5)
+            total += width * height
+            _refuse("GIF", total, count)
+            at += 11 + _gif_palette_nbytes(flags)
+        elif kind == _EXTENSION:
+            at += 2
+        else:
+            msg = f"damaged GIF: no block starts with {kind.hex()} at byte {at}"
+            raise CodecError(msg)
+        while data[at : at + 1] not in (b"\0", b""):
+            at += 1 + data[at]
+        at += 1
+    if at >= len(data):
+        msg = f"GIF stream of {len(data)} bytes is cut off"
+        raise CodecError(msg)
+
+
+def _gif_palette_nbytes(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _check_pcodec(data: bytes, count: int) -> None:
+    """Element count of the standalone header: 6 bits tell its length, least significant first."""
+    if data[:4] != b"pco!" or len(data) < 16 or data[4] != _PCODEC_VERSION:
+        msg = f"not a Pcodec file of version {_PCODEC_VERSION}: starts with {data[:5].hex()}"
+        raise CodecError(msg)
+    bits = int.from_bytes(data[6:16], "little")
+    hint = (bits >> 6) & ((2 << (bits & 63)) - 1)
+    if hint != count:
+        msg = f"Pcodec file of {hint} elements, expected {count}"
+        raise CodecError(msg)
+
+
+CHECKS: Final[Mapping[str, Callable[[bytes, int], None]]] = MappingProxyType(
+    {
+        "avif_decode": _check_avif,
+        "gif_decode": _check_gif,
+        "htj2k_decode": _check_jpeg2k,
+        "jpeg2k_decode": _check_jpeg2k,
+        "jpeg8_decode": check_jpeg,
+        "jpegls_decode": _check_jpegls,
+        "ljpeg_decode": _check_ljpeg,
+        "pcodec_decode": _check_pcodec,
+        "qoi_decode": _check_qoi,
+    }
+)
+"""Decoder of imagecodecs -> check of a stream that must hold so many samples; `CodecError`."""
