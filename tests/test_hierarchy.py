@@ -7,6 +7,7 @@ where it lies and spoils nothing else, and no path leaves the store.
 
 from __future__ import annotations
 
+import base64
 import json
 import pickle
 import threading
@@ -15,6 +16,7 @@ import warnings
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -741,6 +743,63 @@ def test_nczarr_is_read_with_its_dimensions(style, tmp_path):
     assert {name: array.path for name, array in found.items()} == {"t": "t", "x": "g/x"}
     np.testing.assert_array_equal(found["t"].read(device="cpu"), [0, 1, 2])
     assert list(root["g"].coordinates(root["g/v"])) == ["x"]
+
+
+FILES = json.loads((Path(__file__).parent / "nczarr_files.json").read_text())
+
+
+def netcdf_files(version: str) -> dict[str, bytes]:
+    """Objects that netcdf-c wrote."""
+    return {
+        key: base64.b64decode(data["base64"])
+        if "base64" in data
+        else json.dumps(data["json"]).encode()
+        for key, data in FILES[version].items()
+    }
+
+
+@pytest.mark.parametrize("version", ["4.9.0", "4.10.1"])
+def test_what_netcdf_c_wrote_is_read(version):
+    root = zg.open(MemoryStore(netcdf_files(version)))
+    wanted = {
+        "c": np.array([b"a", b"b", b"c", b"d"]),
+        "g/v": np.arange(15, dtype="f4").reshape(3, 5),
+        "g/x": np.arange(5.0),
+        "s": np.array([7], "i2"),
+        "t": np.array([1, 2, 3], "i4"),
+    }
+    if version == "4.10.1":  # st: strings are S128; v: shuffled; t: big-endian, unlimited
+        wanted["st"] = np.array([b"ab", b"c", b"", b"defg"], "S128")
+        wanted["f"] = np.array([1, 2, 3, 65535], "u2")
+    arrays = {path: node for path, node in root.members(None) if isinstance(node, zg.Array)}
+    assert arrays.keys() == wanted.keys()
+    for path, array in arrays.items():
+        got = array.read(device="cpu")
+        np.testing.assert_array_equal(got, wanted[path])
+        assert got.dtype == wanted[path].dtype
+    names = {path: array.dimension_names for path, array in arrays.items()}
+    assert (names["g/v"], names["g/x"], names["s"]) == (("t", "x"), ("x",), ("_scalar_",))
+    assert root.dimensions == {"c": Dimension(4), "t": Dimension(3, unlimited=version == "4.10.1")}
+    assert root["g"].metadata.dimensions == {"x": Dimension(5)}
+    assert [node.path for node in root.coordinates("g/v").values()] == ["t", "g/x"]
+    assert root.attrs["title"] == "hello"
+
+
+def test_a_shuffle_of_unknown_size_is_refused_and_sizes_may_be_text():
+    objects = netcdf_files("4.10.1")
+    annotated = objects["g/v/.zattrs"]
+    objects["g/v/.zattrs"] = b'{"_ARRAY_DIMENSIONS": ["t", "x"]}'  # as netcdf-c's mode=zarr has it
+    group = zg.open(MemoryStore(objects))["g"]
+    with pytest.raises(MetadataError, match=r"filters\.0\.elementsize: 0 stands for the size"):
+        group["v"]
+    assert isinstance(dict(group.members())["v"], zg.UnreadableNode)
+    document = json.loads(objects["g/v/.zarray"])
+    for size, attrs in (("4", b"{}"), (4, b"{}"), ("0", annotated)):
+        document["filters"] = [{"id": "shuffle", "elementsize": size}]
+        document["compressor"] = {"id": "zlib", "level": "4"}
+        objects |= {"g/v/.zarray": json.dumps(document).encode(), "g/v/.zattrs": attrs}
+        array = zg.open(MemoryStore(objects))["g/v"]
+        np.testing.assert_array_equal(array.read(device="cpu").ravel(), np.arange(15))
 
 
 def test_annotations_that_make_no_sense_are_passed_over():

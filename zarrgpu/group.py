@@ -10,6 +10,7 @@ from zarrgpu.array import Array
 from zarrgpu.devices.host import run_threads
 from zarrgpu.errors import NodeNotFoundError, ZarrGPUError
 from zarrgpu.formats.group import Dimension, GroupSpec
+from zarrgpu.formats.nczarr import SCALAR
 from zarrgpu.hierarchy import Hierarchy, NodeSpec, UnreadableNode, join, normalise_path
 from zarrgpu.model import ArraySpec
 from zarrgpu.stores.base import Store
@@ -270,7 +271,7 @@ class Group:
             for spec in self._members(0).values()
             if isinstance(spec, ArraySpec)
             for name, size in zip(spec.dimension_names, spec.shape, strict=True)
-            if name is not None
+            if name not in (None, SCALAR)
         }
         sizes = Counter(name for name, _ in named)
         agreed = {name: Dimension(size) for name, size in sorted(named) if sizes[name] == 1}

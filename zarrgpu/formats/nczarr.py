@@ -1,4 +1,4 @@
-"""What netCDF's NCZarr adds to Zarr v2: shared dimensions, and which of them an array uses.
+"""What netCDF's NCZarr adds to Zarr v2: shared dimensions, which of them an array uses, and quirks.
 
 Source: netcdf-c, ``docs/nczarr.md`` and ``libnczarr/zinternal.h``. Today's netcdf-c (4.9.3 on)
 writes ``_nczarr_group`` and ``_nczarr_array`` into ``.zattrs``; earlier ones wrote them into
@@ -11,6 +11,13 @@ writes ``_nczarr_group`` and ``_nczarr_array`` into ``.zattrs``; earlier ones wr
 
 These are annotations: what is malformed in them is passed over, and the array is read all the same.
 A scalar has shape ``[1]`` and the dimension ``_scalar_``; it is read as the array that it is.
+
+Three things that netcdf-c writes mean something else to numcodecs and zarr-python
+(``tests/nczarr_files.json`` holds files of netcdf-c 4.9.0 and 4.10.1):
+
+- the shuffle filter with ``elementsize`` 0, which stands for the size of the array's type (4.10.1);
+- numbers of a codec as text (``"elementsize": "4"``; ``H5Zshuffle`` of earlier versions);
+- characters of one byte with the type ``<U1``, which has four (4.9.0).
 """
 
 from __future__ import annotations
@@ -19,9 +26,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from zarrgpu.formats.document import Document
 from zarrgpu.formats.group import Dimension
 
-_SCALAR = "_scalar_"
+SCALAR = "_scalar_"
+"""Dimension of scalars, which is nobody's."""
+
+_MAX_DIGITS = 20
 
 
 def parse_dimension_names(
@@ -43,7 +56,7 @@ def parse_dimension_names(
         if references is not None:
             return tuple(reference.rpartition("/")[2] for reference in references)
     if ndim == 1 and (array.get("storage") == "scalar" or array.get("scalar") in (1, "1")):
-        return (_SCALAR,)
+        return (SCALAR,)
     return (None,) * ndim
 
 
@@ -73,6 +86,57 @@ def parse_dimensions(
     return dimensions
 
 
+def adapt_array(document: Document, attributes: Mapping[str, Any]) -> Document:
+    """Give an array's document with netCDF's quirks in Zarr's words.
+
+    Raises
+    ------
+    MetadataError
+        If a shuffle filter says ``elementsize`` 0 and nothing tells whether netCDF wrote it.
+    """
+    value = dict(document.value)
+    annotated = bool(_annotation("_nczarr_array", attributes, value))
+    if annotated and value.get("dtype") in ("<U1", ">U1", "|U1"):
+        value["dtype"] = "|S1"
+    itemsize = _itemsize(value.get("dtype"))
+    if isinstance(value.get("compressor"), Mapping):
+        codec = document.child("compressor", value["compressor"])
+        value["compressor"] = _adapt_codec(codec, itemsize, annotated=annotated)
+    if isinstance(value.get("filters"), list):
+        value["filters"] = [
+            _adapt_codec(document.child(f"filters.{i}", item), itemsize, annotated=annotated)
+            if isinstance(item, Mapping)
+            else item
+            for i, item in enumerate(value["filters"])
+        ]
+    return Document(document.source, value, document.location)
+
+
+def _adapt_codec(codec: Document, itemsize: int | None, *, annotated: bool) -> dict[str, Any]:
+    adapted = {
+        key: int(value)
+        if isinstance(value, str) and value.isdecimal() and len(value) < _MAX_DIGITS
+        else value
+        for key, value in codec.value.items()
+    }
+    if adapted.get("id") == "shuffle" and adapted.get("elementsize") == 0 and itemsize != 1:
+        if not annotated or itemsize is None:
+            message = (
+                "0 stands for the size of the array's type where netCDF wrote it, and for no "
+                "shuffling elsewhere; write the size that is meant"
+            )
+            raise codec.fail(message, "elementsize")
+        adapted["elementsize"] = itemsize
+    return adapted
+
+
+def _itemsize(dtype: Any) -> int | None:
+    try:
+        return np.dtype(dtype).itemsize if isinstance(dtype, str) else None
+    except TypeError:
+        return None
+
+
 def _annotation(
     name: str, attributes: Mapping[str, Any], document: Mapping[str, Any]
 ) -> Mapping[str, Any]:
@@ -91,7 +155,7 @@ def _annotation(
 
 
 def _parse_size(value: Any) -> int | None:
-    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
+    if isinstance(value, str) and value.isdecimal() and len(value) < _MAX_DIGITS:
         value = int(value)
     return value if type(value) is int and value >= 0 else None
 

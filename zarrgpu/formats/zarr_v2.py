@@ -12,13 +12,14 @@ from typing import Any, Literal, cast
 from zarrgpu.formats.data_types import parse_fill_value, parse_v2_data_type
 from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.group import GroupSpec
-from zarrgpu.formats.nczarr import parse_dimension_names, parse_dimensions
+from zarrgpu.formats.nczarr import adapt_array, parse_dimension_names, parse_dimensions
 from zarrgpu.model import ArraySpec, CodecSpec, KeyEncoding, ObjectPerChunk
 
 
 def parse_array(document: Document, attributes: Mapping[str, Any], path: str) -> ArraySpec:
     """Parse a ``.zarray`` found at `path` within its store."""
     _check_format(document)
+    document = adapt_array(document, attributes)
     shape = document.lengths("shape", minimum=0)
     chunk_shape = document.lengths("chunks", minimum=1, ndim=len(shape))
     dtype = parse_v2_data_type(document)
