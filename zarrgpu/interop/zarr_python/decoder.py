@@ -1,15 +1,14 @@
 """From zarr-python's codec objects to our codec chain, or the reason why not.
 
-zarr-python describes a chunk by its codecs and its `zarr.core.array_spec.ArraySpec`. Both are turned
-into the JSON that metadata would hold and parsed by our own formats, so that there is one reader of
-codec configurations. A codec class that is neither zarr-python's nor numcodecs' is refused: it may
-do what its name does not say.
+zarr-python describes a chunk by its codecs and its `zarr.core.array_spec.ArraySpec`. Both are
+turned into the JSON that metadata would hold and parsed by our own formats, so that there is one
+reader of codec configurations. A codec class that is neither zarr-python's nor numcodecs' is
+refused: it may do what its name does not say.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +24,8 @@ from zarrgpu.formats.document import Document
 from zarrgpu.model import ArraySpec, KeyEncoding, ObjectPerChunk
 
 _TRUSTED = {"zarr", "numcodecs", "imagecodecs"}
-_INDEX_ENTRY_NBYTES = 16
 _SOURCE = "zarr-python array"
+_REASON_LENGTH = 120
 
 
 class NotOursError(Exception):
@@ -51,7 +50,8 @@ class ChunkDecoder:
     def in_order(self) -> bool:
         """Whether decoded bytes are the elements in C order and native byte order."""
         native = self.spec.dtype.isnative
-        return native and self.spec.axis_order == tuple(range(self.spec.ndim))
+        in_order = self.spec.axis_order == tuple(range(self.spec.ndim))
+        return native and in_order and not self.spec.dtype.hasobject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,14 +104,13 @@ def build_decoder(codecs: Sequence[Any], chunk: Any) -> Decoder:
             return _shard_decoder(codecs[0], chunk.shape, dtype)
         return _v3_decoder(codecs, chunk.shape, dtype)
     except (ZarrGPUError, TypeError) as error:
-        raise NotOursError(_reason(codecs, dtype, error)) from error
+        raise NotOursError(_reason(dtype, error)) from error
 
 
 def _v3_decoder(
     codecs: Sequence[Any], shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> ChunkDecoder:
     _refuse_foreign(codecs)
-    _refuse_objects(dtype)
     document = _document({"codecs": [codec.to_dict() for codec in codecs]})
     parsed = parse_codec_list(document, "codecs", dtype, shape)
     if parsed.sharding is not None:
@@ -133,7 +132,6 @@ def _v3_decoder(
 def _v2_decoder(codec: Any, chunk: Any, dtype: np.dtype[Any]) -> ChunkDecoder:
     filters = codec.filters or ()
     _refuse_foreign([*filters, *([codec.compressor] if codec.compressor else [])])
-    _refuse_objects(dtype)
     document = _document(
         {
             "zarr_format": 2,
@@ -181,17 +179,6 @@ def _refuse_foreign(codecs: Sequence[Any]) -> None:
             raise NotOursError(f"codec class {type(codec).__name__}")
 
 
-def _refuse_objects(dtype: np.dtype[Any]) -> None:
-    if dtype.hasobject:
-        raise NotOursError("elements of no fixed size")
-
-
-def _reason(codecs: Sequence[Any], dtype: np.dtype[Any], error: Exception) -> str:
-    """Short text for counting: which codecs or which type, and our error's name."""
-    del codecs
-    return f"{type(error).__name__} for {dtype.kind!r}: {str(error)[:120]}"
-
-
-def entries(grid: tuple[int, ...]) -> int:
-    """Inner chunks of a shard."""
-    return math.prod(grid)
+def _reason(dtype: np.dtype[Any], error: Exception) -> str:
+    """Text for counting: the same for all arrays that are refused alike."""
+    return f"{type(error).__name__} ({dtype.kind}): {str(error)[:_REASON_LENGTH]}"

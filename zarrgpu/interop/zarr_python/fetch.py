@@ -178,7 +178,7 @@ async def read_async(jobs: Sequence[Job], prototype: Any) -> list[Outcome]:
             job, outcome = pending.popleft()
             try:
                 await arrived.put(await _fetch(job, outcome, prototype))
-            except Exception as error:  # noqa: BLE001 - raised by whoever waits for the job
+            except Exception as error:  # raised by whoever waits for the job
                 await arrived.put(error)
 
     fetchers = [asyncio.create_task(fetch_some()) for _ in range(limit)]

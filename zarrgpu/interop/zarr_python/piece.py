@@ -1,12 +1,13 @@
 """One chunk, decoded and placed: the part of it that is wanted, where it is wanted.
 
-Placing is NumPy's ``target[out_selection] = chunk[chunk_selection]`` with zarr-python's selections,
-so that whatever NumPy does with axis order, byte order, fields and strides happens here too. A whole
-chunk that is one contiguous run of the target is decoded straight into it.
+Placing is NumPy's ``target[out_selection] = chunk[chunk_selection]`` with zarr-python's
+selections, so that whatever NumPy does with axis order, byte order, fields and strides happens here
+too. A whole chunk that is one contiguous run of the target is decoded straight into it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.base import CodecError
-from zarrgpu.decode import as_elements, decode_chunk, encoded_limit_nbytes
+from zarrgpu.codecs.run import decode_chunk, encoded_limit_nbytes
+from zarrgpu.decode import as_elements
 from zarrgpu.devices.host import scratch
 from zarrgpu.errors import ChunkDecodeError
 from zarrgpu.interop.zarr_python.decoder import ChunkDecoder
@@ -57,21 +59,23 @@ class Piece:
 
     def place(self, encoded: ByteArray) -> None:
         """Decode the chunk and place what is wanted; raises `ChunkDecodeError` naming it."""
+        chain = self.decoder.chain
         direct = self._direct_target()
-        memory = direct
-        if memory is None:
-            memory = scratch("decoded", self.decoder.chain.decoded_nbytes)
-        decoded = self.decode(encoded, memory)
         if direct is not None:
+            decoded = self._decode(encoded, direct)
             if decoded is not direct:
                 direct[:] = decoded
             return
+        if chain.object_codec is None:
+            decoded = self._decode(encoded, scratch("decoded", chain.decoded_nbytes))
+        else:
+            decoded = self._decode_objects(encoded)
         chosen = as_elements(self.decoder.spec, decoded)[self.chunk_selection]
         if self.drop_axes:
             chosen = chosen.squeeze(axis=self.drop_axes)
         self.target[self.out_selection] = chosen
 
-    def decode(self, encoded: ByteArray, out: ByteArray) -> ByteArray:
+    def _decode(self, encoded: ByteArray, out: ByteArray | None) -> ByteArray:
         """Bytes of the decoded chunk: `out`, or a view of `encoded`."""
         chain = self.decoder.chain
         try:
@@ -82,6 +86,16 @@ class Piece:
         except CodecError as error:
             names = ", ".join(codec.name for codec in chain.codecs) or "bytes"
             raise self.error(str(error), names) from error
+
+    def _decode_objects(self, encoded: ByteArray) -> NDArray[Any]:
+        """Elements of no fixed size, as one axis."""
+        spec, objects = self.decoder.spec, self.decoder.chain.object_codec
+        assert objects is not None
+        payload = self._decode(encoded, None)
+        try:
+            return objects.decode_objects(payload, math.prod(spec.chunk_shape), spec.dtype)
+        except CodecError as error:
+            raise self.error(str(error), objects.name) from error
 
     def error(self, reason: str, codec: str) -> ChunkDecodeError:
         """Error that names the chunk."""

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from zarr.core.buffer import cpu, default_buffer_prototype  # noqa: TID253 - base class below
+from zarr.core.buffer import cpu  # noqa: TID253
 from zarr.core.codec_pipeline import (  # noqa: TID253
     BatchedCodecPipeline,
     fill_value_or_default,
 )
 
+from zarrgpu.errors import MissingDependencyError
 from zarrgpu.interop.zarr_python.counts import PipelineStats
 from zarrgpu.interop.zarr_python.decoder import (
     ChunkDecoder,
@@ -91,11 +92,12 @@ class Pipeline(BatchedCodecPipeline):  # type: ignore[misc]
         target = memory if on_host else np.empty(memory.shape, memory.dtype)
         try:
             jobs = [self._job(item, target, drop_axes) for item in batch]
-        except NotOursError as refused:
-            self.stats.add_delegated(nested=nested, chunks=len(batch), reason=str(refused))
+            outcomes = await self._run(jobs, on_host=on_host)
+        except (NotOursError, MissingDependencyError) as refused:
+            reason = str(refused).partition(";")[0]
+            self.stats.add_delegated(nested=nested, chunks=len(batch), reason=reason)
             result: tuple[dict[str, str], ...] | None = await super().read(batch, out, drop_axes)
             return result
-        outcomes = await self._run(jobs, on_host=on_host)
         if not on_host:
             for _, chunk, _, selection, _ in batch:
                 part = chunk.prototype.nd_buffer.from_numpy_array(np.asarray(target[selection]))

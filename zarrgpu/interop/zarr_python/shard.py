@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.base import CodecError
-from zarrgpu.decode import as_elements, decode_chunk, encoded_limit_nbytes
+from zarrgpu.codecs.run import decode_chunk, encoded_limit_nbytes
+from zarrgpu.decode import as_elements
 from zarrgpu.interop.zarr_python.decoder import ShardDecoder
 from zarrgpu.interop.zarr_python.piece import Piece, chunk_error, is_basic
 from zarrgpu.model import ByteArray, ByteRange
 from zarrgpu.plan.coalesce import coalesce_ranges
 
+_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 _MAX_OFFSET = 1 << 47
 _WHOLE_SHARE = 0.75
 """Of a shard's inner chunks: with at least so many wanted, the shard is read in one request."""
@@ -63,7 +65,8 @@ class ShardPart:
         located = []
         for coords, piece in self.pieces:
             if coords not in found:
-                found[coords] = self._checked(coords, index.get_chunk_slice(coords))
+                entry = index.get_chunk_slice(coords)
+                found[coords] = entry and ByteRange(entry[0], entry[1] - entry[0])
             located.append((found[coords], piece))
         return located
 
@@ -84,18 +87,22 @@ class ShardPart:
         except CodecError as error:
             msg = f"shard index: {error}"
             raise chunk_error(self.owner, None, msg, "sharding_indexed") from error
-        return _ShardIndex(as_elements(index.spec, decoded).astype("<u8"))
+        table = as_elements(index.spec, decoded)
+        self._check(table)
+        found = _ShardIndex.create_empty(self.decoder.grid)
+        found.offsets_and_lengths[...] = table
+        return found
 
-    def _checked(self, coords: tuple[int, ...], entry: tuple[int, int] | None) -> ByteRange | None:
-        if entry is None:
-            return None
-        start, end = entry
-        if end > _MAX_OFFSET or end - start > encoded_limit_nbytes(
-            self.decoder.inner.chain.decoded_nbytes
-        ):
-            msg = f"shard index says bytes {start}-{end}; no chunk can lie there"
-            raise chunk_error(self.owner, coords, msg, "sharding_indexed")
-        return ByteRange(start, end - start)
+    def _check(self, table: NDArray[np.uint64]) -> None:
+        """Refuse entries that no chunk can have, before memory is taken for them."""
+        limit = encoded_limit_nbytes(self.decoder.inner.chain.decoded_nbytes)
+        empty = (table == _EMPTY).all(axis=-1)
+        bad = ~empty & ((table[..., 0] > _MAX_OFFSET) | (table[..., 1] > limit))
+        if bad.any():
+            at = tuple(int(i) for i in np.argwhere(bad)[0])
+            offset, nbytes = (int(v) for v in table[at])
+            msg = f"shard index says {nbytes} bytes at offset {offset}; no chunk can lie there"
+            raise chunk_error(self.owner, at, msg, "sharding_indexed")
 
 
 def shard_part(
@@ -161,6 +168,8 @@ def coalesced(
     located: list[tuple[ByteRange, Piece]], *, max_gap_bytes: int, max_coalesced_bytes: int
 ) -> list[tuple[ByteRange, list[tuple[ByteRange, Piece]]]]:
     """Group byte ranges of one object into requests: the range to fetch and what lies in it."""
+    if not located:
+        return []
     located = sorted(located, key=lambda entry: entry[0].offset)
     offset = np.array([r.offset for r, _ in located], np.int64)
     nbytes = np.array([r.nbytes for r, _ in located], np.int64)
