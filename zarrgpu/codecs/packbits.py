@@ -1,7 +1,7 @@
 """PackBits run lengths.
 
-Spec: TIFF 6.0, section 9. TIFF compression 32773; numcodecs ``packbits`` is another thing (bit
-packing of booleans). Example: ``CodecSpec("packbits")``. No checksum.
+Spec: TIFF 6.0, section 9. TIFF compression 32773; numcodecs ``packbits`` is another thing
+(`bit_packing`). Example: ``CodecSpec("tiff_packbits")``. No checksum.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class PackBitsCodec(Compressor):
     """PackBits by imagecodecs."""
 
-    name: ClassVar[str] = "packbits"
+    name: ClassVar[str] = "tiff_packbits"
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode the whole stream; imagecodecs refuses one that does not fit."""

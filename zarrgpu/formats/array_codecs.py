@@ -16,13 +16,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from zarrgpu.formats.document import Document
+from zarrgpu.errors import MetadataError, UnsupportedCodecError
+from zarrgpu.formats import filters
+from zarrgpu.formats.codec_fields import NUMBERS, element_type, integer
+from zarrgpu.formats.data_types import parse_fill_value, parse_v3_data_type
+from zarrgpu.formats.document import Document, shown
 
 Shape: TypeAlias = tuple[int, ...]
+
+_ROUNDINGS = (
+    "nearest-even", "towards-zero", "towards-positive", "towards-negative", "nearest-away",
+)  # fmt: skip
+_MAX_DIMENSIONS = 32
+_MAX_LENGTH = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +44,8 @@ class Stage:
     ----------
     name : str
         Canonical name.
+    dtype : numpy.dtype
+        Of the elements it encodes, as it sees them.
     encoded_dtype : numpy.dtype
     encoded_shape : tuple of int
     configuration : mapping
@@ -42,6 +55,7 @@ class Stage:
     """
 
     name: str
+    dtype: np.dtype[Any]
     encoded_dtype: np.dtype[Any]
     encoded_shape: Shape
     configuration: Mapping[str, Any] = field(default_factory=dict)
@@ -68,11 +82,223 @@ def _transpose(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> S
     order = parse_transpose(configuration, len(shape))
     return Stage(
         name="transpose",
+        dtype=dtype,
         encoded_dtype=dtype,
         encoded_shape=tuple(shape[axis] for axis in order),
         configuration={"order": list(order), "shape": list(shape)},
         moves_only=True,
     )
+
+
+def _reshape(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
+    return Stage(
+        name="reshape",
+        dtype=dtype,
+        encoded_dtype=dtype,
+        encoded_shape=_new_shape(configuration, shape),
+        moves_only=True,
+    )
+
+
+def _new_shape(configuration: Document, shape: Shape) -> Shape:
+    """Shape that ``reshape`` makes: of sizes, lists of input axes, and at most one -1."""
+    items = configuration.require("shape")
+    if not isinstance(items, list) or len(items) > _MAX_DIMENSIONS:
+        raise configuration.fail(f"expected a list of sizes, got {shown(items)}", "shape")
+    sizes: list[int] = []
+    for item in items:
+        if isinstance(item, list) and all(type(a) is int and 0 <= a < len(shape) for a in item):
+            sizes.append(math.prod(shape[axis] for axis in item))
+        elif type(item) is int and (item == -1 or 0 < item < _MAX_LENGTH):
+            sizes.append(item)
+        else:
+            raise configuration.fail(
+                f"expected a size, -1 or a list of axes below {len(shape)}, got {shown(item)}",
+                "shape",
+            )
+    count = math.prod(shape)
+    if sizes.count(-1) == 1:
+        known = math.prod(size for size in sizes if size != -1)
+        sizes[sizes.index(-1)] = count // known if known else 0
+    if -1 in sizes or math.prod(sizes) != count:
+        raise configuration.fail(f"{shown(items)} does not keep the {count} elements", "shape")
+    _check_input_axes(configuration, items, sizes, shape)
+    return tuple(sizes)
+
+
+def _check_input_axes(
+    configuration: Document, items: list[Any], sizes: list[int], shape: Shape
+) -> None:
+    """Refuse axes that are out of order, or whose place in memory is not that of the new axis."""
+    named = [axis for item in items if isinstance(item, list) for axis in item]
+    in_place = all(
+        math.prod(sizes[:i]) == math.prod(shape[: item[0]])
+        and math.prod(sizes[i + 1 :]) == math.prod(shape[item[-1] + 1 :])
+        for i, item in enumerate(items)
+        if isinstance(item, list) and item
+    )
+    if any(a >= b for a, b in pairwise(named)) or not in_place:
+        raise configuration.fail(f"{shown(items)} would need a transpose", "shape")
+
+
+def _bitround(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
+    filters.check_keepbits(configuration)
+    return Stage(
+        name="bitround", dtype=dtype, encoded_dtype=dtype, encoded_shape=shape, moves_only=True
+    )
+
+
+def _seen_as(configuration: Document, key: str, kinds: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Type under `key` that numcodecs views the elements as.
+
+    Its byte order is passed over: v3 has no type with one. zarr-python gives the decoded values of
+    this type to an array of the true one, so that only integers, booleans and times of one size are
+    the same either way; all else would come out as other values than went in.
+    """
+    seen = element_type(configuration, key, kinds, dtype.newbyteorder("<")).newbyteorder("=")
+    native = dtype.newbyteorder("=")
+    alike = seen.itemsize == native.itemsize and {seen.kind, native.kind} <= set("biumM")
+    if seen != native and not alike:
+        raise configuration.fail(f"expected {native}, the elements here, got {seen}", key)
+    return seen
+
+
+def _conversion(name: str, encoded: str, decoded: str, kinds: str) -> Rule:
+    """Numcodecs' filters from one element type to another, by the names of their two members."""
+
+    def rule(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
+        options = {}
+        if name == "fixedscaleoffset":
+            options = filters.fixedscaleoffset_options(configuration)
+        seen = _seen_as(configuration, decoded, kinds, dtype)
+        default = None if name == "astype" else seen
+        return Stage(
+            name=name,
+            dtype=seen,
+            encoded_dtype=element_type(configuration, encoded, kinds, default).newbyteorder("="),
+            encoded_shape=shape,
+            configuration=options,
+        )
+
+    return rule
+
+
+def _numcodecs_packbits(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
+    if dtype.itemsize != 1 or dtype.kind not in "biu":
+        raise configuration.fail(f"packs booleans, the elements here are {dtype}")
+    return Stage(
+        name="packbits",
+        dtype=dtype,
+        encoded_dtype=np.dtype("u1"),
+        encoded_shape=(1 + -(-math.prod(shape) // 8),),
+        configuration=filters.BOOL_PACKBITS,
+    )
+
+
+def _scale_offset(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
+    if dtype.kind not in "iuf":
+        raise configuration.fail(f"scales integers and floats, the elements here are {dtype}")
+    offset = _scalar(configuration, "offset", dtype, 0)
+    scale = _scalar(configuration, "scale", dtype, 1)
+    if scale == 0:
+        raise configuration.fail("expected anything but zero", "scale")
+    return Stage(
+        name="scale_offset",
+        dtype=dtype,
+        encoded_dtype=dtype,
+        encoded_shape=shape,
+        configuration={"offset": offset, "scale": scale},
+    )
+
+
+def _scalar(
+    configuration: Document, key: str, dtype: np.dtype[Any], default: int | None = None
+) -> int | float:
+    """Number under `key` in the encoding of fill values, exactly."""
+    value = configuration.require(key) if default is None else configuration.value.get(key, default)
+    try:
+        parsed = parse_fill_value(Document(configuration.source, {"fill_value": value}), dtype)
+    except MetadataError as error:
+        raise configuration.fail(f"{shown(value)} is not a value of {dtype}", key) from error
+    if parsed is None:
+        raise configuration.fail(f"expected a value of {dtype}, got null", key, kind="type")
+    number: int | float = parsed.item()
+    return number
+
+
+def _cast_value(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
+    encoded_dtype = parse_v3_data_type(configuration)
+    for side in (dtype, encoded_dtype):
+        if side.kind not in "iuf":
+            place = ".".join(map(str, configuration.location))
+            msg = (
+                f"{configuration.source!r} {place}: cast_value from {dtype} to {encoded_dtype} is "
+                "not read, only NumPy's integers and floats are"
+            )
+            raise UnsupportedCodecError(msg)
+    out_of_range = configuration.choice("out_of_range", ("error", "clamp", "wrap"), "error")
+    if out_of_range == "wrap" and encoded_dtype.kind == "f":
+        raise configuration.fail(f"{encoded_dtype} does not wrap", "out_of_range")
+    return Stage(
+        name="cast_value",
+        dtype=dtype,
+        encoded_dtype=encoded_dtype,
+        encoded_shape=shape,
+        configuration={
+            "rounding": configuration.choice("rounding", _ROUNDINGS, "nearest-even"),
+            "out_of_range": out_of_range,
+            "scalar_map": _scalar_map(configuration, encoded_dtype, dtype),
+        },
+    )
+
+
+def _scalar_map(
+    configuration: Document, encoded: np.dtype[Any], decoded: np.dtype[Any]
+) -> list[list[int | float]]:
+    """Pairs of ``scalar_map.decode``: encoded value, decoded value."""
+    scalar_map = configuration.value.get("scalar_map")
+    if scalar_map is None:
+        return []
+    maps = configuration.child("scalar_map", scalar_map)
+    pairs = maps.value.get("decode")
+    pairs = [] if pairs is None else pairs
+    if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
+        raise maps.fail(f"expected a list of pairs, got {shown(pairs)}", "decode", kind="type")
+    result: list[list[int | float]] = []
+    for index, (key, value) in enumerate(pairs):
+        pair = Document(
+            maps.source,
+            {"encoded": key, "decoded": value},
+            (*maps.location, "decode", index),
+        )
+        result.append([_scalar(pair, "encoded", encoded), _scalar(pair, "decoded", decoded)])
+    return result
+
+
+_BITS = {
+    "bool": 1, "int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4_e2m1fn": 4,
+    "float6_e2m3fn": 6, "float6_e3m2fn": 6, "bfloat16": 16,
+}  # fmt: skip
+
+
+def _packbits(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
+    if dtype.name not in _BITS and dtype.kind not in "iufc":
+        raise configuration.fail(f"packs numbers and booleans, the elements here are {dtype}")
+    component_nbytes = dtype.itemsize // (2 if dtype.kind == "c" else 1)
+    bits = _BITS.get(dtype.name, 8 * component_nbytes)
+    first = integer(configuration, "first_bit", 0, bits - 1, 0)
+    last = integer(configuration, "last_bit", first, bits - 1, bits - 1)
+    padding = configuration.choice("padding_encoding", ("none", "first_byte", "last_byte"), "none")
+    options = {
+        "component_bits": 8 * component_nbytes,
+        "value_bits": bits,
+        "first_bit": first,
+        "last_bit": last,
+        "signed": dtype.kind == "i" or dtype.name in ("int2", "int4"),
+        "bit_order": "little",
+        "padding": padding,
+    }
+    return _to_bytes("packbits", dtype, shape, options)
 
 
 def _objects(name: str) -> Rule:
@@ -83,17 +309,41 @@ def _objects(name: str) -> Rule:
             raise configuration.fail(
                 f"{name} encodes strings or bytes of any length, the elements here are {dtype}"
             )
-        return Stage(name=name, encoded_dtype=np.dtype("u1"), encoded_shape=(math.prod(shape),))
+        return _to_bytes(name, dtype, shape)
 
     return rule
 
 
+def _to_bytes(
+    name: str, dtype: np.dtype[Any], shape: Shape, configuration: Mapping[str, Any] | None = None
+) -> Stage:
+    """Array-to-bytes codec."""
+    return Stage(
+        name=name,
+        dtype=dtype,
+        encoded_dtype=np.dtype("u1"),
+        encoded_shape=(math.prod(shape),),
+        configuration=configuration or {},
+    )
+
+
 ARRAY_RULES: dict[str, Rule] = {
+    "bitround": _bitround,
+    "cast_value": _cast_value,
+    "numcodecs.astype": _conversion("astype", "encode_dtype", "decode_dtype", NUMBERS + "SUmM"),
+    "numcodecs.bitround": _bitround,
+    "numcodecs.delta": _conversion("delta", "astype", "dtype", NUMBERS + "m"),
+    "numcodecs.fixedscaleoffset": _conversion("fixedscaleoffset", "astype", "dtype", NUMBERS),
+    "numcodecs.packbits": _numcodecs_packbits,
+    "numcodecs.quantize": _conversion("quantize", "astype", "dtype", "f"),
+    "reshape": _reshape,
+    "scale_offset": _scale_offset,
     "transpose": _transpose,
 }
 """Array-to-array codecs by their name in v3 metadata."""
 
 SERIALISER_RULES: dict[str, Rule] = {
+    "packbits": _packbits,
     "vlen-bytes": _objects("vlen-bytes"),
     "vlen-utf8": _objects("vlen-utf8"),
 }

@@ -27,6 +27,7 @@ from zarrgpu.formats.array_codecs import (
 )
 from zarrgpu.formats.data_types import with_endian
 from zarrgpu.formats.document import Document, shown
+from zarrgpu.formats.filters import BYTES_RULES, bytes_shuffle
 from zarrgpu.model import CodecSpec
 
 Endian = Literal["little", "big"]
@@ -113,7 +114,7 @@ def parse_codec_list(document: Document, key: str, dtype: np.dtype[Any], shape: 
         dtype=dtype,
         array_codecs=array_codecs,
         sharding=configuration if name == "sharding_indexed" else None,
-        bytes_codecs=tuple(_parse_bytes_codec(n, c) for n, c in items[split + 1 :]),
+        bytes_codecs=tuple(_parse_bytes_codec(n, c, inner_dtype) for n, c in items[split + 1 :]),
         inner_shape=inner_shape,
         inner_dtype=inner_dtype,
     )
@@ -137,6 +138,8 @@ def _parse_array_codecs(
             axis_order = tuple(axis_order[k] for k in order)
             shape = tuple(shape[k] for k in order)
             continue
+        if dtype.hasobject:
+            raise configuration.fail(f"{name} works on numbers, the elements here are {dtype}")
         stages.append(ARRAY_RULES[name](configuration, dtype, shape))
         dtype, shape = stages[-1].encoded_dtype, stages[-1].encoded_shape
     return axis_order, stages
@@ -173,18 +176,21 @@ def _fold_endian(
 ) -> tuple[np.dtype[Any], tuple[CodecSpec, ...]]:
     """Array's type and codecs, once the byte order in the store is known."""
     codecs: list[CodecSpec] = []
-    for index in range(len(stages) - 1, -1, -1):
-        stage = stages[index]
-        decoded = stages[index - 1].encoded_dtype if index else dtype
+    for stage in reversed(stages):
         encoded_dtype = _stored(stage.encoded_dtype, endian)
         if not stage.moves_only:
             endian = "little"
-        types = {"dtype": _stored(decoded, endian).str, "encoded_dtype": encoded_dtype.str}
+        types = {"dtype": _stored(stage.dtype, endian).str, "encoded_dtype": encoded_dtype.str}
         codecs.insert(0, CodecSpec(stage.name, {**types, **stage.configuration}))
     return _stored(dtype, endian), tuple(codecs)
 
 
-def _parse_bytes_codec(name: str, configuration: Document) -> CodecSpec:
+def _parse_bytes_codec(name: str, configuration: Document, dtype: np.dtype[Any]) -> CodecSpec:
     if name in ARRAY_RULES or _serialises(name):
         raise configuration.fail(f"{name} works on elements, it cannot follow their bytes")
-    return CodecSpec(name.removeprefix("numcodecs."), dict(configuration.value))
+    canonical = name.removeprefix("numcodecs.")
+    if name == "numcodecs.shuffle":
+        return bytes_shuffle(configuration, dtype.itemsize)
+    if canonical not in BYTES_RULES:
+        return CodecSpec(canonical, dict(configuration.value))
+    return BYTES_RULES[canonical](configuration)

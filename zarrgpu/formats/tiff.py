@@ -5,7 +5,7 @@ encoding order:
 
 ``short_chunk``   only where the last strip has fewer rows than the others
 ``tiff_predictor``   tag 317, with LZW, deflate and Zstandard
-``lzw`` | ``zlib`` | ``zstd`` | ``packbits`` | ``jpeg`` | ``jpeg2k``   tag 259
+``lzw`` | ``zlib`` | ``zstd`` | ``tiff_packbits`` | ``jpeg`` | ``jpeg2k``   tag 259
 
 Colour comes from the photometric tag and the compression code, never from the stream.
 """
@@ -26,7 +26,7 @@ from zarrgpu.model import MISSING_NBYTES, ArraySpec, CodecSpec, Manifest
 __all__ = ["ReadRange", "TiffPage", "is_tiff", "page_to_array_spec", "read_tiff"]
 
 BYTE_COMPRESSIONS: Final = MappingProxyType(
-    {5: "lzw", 8: "zlib", 32946: "zlib", 32773: "packbits", 50000: "zstd"}
+    {5: "lzw", 8: "zlib", 32946: "zlib", 32773: "tiff_packbits", 50000: "zstd"}
 )
 """Compressions that know nothing of pixels."""
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 from zarrgpu.formats.data_types import parse_fill_value, parse_v2_data_type
 from zarrgpu.formats.document import Document, shown
+from zarrgpu.formats.filters import parse_filter
 from zarrgpu.formats.group import GroupSpec
 from zarrgpu.formats.nczarr import adapt_array, parse_dimension_names, parse_dimensions
 from zarrgpu.model import ArraySpec, CodecSpec, KeyEncoding, ObjectPerChunk
@@ -71,11 +72,4 @@ def _parse_codecs(document: Document) -> tuple[CodecSpec, ...]:
     named = [(f"filters.{i}", item) for i, item in enumerate(filters)]
     if compressor is not None:
         named.append(("compressor", compressor))
-    return tuple(_parse_codec(document.child(key, item)) for key, item in named)
-
-
-def _parse_codec(document: Document) -> CodecSpec:
-    codec_id = document.require("id")
-    if not isinstance(codec_id, str):
-        raise document.fail(f"expected a string, got {shown(codec_id)}", "id", kind="type")
-    return CodecSpec(codec_id, {k: v for k, v in document.value.items() if k != "id"})
+    return tuple(parse_filter(document.child(key, item)) for key, item in named)

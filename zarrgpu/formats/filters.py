@@ -1,0 +1,213 @@
+"""Configurations of numcodecs' codecs, as Zarr v2 and ``numcodecs.*`` of v3 write them.
+
+Source: numcodecs 0.16. A v2 filter says itself which types it converts between, and views the bytes
+it is given as the one or the other; the array's type has no part in it. So nothing is checked here
+against the array, and its chain is a chain over bytes as it stands.
+
+Members that only an encoder needs are checked where they decide what was written, and dropped.
+"""
+
+from __future__ import annotations
+
+import lzma
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from zarrgpu.errors import UnsupportedCodecError
+from zarrgpu.formats.codec_fields import NUMBERS, element_type, integer, number
+from zarrgpu.formats.document import Document, shown
+from zarrgpu.model import CodecSpec
+
+FilterRule: TypeAlias = Callable[[Document], CodecSpec]
+
+_MAX_DIGITS = 1000
+_MAX_KEEPBITS = 64
+_MAX_LABELS = 1 << 20
+_MAX_DICTIONARY_NBYTES = 1 << 28
+
+
+def element_types(
+    document: Document, encoded: str, decoded: str, kinds: str
+) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Types on either side of a filter: what it decodes from (by default the same) and to."""
+    dtype = element_type(document, decoded, kinds)
+    return element_type(document, encoded, kinds, dtype), dtype
+
+
+def converter(
+    name: str, encoded: np.dtype[Any], decoded: np.dtype[Any], options: Mapping[str, Any]
+) -> CodecSpec:
+    """Spec of a codec from elements to elements."""
+    return CodecSpec(name, {"dtype": decoded.str, "encoded_dtype": encoded.str, **options})
+
+
+def _delta(document: Document) -> CodecSpec:
+    encoded, decoded = element_types(document, "astype", "dtype", NUMBERS + "m")
+    return converter("delta", encoded, decoded, {})
+
+
+def fixedscaleoffset_options(document: Document) -> dict[str, Any]:
+    """Scale and offset."""
+    return {"scale": number(document, "scale"), "offset": number(document, "offset")}
+
+
+def _fixedscaleoffset(document: Document) -> CodecSpec:
+    encoded, decoded = element_types(document, "astype", "dtype", NUMBERS)
+    return converter("fixedscaleoffset", encoded, decoded, fixedscaleoffset_options(document))
+
+
+def _quantize(document: Document) -> CodecSpec:
+    integer(document, "digits", -_MAX_DIGITS, _MAX_DIGITS)
+    encoded, decoded = element_types(document, "astype", "dtype", "f")
+    return converter("quantize", encoded, decoded, {})
+
+
+def _astype(document: Document) -> CodecSpec:
+    encoded = element_type(document, "encode_dtype", NUMBERS + "SUmM")
+    decoded = element_type(document, "decode_dtype", NUMBERS + "SUmM")
+    return converter("astype", encoded, decoded, {})
+
+
+def check_keepbits(document: Document) -> None:
+    """Decoding does not need it, but a wrong one says that the metadata is damaged."""
+    integer(document, "keepbits", 0, _MAX_KEEPBITS)
+
+
+def _bitround(document: Document) -> CodecSpec:
+    check_keepbits(document)
+    return CodecSpec("bitround", {"dtype": "|u1", "encoded_dtype": "|u1"})
+
+
+BOOL_PACKBITS = {
+    "dtype": "|b1", "component_bits": 8, "value_bits": 1, "first_bit": 0, "last_bit": 0,
+    "signed": False, "bit_order": "big", "padding": "first_byte",
+}  # fmt: skip
+"""numcodecs' packbits as a case of the v3 codec: one bit for each bool, the first one highest."""
+
+
+def _packbits(document: Document) -> CodecSpec:
+    del document
+    return CodecSpec("packbits", BOOL_PACKBITS)
+
+
+def _categorize(document: Document) -> CodecSpec:
+    labels = document.require("labels")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise document.fail(f"expected a list of strings, got {shown(labels)}", "labels")
+    if len(labels) > _MAX_LABELS:
+        raise document.fail(f"has {len(labels)} labels, at most {_MAX_LABELS} are read", "labels")
+    decoded = element_type(document, "dtype", "UO")
+    encoded = element_type(document, "astype", NUMBERS, np.dtype("u1"))
+    name = "categorize" if decoded.kind == "U" else "categorize_objects"
+    return converter(name, encoded, decoded, {"labels": list(labels)})
+
+
+def _shuffle(document: Document) -> CodecSpec:
+    return CodecSpec("shuffle", {"elementsize": integer(document, "elementsize", 0, 1 << 20, 4)})
+
+
+def _checksum(name: str, default: str) -> FilterRule:
+    def rule(document: Document) -> CodecSpec:
+        location = default
+        if document.value.get("location") is not None:
+            location = document.choice("location", ("start", "end"))
+        if name == "crc32c":
+            return CodecSpec("crc32c" if location == "end" else "crc32c_start")
+        return CodecSpec(name, {"location": location})
+
+    return rule
+
+
+def _fletcher32(document: Document) -> CodecSpec:
+    del document
+    return CodecSpec("fletcher32")
+
+
+def bytes_shuffle(document: Document, itemsize: int) -> CodecSpec:
+    """numcodecs.shuffle of v3, whose default is the size of the array's elements."""
+    return CodecSpec(
+        "shuffle", {"elementsize": integer(document, "elementsize", 0, 1 << 20, itemsize)}
+    )
+
+
+def _jenkins(document: Document) -> CodecSpec:
+    if document.value.get("prefix") is not None:
+        raise document.fail("expected null: JSON has no bytes to prefix with", "prefix")
+    return CodecSpec(
+        "jenkins_lookup3", {"initval": integer(document, "initval", 0, (1 << 32) - 1, 0)}
+    )
+
+
+def _lzma(document: Document) -> CodecSpec:
+    form = integer(document, "format", lzma.FORMAT_AUTO, lzma.FORMAT_RAW, lzma.FORMAT_XZ)
+    filters = document.value.get("filters")
+    if filters is not None and not (
+        isinstance(filters, list)
+        and all(isinstance(f, dict) and all(type(v) is int for v in f.values()) for f in filters)
+    ):
+        raise document.fail(f"expected a list of objects or null, got {shown(filters)}", "filters")
+    if form != lzma.FORMAT_RAW:
+        return CodecSpec("lzma", {"format": form, "filters": None})
+    if not filters:
+        raise document.fail("is missing: raw LZMA streams do not name their filters", "filters")
+    if any(f.get("dict_size", 0) > _MAX_DICTIONARY_NBYTES for f in filters):
+        raise document.fail(f"has a dictionary above {_MAX_DICTIONARY_NBYTES} bytes", "filters")
+    try:
+        lzma.LZMADecompressor(lzma.FORMAT_RAW, None, filters)
+    except (lzma.LZMAError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        raise document.fail(
+            f"{shown(filters)} are not filters of LZMA: {error}", "filters"
+        ) from error
+    return CodecSpec("lzma", {"format": form, "filters": filters})
+
+
+def _pickle(document: Document) -> CodecSpec:
+    msg = (
+        f"{document.source!r} {'.'.join(map(str, document.location))}: pickle is refused, since "
+        "decoding it runs whatever code the file holds; store the array anew with json2 or msgpack2"
+    )
+    raise UnsupportedCodecError(msg)
+
+
+FILTER_RULES: dict[str, FilterRule] = {
+    "adler32": _checksum("adler32", "start"),
+    "astype": _astype,
+    "bitround": _bitround,
+    "categorize": _categorize,
+    "crc32": _checksum("crc32", "start"),
+    "crc32c": _checksum("crc32c", "end"),
+    "delta": _delta,
+    "fixedscaleoffset": _fixedscaleoffset,
+    "fletcher32": _fletcher32,
+    "jenkins_lookup3": _jenkins,
+    "lzma": _lzma,
+    "packbits": _packbits,
+    "pickle": _pickle,
+    "quantize": _quantize,
+    "shuffle": _shuffle,
+}
+"""numcodecs' ids whose configuration matters when decoding."""
+
+BYTES_RULES = {
+    name: FILTER_RULES[name]
+    for name in ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3", "lzma", "shuffle")
+}
+"""Those that are bytes-to-bytes codecs in v3."""
+
+
+def parse_filter(document: Document) -> CodecSpec:
+    """Parse one v2 filter or compressor.
+
+    Raises
+    ------
+    MetadataError, UnsupportedCodecError
+    """
+    codec_id = document.require("id")
+    if not isinstance(codec_id, str):
+        raise document.fail(f"expected a string, got {shown(codec_id)}", "id", kind="type")
+    rule = FILTER_RULES.get(codec_id)
+    if rule is not None:
+        return rule(document)
+    return CodecSpec(codec_id, {k: v for k, v in document.value.items() if k != "id"})
