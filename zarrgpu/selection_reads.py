@@ -33,6 +33,8 @@ class ExplainedPlan:
     Attributes
     ----------
     plan : ReadPlan
+    is_part : bool
+        Whether it is the first of several plans, because the selection has too many pieces for one.
     """
 
     def __init__(
@@ -41,16 +43,22 @@ class ExplainedPlan:
         sources: tuple[ArraySource, ...],
         output: OutputFormat,
         device: DeviceLike,
+        *,
+        is_part: bool = False,
     ) -> None:
         self.plan = plan
+        self.is_part = is_part
         self._sources = sources
         self._output = output
         self._device = device
 
     def explain(self) -> str:
         """Text: bytes to fetch, chunks to decode, pieces to place, and where each step runs."""
-        return reader.explain_read(
+        text = reader.explain_read(
             self.plan, self._sources, self._output, self._device, ReadOptions()
+        )
+        return (
+            f"{text}\n  first of several plans: too many pieces for one" if self.is_part else text
         )
 
     def __repr__(self) -> str:
@@ -109,17 +117,24 @@ def plan_selection(
 ) -> ExplainedPlan:
     """Plan a read of a resolved selection; of one that takes several plans, the first."""
     request, cuts = _request_and_cuts(source.spec, selection)
-    return plan_request(source, request, device=device, cut=next(cuts))
+    first, others = next(cuts), next(cuts, None)
+    return plan_request(source, request, device=device, cut=first, is_part=others is not None)
 
 
 def plan_request(
-    source: ArraySource, request: ReadRequest, *, device: DeviceLike, cut: Cut | None = None
+    source: ArraySource,
+    request: ReadRequest,
+    *,
+    device: DeviceLike,
+    cut: Cut | None = None,
+    is_part: bool = False,
 ) -> ExplainedPlan:
     """Plan a request of one array without carrying it out."""
     plan = reader.plan_read(
         (source,), request, options=ReadOptions(), allow_direct=source.spec.dtype.isnative, cut=cut
     )
-    return ExplainedPlan(plan, (source,), output_format(source.spec.dtype), device)
+    output = output_format(source.spec.dtype)
+    return ExplainedPlan(plan, (source,), output, device, is_part=is_part)
 
 
 def check_out_shape(out: Any, shape: tuple[int, ...]) -> None:

@@ -169,10 +169,9 @@ def orthogonal_cuts(
         for axis, rest in enumerate(zip(indices, start, count, step, strict=True))
     ]
     block = [axis.num_runs for axis in axes]
-    for axis in sorted(range(len(axes)), key=lambda a: -block[a]):
-        if math.prod(block) > max_pieces:
-            others = math.prod(block[:axis]) * math.prod(block[axis + 1 :])
-            block[axis] = max(1, max_pieces // others)
+    while math.prod(block) > max_pieces:  # about as long on every axis, to cut few chunks in two
+        longest = max(range(len(block)), key=lambda a: block[a])
+        block[longest] = -(-block[longest] // 2)
     ranges = [axis.ranges(n) for axis, n in zip(axes, block, strict=True)]
     for part in itertools.product(*ranges):
         yield _product(spec, [axis.runs(rows) for axis, rows in zip(axes, part, strict=True)])
