@@ -12,8 +12,11 @@ from zarrgpu.errors import MissingDependencyError, StoreError
 from zarrgpu.stores.base import Store
 from zarrgpu.stores.fsspec import FsspecStore
 from zarrgpu.stores.local import LocalStore
+from zarrgpu.stores.zip import ZipStore
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+(://|::)")
+_ARCHIVE = re.compile(r"(?<=[^/])\.(?:zip|ozx)(?=/|$)", re.IGNORECASE)
+"""End of a path's component that may be a zip archive."""
 
 
 def resolve_store(
@@ -28,11 +31,13 @@ def resolve_store(
     ----------
     path : path, URL or Store
         A local path, any URL that fsspec knows (``s3://``, ``http://``, ``memory://``, chained
-        ones too), or a store, returned as it is.
+        ones too), or a store, returned as it is. A component that ends in ``.zip`` or ``.ozx`` and
+        is a file is entered (``x.zarr.zip/0``), as is an archive of any name by fsspec's
+        ``zip://0::s3://bucket/x``.
     filesystem : fsspec filesystem, optional
         Then `path` is a path within it.
     storage_options : dict, optional
-        For fsspec, with a URL.
+        For fsspec, with a URL; in a chained one by protocol, as fsspec takes them.
 
     Raises
     ------
@@ -45,12 +50,52 @@ def resolve_store(
         return path
     text = os.fspath(path)
     if filesystem is not None:
-        return FsspecStore(filesystem, str(filesystem._strip_protocol(text)))
+        return _entered(FsspecStore(filesystem, str(filesystem._strip_protocol(text))))
+    if text.startswith("zip://"):
+        return _chained_zip(text, storage_options or {})
     if text.startswith("file://") and not storage_options:
-        return LocalStore(_path_of_file_url(text))
+        return _entered(LocalStore(_path_of_file_url(text)))
     if not _URL.match(text):
-        return LocalStore(Path(text).expanduser())
-    return _fsspec_store(text, storage_options or {})
+        return _entered(LocalStore(Path(text).expanduser()))
+    return _entered(_fsspec_store(text, storage_options or {}))
+
+
+def _chained_zip(url: str, storage_options: dict[str, Any]) -> ZipStore:
+    """Make the store of ``zip://prefix::URL of the archive``."""
+    first, _, archive = url.partition("::")
+    if not archive:
+        msg = f"{url!r} names no archive; write zip://path/in/it::s3://bucket/x.zip"
+        raise StoreError(msg)
+    options = {name: value for name, value in storage_options.items() if name != "zip"}
+    if archive.startswith("zip://"):
+        outer: Store = _chained_zip(archive, options)
+    elif _URL.match(archive) and not (archive.startswith("file://") and not options):
+        outer = _fsspec_store(archive, options)
+    else:
+        path = _path_of_file_url(archive) if archive.startswith("file://") else archive
+        outer = LocalStore(Path(path).expanduser())
+    split = split_file(outer)
+    if split is None:
+        msg = f"{url!r}: {archive!r} is no file of a store"
+        raise StoreError(msg)
+    return ZipStore(*split, first.removeprefix("zip://"))
+
+
+def _entered(store: LocalStore | FsspecStore) -> Store:
+    """Enter the first zip archive on the way to a store's root, if there is one."""
+    for match in _ARCHIVE.finditer(store.root):
+        root, prefix = store.root[: match.end()], store.root[match.end() + 1 :]
+        there = (
+            LocalStore(root)
+            if isinstance(store, LocalStore)
+            else FsspecStore(store.filesystem, root)
+        )
+        split = split_file(there)
+        # a folder may have such a name too
+        size = None if split is None else split[0].size(split[1])
+        if split is not None and size is not None:
+            return ZipStore(*split, prefix, size=size)
+    return store
 
 
 def _path_of_file_url(url: str) -> str:
@@ -80,6 +125,9 @@ def split_file(store: Store) -> tuple[Store, str] | None:
     if isinstance(store, LocalStore):
         folder, name = os.path.split(store.root)
         return LocalStore(folder), name
+    if isinstance(store, ZipStore):
+        folder, _, name = store.prefix.rpartition("/")
+        return (store.at(folder), name) if name else None
     if isinstance(store, FsspecStore) and "/" in store.root:
         folder, name = store.root.rsplit("/", 1)
         return FsspecStore(store.filesystem, folder), name

@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 
 from zarrgpu.errors import NodeNotFoundError, StoreError
@@ -98,7 +99,7 @@ class Entry:
         """
         fields = _LOCAL_HEADER.unpack_from(header)
         flags, method, stored_nbytes, nbytes = fields[2], fields[3], fields[7], fields[8]
-        at = LOCAL_HEADER_NBYTES + fields[9]
+        at = LOCAL_HEADER_NBYTES + int(fields[9])
         if header[LOCAL_HEADER_NBYTES:at] != self.stored_name or method != self.method:
             return "is another entry than the directory says; the archive is corrupt"
         extra = _extra_fields(header[at : at + fields[10]])
@@ -118,7 +119,7 @@ class Entry:
                     f"has {sizes[0]} bytes for {sizes[1]} by its local header, "
                     f"{self.stored_nbytes} for {self.nbytes} by the directory"
                 )
-        data = self.offset + at + fields[10]
+        data = self.offset + at + int(fields[10])
         if data + self.stored_nbytes > self.room_end:
             return f"ends beyond byte {self.room_end}, where what follows it begins"
         return data
@@ -190,12 +191,14 @@ def _entries(infos: list[zipfile.ZipInfo], start: int, size: int) -> dict[str, E
             room_end[offset] = end
             end, last_offset = min(end, offset), offset
     for info in infos:
-        if info.is_dir():
+        stored_name = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+        name = _name(info, stored_name)
+        if not name or name.endswith("/"):
             continue
-        entries[info.filename] = Entry(
+        entries[name] = Entry(
             offset=info.header_offset,
             room_end=room_end[info.header_offset],
-            stored_name=info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437"),
+            stored_name=stored_name,
             method=info.compress_type,
             flags=info.flag_bits,
             crc=info.CRC,
@@ -203,6 +206,14 @@ def _entries(infos: list[zipfile.ZipInfo], start: int, size: int) -> dict[str, E
             nbytes=info.file_size,
         )
     return entries
+
+
+def _name(info: zipfile.ZipInfo, stored_name: bytes) -> str:
+    """Name of an entry; Info-ZIP on Unix writes UTF-8 and does not say so."""
+    if info.filename == info.orig_filename and not info.flag_bits & _UTF8:
+        with suppress(UnicodeDecodeError):
+            return stored_name.decode()
+    return info.filename
 
 
 class _RangeFile(io.RawIOBase):
