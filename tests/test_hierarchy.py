@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -25,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zarrgpu as zg
-from tests.test_opening import multiscale
+from tests.test_opening import multiscale, small_slide
 from tests.zarr_cases import MemoryStore, Recipe, encode, values, write
 from zarrgpu.cli import main
 from zarrgpu.errors import (
@@ -316,19 +319,23 @@ def test_a_store_that_cannot_list_says_what_to_do():
     assert root  # costs no listing
 
 
-class _NoIndex(SimpleHTTPRequestHandler):
-    """Serves files, and no pages that list folders."""
-
-    def list_directory(self, path):
-        self.send_error(404)
+class _Quiet(SimpleHTTPRequestHandler):
+    """Serves files, and pages that list folders."""
 
     def log_message(self, *arguments):
         pass
 
 
+class _NoIndex(_Quiet):
+    """Serves files only."""
+
+    def list_directory(self, path):
+        self.send_error(404)
+
+
 @contextmanager
-def served(folder):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_NoIndex, directory=str(folder)))
+def served(folder, handler=_NoIndex):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -353,6 +360,30 @@ def test_http_needs_a_path_or_consolidated_metadata(zarr_format, tmp_path):
         assert [path for path, _ in zg.open(f"{url}/one.zarr").members(None)] == PATHS
         node = zg.open(f"{url}/one.zarr/g/h/z")
         np.testing.assert_array_equal(node.read(device="cpu"), np.arange(4))
+
+
+@pytest.mark.network
+def test_http_servers_with_an_index_are_listed(tmp_path):
+    pytest.importorskip("aiohttp")
+    write(tmp_path, plain_objects(3))
+    with served(tmp_path, _Quiet) as url:
+        assert [path for path, _ in zg.open(url).members(None)] == PATHS
+
+
+def test_a_store_that_fails_is_no_answer():
+    class Failing(MemoryStore):
+        def _get(self, key, offset, nbytes):
+            if key.startswith("g/"):
+                raise StoreError(f"{key!r}: failed 3 times")
+            return super()._get(key, offset, nbytes)
+
+    group = zg.open(Failing(plain_objects(3)))
+    assert "x" in group
+    with pytest.raises(StoreError, match="failed 3 times"):
+        "g" in group  # noqa: B015
+    with pytest.raises(StoreError, match="failed 3 times"):
+        group.get("g")
+    assert isinstance(dict(group.members())["g"], zg.UnreadableNode)
 
 
 def test_a_group_below_that_cannot_be_listed_is_reported():
@@ -404,6 +435,7 @@ GROUP = {"zarr_format": 3, "node_type": "group"}
         ({"kind": "inline", "metadata": {"../b": GROUP}}, "no node may be named '..'"),
         ({"kind": "inline", "metadata": {"/b": GROUP}}, "no node may be named ''"),
         ({"kind": "inline", "metadata": {"zarr.json": GROUP}}, "named 'zarr.json'"),
+        ({"kind": "inline", "metadata": {"a/" * 500_000 + "b": GROUP}}, "128 names are read"),
     ],
 )
 def test_wrong_consolidated_metadata_is_refused_and_can_be_left_out(consolidated, match):
@@ -652,6 +684,33 @@ def test_uneven_chunks_are_drawn_as_such():
     }
     text = zg.open(MemoryStore(objects)).tree()
     assert text == "/\n└── a  array 6 x 5 uint8, chunks up to 4 x 3, uncompressed"
+
+
+def test_slides_are_drawn_as_their_levels(capsys, tmp_path):
+    (tmp_path / "a.svs").write_bytes(small_slide())
+    assert main(["tree", str(tmp_path / "a.svs")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "/  image 80 x 64 px of uint8, 1 level(s)"
+    assert lines[1].startswith("└── level 0  array 64 x 80 x 3 uint8, chunks 32 x 32 x 3, ")
+
+
+def test_a_terminal_without_the_characters_is_no_error(tmp_path):
+    write(tmp_path, plain_objects(3))
+    command = [sys.executable, "-m", "zarrgpu", "tree", str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 7
+    assert "??? e  group" in done.stdout
+
+
+def test_info_of_a_group_shows_its_members(capsys, tmp_path):
+    write(tmp_path, plain_objects(2))
+    assert main(["info", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    for fact in ("zarr format   2", "attributes    k", "├── g  group", "└── x  array 4 uint16"):
+        assert fact in out
 
 
 def test_names_cannot_paint_the_terminal():

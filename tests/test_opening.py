@@ -71,7 +71,7 @@ def test_a_missing_or_misshapen_level_is_said():
 
 def test_slides_arrays_and_groups_are_told_apart(tmp_path):
     svs = tmp_path / "a.svs"
-    svs.write_bytes(_svs())
+    svs.write_bytes(small_slide())
     assert isinstance(zg.open(svs), zg.Slide)
     assert isinstance(zg.open(svs.as_uri()), zg.Slide)
     zarr.create_array(tmp_path / "z", shape=(4,), chunks=(2,), dtype="u1")
@@ -85,7 +85,7 @@ def test_slides_arrays_and_groups_are_told_apart(tmp_path):
         zg.open_slide(tmp_path / "none")
 
 
-def _svs() -> bytes:
+def small_slide() -> bytes:
     import tifffile
 
     file = io.BytesIO()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,7 +112,10 @@ def _tree(arguments: argparse.Namespace) -> None:
     from zarrgpu.describe import draw_path
 
     limits = {"max_depth": arguments.max_depth, "max_nodes": arguments.max_nodes}
-    print(draw_path(arguments.path, **limits))
+    tree = draw_path(arguments.path, **limits)
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that has no such characters gets "?"
+        sys.stdout.reconfigure(errors="replace")
+    print(tree)
 
 
 def _doctor(_: argparse.Namespace) -> None:

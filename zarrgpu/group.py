@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from zarrgpu.array import Array
 from zarrgpu.devices.host import run_threads
-from zarrgpu.errors import NodeNotFoundError, ZarrGPUError
+from zarrgpu.errors import NodeNotFoundError, StoreError, ZarrGPUError
 from zarrgpu.formats.group import Dimension, GroupSpec
 from zarrgpu.formats.nczarr import SCALAR
 from zarrgpu.hierarchy import Hierarchy, NodeSpec, UnreadableNode, join, normalise_path
@@ -133,6 +133,8 @@ class Group:
             return self.hierarchy.child(self.path, self.metadata, relative) is not None
         except NodeNotFoundError:
             return False
+        except StoreError:
+            raise
         except ZarrGPUError:
             return True
 

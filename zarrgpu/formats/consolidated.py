@@ -15,6 +15,9 @@ from zarrgpu.formats.document import Document, shown
 
 _MEMBER = "consolidated_metadata"
 _OPT_OUT = "open with use_consolidated=False to read each node's own metadata"
+_MAX_PATH_LENGTH = 4096
+_MAX_DEPTH = 128
+"""Beyond what stores hold; a document of long paths would cost the square of its size."""
 
 
 class Consolidated(Mapping[str, Any]):
@@ -90,7 +93,10 @@ def path_problem(path: str) -> str | None:
     >>> path_problem("a/../b")
     "no node may be named '..'"
     """
-    for name in path.split("/"):
+    names = path.split("/")
+    if len(path) > _MAX_PATH_LENGTH or len(names) > _MAX_DEPTH:
+        return f"paths of up to {_MAX_PATH_LENGTH} characters and {_MAX_DEPTH} names are read"
+    for name in names:
         if not name.strip("."):
             return f"no node may be named {name!r}"
         if name == "zarr.json":
