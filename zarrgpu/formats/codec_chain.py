@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from zarrgpu.errors import UnsupportedCodecError
+from zarrgpu.formats import image_codecs
 from zarrgpu.formats.array_codecs import (
     ARRAY_RULES,
     SERIALISER_RULES,
@@ -31,6 +32,9 @@ from zarrgpu.formats.filters import BYTES_RULES, bytes_shuffle
 from zarrgpu.model import CodecSpec
 
 Endian = Literal["little", "big"]
+
+_ARRAY_RULES = ARRAY_RULES | image_codecs.ARRAY_RULES
+_SERIALISER_RULES = SERIALISER_RULES | image_codecs.SERIALISER_RULES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,7 @@ def parse_codec_list(document: Document, key: str, dtype: np.dtype[Any], shape: 
         raise document.fail(f"expected a list of codecs, got {shown(value)}", key, kind="type")
     parent = Document(document.source, {}, (*document.location, key))
     items = [parent.extension(str(index), item) for index, item in enumerate(value)]
+    items = image_codecs.expand_chunky(items, len(shape))
     split = next((i for i, (name, _) in enumerate(items) if _serialises(name)), None)
     if split is None:
         for name, configuration in items:
@@ -104,8 +109,8 @@ def parse_codec_list(document: Document, key: str, dtype: np.dtype[Any], shape: 
         inner_dtype, inner_shape = stages[-1].encoded_dtype, stages[-1].encoded_shape
     name, configuration = items[split]
     endian: Endian = "little"
-    if name in SERIALISER_RULES:
-        stages.append(SERIALISER_RULES[name](configuration, inner_dtype, inner_shape))
+    if name in _SERIALISER_RULES:
+        stages.append(_SERIALISER_RULES[name](configuration, inner_dtype, inner_shape))
     elif name != "sharding_indexed":
         endian = _parse_endian(configuration, inner_dtype)
     dtype, array_codecs = _fold_endian(stages, dtype, endian)
@@ -114,14 +119,17 @@ def parse_codec_list(document: Document, key: str, dtype: np.dtype[Any], shape: 
         dtype=dtype,
         array_codecs=array_codecs,
         sharding=configuration if name == "sharding_indexed" else None,
-        bytes_codecs=tuple(_parse_bytes_codec(n, c, inner_dtype) for n, c in items[split + 1 :]),
+        bytes_codecs=tuple(
+            _parse_bytes_codec(n, c, _stored(inner_dtype, endian), inner_shape)
+            for n, c in items[split + 1 :]
+        ),
         inner_shape=inner_shape,
         inner_dtype=inner_dtype,
     )
 
 
 def _serialises(name: str) -> bool:
-    return name in ("bytes", "endian", "sharding_indexed") or name in SERIALISER_RULES
+    return name in ("bytes", "endian", "sharding_indexed") or name in _SERIALISER_RULES
 
 
 def _parse_array_codecs(
@@ -131,7 +139,7 @@ def _parse_array_codecs(
     axis_order = tuple(range(len(shape)))
     stages: list[Stage] = []
     for name, configuration in items:
-        if name not in ARRAY_RULES:
+        if name not in _ARRAY_RULES:
             _refuse_array_codec(name, configuration)
         if name == "transpose" and not stages:
             order = parse_transpose(configuration, len(shape))
@@ -140,16 +148,16 @@ def _parse_array_codecs(
             continue
         if dtype.hasobject:
             raise configuration.fail(f"{name} works on numbers, the elements here are {dtype}")
-        stages.append(ARRAY_RULES[name](configuration, dtype, shape))
+        stages.append(_ARRAY_RULES[name](configuration, dtype, shape))
         dtype, shape = stages[-1].encoded_dtype, stages[-1].encoded_shape
     return axis_order, stages
 
 
 def _refuse_array_codec(name: str, configuration: Document) -> None:
-    if name in ARRAY_RULES:
+    if name in _ARRAY_RULES:
         return
     place = ".".join(map(str, configuration.location))
-    known = ", ".join(sorted({*ARRAY_RULES, *SERIALISER_RULES, "bytes", "sharding_indexed"}))
+    known = ", ".join(sorted({*_ARRAY_RULES, *_SERIALISER_RULES, "bytes", "sharding_indexed"}))
     msg = (
         f"{configuration.source!r} {place}: {shown(name)} is no array codec that zarrgpu decodes, "
         f"expected one of {known}"
@@ -185,9 +193,14 @@ def _fold_endian(
     return _stored(dtype, endian), tuple(codecs)
 
 
-def _parse_bytes_codec(name: str, configuration: Document, dtype: np.dtype[Any]) -> CodecSpec:
-    if name in ARRAY_RULES or _serialises(name):
+def _parse_bytes_codec(
+    name: str, configuration: Document, dtype: np.dtype[Any], shape: Shape
+) -> CodecSpec:
+    images = image_codecs.is_imagecodecs(name)  # virtual-tiff has them after ``bytes``
+    if name in _ARRAY_RULES or (_serialises(name) and not images):
         raise configuration.fail(f"{name} works on elements, it cannot follow their bytes")
+    if images:
+        return image_codecs.bytes_codec(name, configuration.value, dtype.str, shape)
     canonical = name.removeprefix("numcodecs.")
     if name == "numcodecs.shuffle":
         return bytes_shuffle(configuration, dtype.itemsize)

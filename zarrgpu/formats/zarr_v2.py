@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
+import numpy as np
+
 from zarrgpu.formats.data_types import parse_fill_value, parse_v2_data_type
 from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.filters import parse_filter
 from zarrgpu.formats.group import GroupSpec
+from zarrgpu.formats.image_codecs import parse_v2_codec
 from zarrgpu.formats.nczarr import adapt_array, parse_dimension_names, parse_dimensions
 from zarrgpu.model import ArraySpec, CodecSpec, KeyEncoding, ObjectPerChunk
 
@@ -35,7 +38,7 @@ def parse_array(document: Document, attributes: Mapping[str, Any], path: str) ->
         dtype=dtype,
         chunk_shape=chunk_shape,
         fill_value=parse_fill_value(document, dtype),
-        codecs=_parse_codecs(document),
+        codecs=_parse_codecs(document, dtype, chunk_shape),
         axis_order=axes if order == "C" else axes[::-1],
         location=ObjectPerChunk(KeyEncoding("v2", cast("Literal['/', '.']", separator), path)),
         dimension_names=parse_dimension_names(attributes, document.value, len(shape)),
@@ -61,7 +64,9 @@ def _check_format(document: Document) -> None:
         )
 
 
-def _parse_codecs(document: Document) -> tuple[CodecSpec, ...]:
+def _parse_codecs(
+    document: Document, dtype: np.dtype[Any], chunk_shape: tuple[int, ...]
+) -> tuple[CodecSpec, ...]:
     filters = document.value.get("filters")
     filters = [] if filters is None else filters
     if not isinstance(filters, list):
@@ -72,4 +77,9 @@ def _parse_codecs(document: Document) -> tuple[CodecSpec, ...]:
     named = [(f"filters.{i}", item) for i, item in enumerate(filters)]
     if compressor is not None:
         named.append(("compressor", compressor))
-    return tuple(parse_filter(document.child(key, item)) for key, item in named)
+    codecs: list[CodecSpec] = []
+    for key, item in named:
+        child = document.child(key, item)
+        codecs.append(parse_v2_codec(child, dtype, chunk_shape) or parse_filter(child))
+        dtype = np.dtype(codecs[-1].configuration.get("encoded_dtype", dtype))
+    return tuple(codecs)
