@@ -20,6 +20,7 @@ from zarr.core.indexing import oindex as numpy_oindex
 
 import zarrgpu as zg
 from tests.gpu.devices import empty, to_host
+from tests.test_chunk_layouts import DATA, EDGES, rectilinear
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, expected, grid, store_of
 from zarrgpu import selection_reads
 from zarrgpu.array import Array
@@ -264,6 +265,25 @@ def test_every_device_selects_the_same(cuda, codecs, order):
         same(as_float, wanted.astype("f4"))
         same(indexer.read(selection, device="cpu", dtype="f4"), wanted.astype("f4"))
         assert cuda.name in indexer.plan(selection, device=cuda).explain()
+
+
+@pytest.mark.parametrize("inner", [None, (1, 1)])
+def test_chunks_of_many_shapes_are_selected_from(cuda, inner):
+    """NumPy is the oracle: zarr-python 3.1 has no rectilinear grids."""
+    array = zg.open(MemoryStore(rectilinear(DATA, EDGES, inner=inner)))
+    rng = np.random.default_rng(0)
+    rows, columns = rng.integers(-23, 23, 40), rng.permutation(40)[:30]
+    points, mask = (rng.integers(-23, 23, 300), rng.integers(0, 40, 300)), DATA % 3 == 1
+    for indexer, selection, wanted in (
+        (array.oindex, (rows, columns), DATA[rows][:, columns]),
+        (array.oindex, (slice(1, None, 4), columns), DATA[1::4][:, columns]),
+        (array.vindex, points, DATA[points]),
+        (array, mask, DATA[mask]),
+        (array.blocks, (-1, 2), DATA[17:, 20:37]),  # edges at 0 5 8 11 14 17 23, 0 10 20 37 40
+        (array.blocks, (slice(1, 3), slice(3, 9)), DATA[5:11, 37:]),
+    ):
+        same(indexer.read(selection, device="cpu"), wanted)
+        same(to_host(indexer.read(selection, device=cuda)), wanted)
 
 
 # ---- forms ---------------------------------------------------------------------------------------
