@@ -21,6 +21,7 @@ CODECS: dict[str, tuple[str, str]] = {
     "bitround": ("casts", "BitRoundCodec"),
     "blosc": ("blosc", "BloscCodec"),
     "bz2": ("stdlib", "Bz2Codec"),
+    "categorize": ("categorize", "CategorizeCodec"),
     "cast_value": ("cast_value", "CastValueCodec"),
     "crc32": ("checksums", "Crc32Codec"),
     "crc32c": ("crc32c", "Crc32cCodec"),
@@ -56,6 +57,10 @@ CODECS: dict[str, tuple[str, str]] = {
 
 
 OBJECT_CODECS: dict[str, tuple[str, str]] = {
+    "categorize_objects": ("categorize", "CategorizeObjectsCodec"),
+    "json2": ("python_objects", "JsonCodec"),
+    "msgpack2": ("python_objects", "MsgPackCodec"),
+    "vlen-array": ("vlen", "VlenArrayCodec"),
     "vlen-bytes": ("vlen", "VlenBytesCodec"),
     "vlen-utf8": ("vlen", "VlenUtf8Codec"),
 }

@@ -314,6 +314,17 @@ def _objects(name: str) -> Rule:
     return rule
 
 
+def _numbers(name: str, types: tuple[str, ...]) -> Rule:
+    """Compressor of numbers of some types, whose stream says all."""
+
+    def rule(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
+        if dtype.str[1:] not in types:
+            raise configuration.fail(f"{name} holds {', '.join(types)}, the elements are {dtype}")
+        return _to_bytes(name, dtype, shape)
+
+    return rule
+
+
 def _to_bytes(
     name: str, dtype: np.dtype[Any], shape: Shape, configuration: Mapping[str, Any] | None = None
 ) -> Stage:
@@ -343,6 +354,8 @@ ARRAY_RULES: dict[str, Rule] = {
 """Array-to-array codecs by their name in v3 metadata."""
 
 SERIALISER_RULES: dict[str, Rule] = {
+    "numcodecs.pcodec": _numbers("pcodec", ("u2", "u4", "u8", "i2", "i4", "i8", "f2", "f4", "f8")),
+    "numcodecs.zfpy": _numbers("zfpy", ("i4", "i8", "f4", "f8")),
     "packbits": _packbits,
     "vlen-bytes": _objects("vlen-bytes"),
     "vlen-utf8": _objects("vlen-utf8"),

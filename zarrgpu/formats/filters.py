@@ -10,7 +10,7 @@ Members that only an encoder needs are checked where they decide what was writte
 from __future__ import annotations
 
 import lzma
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -77,7 +77,7 @@ def check_keepbits(document: Document) -> None:
 
 def _bitround(document: Document) -> CodecSpec:
     check_keepbits(document)
-    return CodecSpec("bitround", {"dtype": "|u1", "encoded_dtype": "|u1"})
+    return CodecSpec("bitround")
 
 
 BOOL_PACKBITS = {
@@ -163,6 +163,12 @@ def _lzma(document: Document) -> CodecSpec:
     return CodecSpec("lzma", {"format": form, "filters": filters})
 
 
+def _vlen_array(document: Document) -> CodecSpec:
+    return CodecSpec(
+        "vlen-array", {"item_dtype": element_type(document, "dtype", NUMBERS + "SU").str}
+    )
+
+
 def _pickle(document: Document) -> CodecSpec:
     msg = (
         f"{document.source!r} {'.'.join(map(str, document.location))}: pickle is refused, since "
@@ -187,6 +193,7 @@ FILTER_RULES: dict[str, FilterRule] = {
     "pickle": _pickle,
     "quantize": _quantize,
     "shuffle": _shuffle,
+    "vlen-array": _vlen_array,
 }
 """numcodecs' ids whose configuration matters when decoding."""
 
@@ -195,6 +202,23 @@ BYTES_RULES = {
     for name in ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3", "lzma", "shuffle")
 }
 """Those that are bytes-to-bytes codecs in v3."""
+
+
+OBJECT_FILTERS = (
+    "categorize_objects", "json2", "msgpack2", "vlen-array", "vlen-bytes", "vlen-utf8",
+)  # fmt: skip
+"""Canonical names of those that decode to objects."""
+
+
+def check_objects(document: Document, dtype: np.dtype[Any], codecs: Sequence[CodecSpec]) -> None:
+    """Refuse an array of objects whose first filter does not make them, and the reverse."""
+    for index, codec in enumerate(codecs):
+        if codec.name in OBJECT_FILTERS and (index or not dtype.hasobject):
+            msg = f"{codec.name} makes objects, so it is the first filter of an object array only"
+            raise document.fail(msg, "filters")
+    if dtype.hasobject and (not codecs or codecs[0].name not in OBJECT_FILTERS):
+        known = ", ".join(OBJECT_FILTERS)
+        raise document.fail(f"objects need a filter that makes them: one of {known}", "filters")
 
 
 def parse_filter(document: Document) -> CodecSpec:

@@ -13,7 +13,7 @@ import numpy as np
 
 from zarrgpu.formats.data_types import parse_fill_value, parse_v2_data_type
 from zarrgpu.formats.document import Document, shown
-from zarrgpu.formats.filters import parse_filter
+from zarrgpu.formats.filters import check_objects, parse_filter
 from zarrgpu.formats.group import GroupSpec
 from zarrgpu.formats.image_codecs import parse_v2_codec
 from zarrgpu.formats.nczarr import adapt_array, parse_dimension_names, parse_dimensions
@@ -78,8 +78,10 @@ def _parse_codecs(
     if compressor is not None:
         named.append(("compressor", compressor))
     codecs: list[CodecSpec] = []
+    encoded_dtype = dtype
     for key, item in named:
         child = document.child(key, item)
-        codecs.append(parse_v2_codec(child, dtype, chunk_shape) or parse_filter(child))
-        dtype = np.dtype(codecs[-1].configuration.get("encoded_dtype", dtype))
+        codecs.append(parse_v2_codec(child, encoded_dtype, chunk_shape) or parse_filter(child))
+        encoded_dtype = np.dtype(codecs[-1].configuration.get("encoded_dtype", encoded_dtype))
+    check_objects(document, dtype, codecs)
     return tuple(codecs)
