@@ -23,6 +23,15 @@ from zarrgpu.codecs.jpeg2k_stream import read_codestream
 _EOI: Final = b"\xff\xd9"
 _EXTENSION, _IMAGE, _TRAILER = b"\x21", b"\x2c", b"\x3b"
 _PCODEC_VERSION: Final = 3
+_QOI_END: Final = bytes(7) + b"\1"
+_SOT, _QCD, _QCC = 0x90, 0x5C, 0x5D
+_MAX_EXPONENT: Final = 28
+_TIFF_SHORT: Final = 3
+_JPEGXR_TAGS: Final = (0xBC80, 0xBC81, 0xBCC0, 0xBCC1)
+"""Width, height, offset and length of the codestream."""
+_ALPHA_OFFSET, _ALPHA_NBYTES = 0xBCC2, 0xBCC3
+_JPEGXR_COLORS: Final = {0: (0,), 4: (4,), 7: (0, 1, 2, 3), 8: (1, 2, 3)}
+"""Colours of the result (grey, CMYK, RGB, RGBE) -> colours that may be coded for it."""
 
 
 def _refuse(what: str, got: int, count: int) -> None:
@@ -58,6 +67,50 @@ def _check_jpeg2k(data: bytes, count: int) -> None:
     _refuse("JPEG 2000", stream.height * stream.width * len(stream.subsampling), count)
 
 
+def _check_htj2k(data: bytes, count: int) -> None:
+    """OpenJPH writes outside its memory when quantisation steps have a larger exponent."""
+    _check_jpeg2k(data, count)
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1] != _SOT:
+        nbytes = int.from_bytes(data[at + 2 : at + 4], "big")
+        body = data[at + 4 : at + 2 + nbytes]
+        if data[at + 1] in (_QCD, _QCC):
+            style = body[1 if len(body) % 2 == 0 else 0] if data[at + 1] == _QCC else body[0]
+            steps = body[-(len(body) // 2) * 2 :: 2] if style & 31 else b""
+            if any(step >> 3 > _MAX_EXPONENT for step in steps):
+                raise CodecError("damaged JPEG 2000 quantisation marker")
+        at += 2 + nbytes
+
+
+def _check_jpegxr(data: bytes, count: int) -> None:
+    """Container and codestream must agree: jxrlib writes what the codestream says.
+
+    A cut-off stream decodes to garbage without an error, so its length is checked as well.
+    """
+    if data[:4] != b"II\xbc\x01" or len(data) < 10:
+        msg = f"not a JPEG XR file: starts with {data[:4].hex() or 'nothing'}"
+        raise CodecError(msg)
+    (ifd,) = struct.unpack_from("<I", data, 4)
+    entries = int.from_bytes(data[ifd : ifd + 2], "little")
+    tags: dict[int, int] = {}
+    for at in range(ifd + 2, min(ifd + 2 + 12 * entries, len(data) - 11), 12):
+        tag, kind, _, value = struct.unpack_from("<HHII", data, at)
+        tags[tag] = value & 0xFFFF if kind == _TIFF_SHORT else value
+    width, height, start, nbytes = (tags.get(tag, 0) for tag in _JPEGXR_TAGS)
+    if start + nbytes > len(data) or data[start : start + 8] != b"WMPHOTO\0" or nbytes < 20:
+        msg = f"JPEG XR file of {len(data)} bytes is cut off or damaged"
+        raise CodecError(msg)
+    short, output = data[start + 10] & 0x80, data[start + 11] >> 4
+    sizes = struct.unpack_from(">HH" if short else ">II", data, start + 12)
+    internal = data[start + (16 if short else 20)] >> 5
+    if sizes != (width - 1, height - 1) or internal not in _JPEGXR_COLORS.get(output, ()):
+        msg = f"damaged JPEG XR codestream: {sizes} is not the size of {width} x {height}"
+        raise CodecError(msg)
+    if tags.get(_ALPHA_OFFSET, 0) + tags.get(_ALPHA_NBYTES, 0) > len(data):
+        raise CodecError("JPEG XR file is cut off in its alpha plane")
+    _refuse("JPEG XR", width * height, count)
+
+
 def _check_avif(data: bytes, count: int) -> None:
     """Every image of the file states its size in a box of its own."""
     at = data.find(b"ispe")
@@ -72,7 +125,9 @@ def _check_qoi(data: bytes, count: int) -> None:
         msg = f"not a QOI stream: starts with {data[:4].hex() or 'nothing'}"
         raise CodecError(msg)
     width, height, channels = struct.unpack_from(">IIB", data, 4)
-    _refuse("QOI", width * height * channels, count)
+    _refuse("QOI", width * height * max(channels, 3), count)
+    if not data.endswith(_QOI_END):
+        raise CodecError("QOI stream is cut off: no end marker")
 
 
 def _check_gif(data: bytes, count: int) -> None:
@@ -124,10 +179,11 @@ CHECKS: Final[Mapping[str, Callable[[bytes, int], None]]] = MappingProxyType(
     {
         "avif_decode": _check_avif,
         "gif_decode": _check_gif,
-        "htj2k_decode": _check_jpeg2k,
+        "htj2k_decode": _check_htj2k,
         "jpeg2k_decode": _check_jpeg2k,
         "jpeg8_decode": check_jpeg,
         "jpegls_decode": _check_jpegls,
+        "jpegxr_decode": _check_jpegxr,
         "ljpeg_decode": _check_ljpeg,
         "pcodec_decode": _check_pcodec,
         "qoi_decode": _check_qoi,

@@ -66,7 +66,7 @@ class ImagecodecsCompressor:
         # measured, imagecodecs 2026.3.6: with many codecs a full `out` ends the decoding without an
         # error; PGLZ alone wants the exact size
         spare = self.recipe.function != "pglz_decode"
-        scratch = np.empty(nbytes + spare, np.uint8)
+        scratch = np.zeros(nbytes + spare, np.uint8)
         if not spare and self.named["header"]:
             size = int.from_bytes(encoded[:4].tobytes(), "little")
             scratch = scratch[: checked(size, nbytes, exact=False)]
@@ -142,7 +142,7 @@ class ImagecodecsFilter:
         # a view of a larger buffer may start anywhere; imagecodecs reads whole elements
         data = np.require(encoded.view(self.encoded_dtype), self.dtype, "A").reshape(shape)
         if self.as_bytes:
-            flat = data.reshape(-1).view(np.uint8)
+            flat = memoryview(data.reshape(-1).view(np.uint8))  # arrays' own item size would count
             decoded = call_imagecodecs(self.recipe.function, flat, **self.named)
             out[:] = np.frombuffer(decoded, np.uint8)
         else:

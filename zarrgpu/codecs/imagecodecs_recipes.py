@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Call of one decoder.
@@ -107,7 +108,6 @@ IMAGES: Final[Mapping[str, Recipe]] = {
     "rgbe": Recipe(function="rgbe_decode", options=("header", "rle"), fixed={"header": False}),
     "spng": Recipe(function="spng_decode"),
     "tiff": Recipe(function="tiff_decode", options=("index", "asrgb"), fixed={"index": None}),
-    "ultrahdr": Recipe(function="ultrahdr_decode", options=("transfer", "boost"), takes=("dtype",)),
     "webp": Recipe(function="webp_decode", options=("index", "hasalpha")),
     "zfp": Recipe(function="zfp_decode", squeezed=False, fixed=_ONE_THREAD),
 }
@@ -159,6 +159,7 @@ FILTERS: Final[Mapping[str, Recipe]] = {
 REFUSED: Final[Mapping[str, str]] = {
     "cms": "imagecodecs cannot decode it either",
     "sperr": "its library aborts the process on damaged data, and does not find cut-off data",
+    "ultrahdr": "its library leaves its memory on damaged data",
     "sz3": "its library leaves its memory on damaged data, and does not find damaged data",
 }
 """Codecs that are left out on purpose, and why (measured: imagecodecs 2026.3.6)."""

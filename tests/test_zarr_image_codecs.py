@@ -1,0 +1,267 @@
+"""Laws of imagecodecs' codecs inside Zarr: images, compressors, filters, checksums.
+
+1. A chunk that imagecodecs' own Zarr codec encoded decodes to what that codec decodes it to, bit
+   for bit, with and without `out`; an image of another shape or type is an error.
+2. A cut-off or damaged stream is a `CodecError` or other data, never a crash or a hang, and no
+   header makes a decoder take memory for more than the chunk.
+3. Every name that imagecodecs registers is known to the parser and to the registry alike.
+4. `zarrgpu.open` gives what zarr-python gives.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import imagecodecs
+import imagecodecs.numcodecs as oracle
+import numcodecs.registry
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import zarrgpu
+from zarrgpu.codecs import imagecodecs_recipes as recipes
+from zarrgpu.codecs.base import Codec, CodecError
+from zarrgpu.codecs.registry import build_codec
+from zarrgpu.errors import (
+    ChunkDecodeError,
+    MetadataError,
+    MissingDependencyError,
+    UnsupportedCodecError,
+)
+from zarrgpu.formats import image_codecs
+from zarrgpu.model import CodecSpec
+
+def sample(dtype: str, shape: tuple[int, ...] = (24, 40)) -> np.ndarray:
+    """Smooth image with some noise in it, as many channels as the last axis is short."""
+    rows = np.arange(np.prod(shape)).reshape(shape) // (shape[-1] if shape[-1] < 5 else 1)
+    image = rows % 40 * 3 + rows // 40 % 24 * 3 + np.random.default_rng(5).integers(0, 9, shape)
+    kind = np.dtype(dtype)
+    return (image / 7 if kind.kind == "f" else image).astype(kind)
+
+
+RGB, RGBA, STACK = (24, 40, 3), (24, 40, 4), (5, 24, 40)
+PACKINTS = {"dtype": "<u2", "bitspersample": 12}
+
+IMAGES = [
+    ("apng", "u1", RGB, {}), ("apng", "u2", STACK, {}), ("apng", "u1", (1, 24, 40), {}),
+    ("avif", "u1", RGB, {"level": 90}), ("avif", "u1", STACK, {}),
+    ("bfloat16", "f4", (3, 24, 40), {}),
+    ("bmp", "u1", RGB, {}), ("bmp", "u1", (24, 40), {}),
+    ("float24", "f4", (24, 40), {"byteorder": ">"}),
+    ("gif", "u1", (24, 40), {}), ("gif", "u1", STACK, {}),
+    ("htj2k", "u2", (24, 40), {}), ("htj2k", "u1", RGB, {"level": 0.1, "reversible": False}),
+    ("jpeg", "u1", RGB, {"level": 80}), ("jpeg", "u1", (24, 40), {}),
+    ("jpeg", "u2", (24, 40), {"bitspersample": 12}),
+    ("jpeg", "u1", RGB, {"colorspace_data": "RGB", "colorspace_jpeg": "RGB"}),
+    ("jpeg", "u1", (24, 40), {"lossless": True}),
+    ("jpeg2k", "u1", (1, 24, 40, 3), {"level": 40}), ("jpeg2k", "i2", (24, 40), {}),
+    ("jpeg2k", "u2", STACK, {}), ("jpeg2k", "u1", RGB, {"codecformat": "J2K"}),
+    ("jpeg2k", "u2", (24, 40, 1, 1), {"reversible": True}), (">jpeg2k", ">u2", (24, 40), {}),
+    ("jpegls", "u2", (24, 40), {}), ("jpegls", "u1", RGB, {"level": 2}),
+    ("jpegxl", "u1", RGB, {"distance": 1.0, "lossless": False}), ("jpegxl", "u2", STACK, {}),
+    ("jpegxl", "f4", (24, 40), {}), ("jpegxl", "f2", (24, 40), {}),
+    ("jpegxr", "u1", RGB, {"level": 60}), ("jpegxr", "f2", (24, 40), {}),
+    ("lerc", "f4", (24, 40), {"level": 0.5}), ("lerc", "i4", STACK, {"compression": "zstd"}),
+    ("ljpeg", "u2", (24, 40), {}),
+    ("meshopt", "u2", (24, 40), {"shape": [24, 40], "dtype": "<u2"}),
+    ("packints", "u2", (24, 40), PACKINTS), ("packints", "u2", (3, 7), PACKINTS),
+    ("pcodec", "i4", (24, 40), {"shape": [24, 40], "dtype": "<i4"}),
+    ("pixarlog", "f4", RGB, {"shape": [24, 40, 3], "dtype": "<f4"}),
+    ("png", "u1", RGBA, {"level": 9}), ("png", "u2", (24, 40), {}), ("png", "u2", (40, 1), {}),
+    ("png", "u1", (1, 24, 40), {"squeeze": [True, False, False]}),
+    ("qoi", "u1", RGB, {}), ("qoi", "u1", RGBA, {}),
+    ("rcomp", "i2", (24, 40), {"shape": [24, 40], "dtype": "<i2"}),
+    ("rgbe", "f4", RGB, {"shape": [24, 40, 3]}), ("rgbe", "f4", RGB, {"header": True}),
+    ("spng", "u1", RGB, {}),
+    ("tiff", "u2", STACK, {"compression": "deflate"}), ("tiff", "f8", (24, 40), {}),
+    ("jpegxr", "u1", RGBA, {}), ("jpegxr", "u2", RGB, {}),
+    ("webp", "u1", RGB, {"lossless": True}), ("webp", "u1", RGBA, {"level": 70}),
+    ("zfp", "f4", (24, 40), {}), ("zfp", "f8", STACK, {"mode": "accuracy", "level": 1}),
+    ("zfp", "f4", (24, 40), {"header": False, "shape": [24, 40], "dtype": "<f4"}),
+]  # fmt: skip
+IDS = [
+    f"{name}-{dtype}-{'x'.join(map(str, shape))}-{i}"
+    for i, (name, dtype, shape, _) in enumerate(IMAGES)
+]
+
+
+def reference(name: str, options: dict):
+    """imagecodecs' own codec of Zarr v2."""
+    return getattr(oracle, name.capitalize()).from_config(
+        {k: tuple(v) if k == "shape" else v for k, v in options.items()}
+    )
+
+
+def image_codec(name: str, dtype: str, shape: tuple[int, ...], options: dict) -> Codec:
+    configuration = {
+        "codec": name, "dtype": np.dtype(dtype).str, "shape": list(shape), "options": options,
+    }  # fmt: skip
+    return build_codec(CodecSpec(f"imagecodecs_{name}", configuration), source="test")
+
+
+def array(data) -> np.ndarray:
+    return np.frombuffer(bytes(data), np.uint8)
+
+
+def decode(codec: Codec, data: bytes, nbytes: int) -> np.ndarray:
+    """Decode with and without `out`; both must agree, and leave the input alone."""
+    encoded = array(data)
+    out = np.full(nbytes, 77, np.uint8)
+    assert codec.decode_host(encoded, nbytes, out).tobytes() == out.tobytes()
+    assert codec.decode_host(encoded, nbytes, None).tobytes() == out.tobytes()
+    assert encoded.tobytes() == bytes(data)
+    return out
+
+
+def encode_image(name: str, dtype: str, shape: tuple[int, ...], options: dict):
+    """Codec of ours, a stream, and what imagecodecs decodes it to, in bytes of `dtype`."""
+    name = name.removeprefix(">")
+    theirs = reference(name, options)
+    stream = bytes(theirs.encode(sample(dtype, shape)))
+    expected = np.asarray(theirs.decode(stream)).ravel()[: np.prod(shape)].astype(dtype)
+    return image_codec(name, dtype, shape, options), stream, expected.tobytes()
+
+
+@pytest.mark.parametrize(("name", "dtype", "shape", "options"), IMAGES, ids=IDS)
+def test_an_image_decodes_to_what_imagecodecs_makes_of_it(name, dtype, shape, options):
+    codec, stream, expected = encode_image(name, dtype, shape, options)
+    assert decode(codec, stream, len(expected)).tobytes() == expected
+    fixed = codec.encoded_nbytes(len(expected))
+    assert fixed in (None, len(stream))
+
+
+BYTES = np.ascontiguousarray(np.arange(3000) // 7 % 251).astype("u1").tobytes()
+SZIP = {"options_mask": 141, "pixels_per_block": 8, "bits_per_pixel": 8, "pixels_per_scanline": 40}
+
+COMPRESSORS = [
+    ("aec", {"bitspersample": 8}), ("blosc", {"typesize": 2, "shuffle": "BITSHUFFLE"}),
+    ("blosc2", {"numthreads": 4}), ("brotli", {}), ("bz2", {"level": 3}),
+    ("deflate", {}), ("deflate", {"raw": True}), ("lz4", {}), ("lz4", {"header": True}),
+    ("lz4f", {"contentchecksum": True}), ("lz4h5", {"blocksize": 700}), ("lzf", {}),
+    ("lzfse", {}), ("lzham", {}), ("lzma", {"level": 1}), ("lzw", {}), ("packbits", {}),
+    ("pglz", {}), ("snappy", {}), ("szip", SZIP), ("zlib", {}), ("zlibng", {"level": 2}),
+    ("zopfli", {}), ("zstd", {"level": 9}),
+]  # fmt: skip
+COMPRESSOR_IDS = [f"{name}-{i}" for i, (name, _) in enumerate(COMPRESSORS)]
+
+
+def bytes_codec(name: str, options: dict, **elements) -> Codec:
+    configuration = {"codec": name, "options": options, **elements}
+    return build_codec(CodecSpec(f"imagecodecs_{name}", configuration), source="test")
+
+
+@pytest.mark.parametrize(("name", "options"), COMPRESSORS, ids=COMPRESSOR_IDS)
+def test_a_compressor_gives_the_bytes_back_and_knows_their_number(name, options):
+    stream = bytes(reference(name, options).encode(BYTES))
+    codec = bytes_codec(name, options)
+    assert decode(codec, stream, len(BYTES)).tobytes() == BYTES
+    for wrong in (len(BYTES) - 1, len(BYTES) + 1):
+        with pytest.raises(CodecError):
+            codec.decode_host(array(stream), wrong, np.empty(wrong, np.uint8))
+    with pytest.raises(CodecError):
+        codec.decode_host(array(stream), len(BYTES) - 1, None)
+    for cut in range(0, len(stream), 97):
+        try:
+            got = codec.decode_host(array(stream[:cut]), len(BYTES), np.empty(len(BYTES), np.uint8))
+        except CodecError:
+            continue
+        assert got.tobytes() == BYTES or name == "szip"  # only a trailer is missing; szip has none
+
+
+FILTERS = [
+    ("bitorder", {}, False), ("bitshuffle", {"blocksize": 0}, False),
+    ("byteshuffle", {"axis": -2, "dist": 1}, True), ("byteshuffle", {"delta": True}, True),
+    ("byteshuffle", {"reorder": True}, True), ("delta", {"axis": 0, "dist": 1}, True),
+("floatpred", {"axis": -1, "dist": 1}, True),
+    ("xor", {"axis": -1}, True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<f4", ">f4"])
+@pytest.mark.parametrize(("name", "options", "stated"), FILTERS)
+def test_a_filter_undoes_what_the_v2_filter_did(name, options, stated, dtype):
+    elements = sample(dtype, (6, 24, 40))
+    if stated:
+        options = options | {"shape": list(elements.shape), "dtype": dtype}
+    if name == "bitshuffle":
+        options = options | {"itemsize": elements.itemsize}
+    stored = np.asarray(reference(name, options).encode(elements)).tobytes()
+    codec = bytes_codec(name, options)
+    assert decode(codec, stored, elements.nbytes).tobytes() == elements.tobytes()
+    assert codec.encoded_nbytes(elements.nbytes) == len(stored)
+    with pytest.raises(CodecError):
+        codec.decode_host(array(stored[:-8]), elements.nbytes, np.empty(elements.nbytes, np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["crc32", "adler32", "fletcher32", "lookup3", "h5crc"])
+@pytest.mark.parametrize("options", [{}, {"prepend": False}, {"byteorder": ">"}, {"value": 7}])
+def test_a_checksum_is_verified(kind, options):
+    options = {"kind": kind} | options
+    stored = bytes(reference("checksum", options).encode(BYTES))
+    codec = bytes_codec("checksum", options)
+    assert decode(codec, stored, len(BYTES)).tobytes() == BYTES
+    for at in (0, 5, len(stored) - 1):
+        damaged = bytearray(stored)
+        damaged[at] ^= 4
+        with pytest.raises(CodecError, match="expected"):
+            codec.decode_host(array(damaged), len(BYTES), None)
+
+
+@pytest.mark.parametrize(("name", "dtype", "shape", "options"), IMAGES, ids=IDS)
+def test_an_image_of_another_shape_type_or_length_is_an_error(name, dtype, shape, options):
+    _, stream, expected = encode_image(name, dtype, shape, options)
+    name = name.removeprefix(">")
+    out = np.empty(len(expected), np.uint8)
+    streamless = {"packints", "meshopt", "rcomp", "bfloat16", "float24"}
+    if name not in streamless and not options.get("shape"):
+        larger = (*shape[:-2], shape[-2] + 1, shape[-1])
+        for wrong in (larger, (*shape[:-2], shape[-1], shape[-2])):
+            codec = image_codec(name, dtype, wrong, options)
+            if codec.shape != image_codec(name, dtype, shape, options).shape:
+                with pytest.raises(CodecError, match=r"expected|shape"):
+                    codec.decode_host(array(stream), 1 << 20, None)
+    if name not in streamless | {"zfp", "rgbe", "pixarlog"}:
+        other = {"u1": "u2", "f4": "f8"}.get(dtype, "u1")
+        with pytest.raises((CodecError, UnsupportedCodecError)):
+            image_codec(name, other, shape, options).decode_host(array(stream), 1 << 20, None)
+    codec = image_codec(name, dtype, shape, options)
+    for cut in range(0, len(stream) - 1, max(1, len(stream) // 40)):
+        try:
+            codec.decode_host(array(stream[:cut]), len(expected), out)
+        except CodecError:
+            continue
+        assert out.tobytes() == expected or name in CUT_OFF_UNNOTICED, cut
+
+
+CUT_OFF_UNNOTICED = {"zfp", "bmp", "ljpeg"}
+"""Libraries that take what is missing for something else, and streams without an end to look for."""
+
+
+def test_what_imagecodecs_registers_is_known():
+    names = {
+        value.codec_id.removeprefix("imagecodecs_")
+        for value in vars(oracle).values()
+        if isinstance(value, type) and getattr(value, "codec_id", None)
+    }
+    assert {f"imagecodecs_{name}" for name in names} <= recipes.CODECS.keys()
+    refused = recipes.REFUSED.keys()
+    assert set(image_codecs.IMAGES) == {*recipes.IMAGES, "dicomrle"} | (refused - {"cms"})
+    assert set(image_codecs.FILTERS) == {*recipes.FILTERS, "quantize", "cms"}
+
+
+@pytest.mark.parametrize("name", sorted(recipes.REFUSED))
+def test_what_is_refused_says_why(name):
+    with pytest.raises(UnsupportedCodecError, match=name):
+        bytes_codec(name, {})
+
+
+@pytest.mark.parametrize("name", ["heif", "jetraw", "jpegxs"])
+def test_what_this_imagecodecs_lacks_is_named(name):
+    if getattr(imagecodecs, name.upper()).available:
+        pytest.skip(f"this imagecodecs has {name}")
+    with pytest.raises(MissingDependencyError, match=name):
+        image_codec(name, "u1", (8, 8), {})
