@@ -164,7 +164,7 @@ def _shard_decoder(codec: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
 
 
 def _chunk_decoder(spec: ArraySpec) -> ChunkDecoder:
-    chain = build_chain(spec.codecs, spec.chunk_nbytes, source=_SOURCE)
+    chain = build_chain(spec.codecs, spec.decoded_limit_nbytes, source=_SOURCE)
     return ChunkDecoder(spec=spec, chain=chain)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from zarrgpu.codecs.run import encoded_limit_nbytes
 from zarrgpu.devices.host import available_cores, run_threads, scratch
 from zarrgpu.interop.zarr_python.piece import Piece, chunk_error
 from zarrgpu.interop.zarr_python.shard import ShardPart, coalesced
@@ -111,7 +112,8 @@ def read_local(store: LocalStore, jobs: Sequence[Job]) -> list[Outcome]:
 
 
 def _local_chunk(store: LocalStore, job: Job, piece: Piece, outcome: Outcome) -> None:
-    encoded = store.get(job.getter.path, partial(scratch, "encoded"))
+    most = encoded_limit_nbytes(piece.decoder.chain.decoded_nbytes)
+    encoded = store.get(job.getter.path, partial(scratch, "encoded"), most)
     if encoded is None:
         _fill(job, outcome)
         return

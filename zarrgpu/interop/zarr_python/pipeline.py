@@ -9,28 +9,27 @@ just as well.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from zarr.core.buffer import cpu  # noqa: TID253
+from zarr.core.buffer import cpu  # noqa: TID253 - this module is imported by zarr-python
 from zarr.core.codec_pipeline import (  # noqa: TID253
     BatchedCodecPipeline,
     fill_value_or_default,
 )
 
+from zarrgpu.devices.resolve import cuda_problem
 from zarrgpu.errors import MissingDependencyError
 from zarrgpu.interop.zarr_python.counts import PipelineStats
-from zarrgpu.interop.zarr_python.decoder import (
-    ChunkDecoder,
-    Decoder,
-    NotOursError,
-    build_decoder,
-)
+from zarrgpu.interop.zarr_python.decoder import ChunkDecoder, Decoder, NotOursError, build_decoder
 from zarrgpu.interop.zarr_python.fetch import Job, Outcome, local_store, read_async, read_local
 from zarrgpu.interop.zarr_python.piece import Piece
 from zarrgpu.interop.zarr_python.shard import shard_part
+
+_Item = tuple[Any, Any, Any, Any, bool]
+"""ByteGetter, ArraySpec, chunk selection, out selection, whether the chunk is wanted whole."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class Pipeline(BatchedCodecPipeline):  # type: ignore[misc]
     Examples
     --------
     >>> import zarr
+    >>> from zarr.registry import register_pipeline
+    >>> register_pipeline(Pipeline)  # an installed zarrgpu is found without
     >>> with zarr.config.set({"codec_pipeline.path": "zarrgpu.interop.zarr_python.Pipeline"}):
     ...     array = zarr.create_array({}, shape=(4,), chunks=(2,), dtype="u1")
     ...     array[1:3] = 7
@@ -62,10 +63,7 @@ class Pipeline(BatchedCodecPipeline):  # type: ignore[misc]
         return {**self.__dict__, "_decoders": {}}  # made again where they are needed
 
     async def read(
-        self,
-        batch_info: Iterable[tuple[Any, Any, Any, Any, bool]],
-        out: Any,
-        drop_axes: tuple[int, ...] = (),
+        self, batch_info: Iterable[_Item], out: Any, drop_axes: tuple[int, ...] = ()
     ) -> tuple[dict[str, str], ...] | None:
         """Read chunks and place what is selected of them in `out`.
 
@@ -87,58 +85,23 @@ class Pipeline(BatchedCodecPipeline):  # type: ignore[misc]
         """
         batch = list(batch_info)
         nested = any(not hasattr(getter, "store") for getter, *_ in batch)
-        memory = out.as_ndarray_like()
-        on_host = isinstance(memory, np.ndarray)
-        target = memory if on_host else np.empty(memory.shape, memory.dtype)
         try:
-            jobs = [self._job(item, target, drop_axes) for item in batch]
-            outcomes = await self._run(jobs, on_host=on_host)
+            decoders = [self._decoder(chunk) for _, chunk, *_ in batch]
+            if isinstance(memory := out.as_ndarray_like(), np.ndarray):
+                outcomes = await _read_on_host(batch, decoders, memory, drop_axes)
+            else:
+                outcomes = await _read_into_device_memory(batch, decoders, out, drop_axes)
         except (NotOursError, MissingDependencyError) as refused:
             reason = str(refused).partition(";")[0]
             self.stats.add_delegated(nested=nested, chunks=len(batch), reason=reason)
             result: tuple[dict[str, str], ...] | None = await super().read(batch, out, drop_axes)
             return result
-        if not on_host:
-            for _, chunk, _, selection, _ in batch:
-                part = chunk.prototype.nd_buffer.from_numpy_array(np.asarray(target[selection]))
-                out[selection] = part
         self.stats.add_read(
             nested=nested,
             decoded=sum(outcome.decoded for outcome in outcomes),
             missing=sum(outcome.missing for outcome in outcomes),
         )
         return tuple({"status": "present" if o.present else "missing"} for o in outcomes)
-
-    async def _run(self, jobs: list[Job], *, on_host: bool) -> list[Outcome]:
-        if not jobs:
-            return []
-        files = local_store(jobs)
-        if files is not None:
-            return await asyncio.to_thread(read_local, files, jobs)
-        prototype = jobs[0].chunk.prototype if on_host else cpu.buffer_prototype
-        return await read_async(jobs, prototype)
-
-    def _job(
-        self, item: tuple[Any, Any, Any, Any, bool], target: Any, drop_axes: tuple[int, ...]
-    ) -> Job:
-        getter, chunk, chunk_selection, out_selection, whole = item
-        decoder = self._decoder(chunk)
-        if isinstance(decoder, ChunkDecoder):
-            part: Any = Piece(
-                decoder=decoder,
-                owner=getter,
-                inner=None,
-                chunk_selection=chunk_selection,
-                target=target,
-                out_selection=out_selection,
-                drop_axes=drop_axes,
-                whole=whole,
-            )
-        else:
-            part = shard_part(
-                decoder, getter, chunk, chunk_selection, target, out_selection, drop_axes
-            )
-        return Job(getter, chunk, part, fill_value_or_default(chunk))
 
     def _decoder(self, chunk: Any) -> Decoder:
         """Decoder of chunks like this one, made once; raises NotOursError."""
@@ -156,3 +119,88 @@ class Pipeline(BatchedCodecPipeline):  # type: ignore[misc]
 
 
 Pipeline.__module__ = "zarrgpu.interop.zarr_python"  # the path that zarr-python's config names
+
+
+async def _read_on_host(
+    batch: Sequence[_Item], decoders: Sequence[Decoder], target: Any, drop_axes: tuple[int, ...]
+) -> list[Outcome]:
+    """Read into an array of host memory."""
+    jobs = [
+        _host_job(item, decoder, target, drop_axes)
+        for item, decoder in zip(batch, decoders, strict=True)
+    ]
+    if not jobs:
+        return []
+    files = local_store(jobs)
+    if files is not None:
+        return await asyncio.to_thread(read_local, files, jobs)
+    prototype = jobs[0].chunk.prototype
+    return await read_async(jobs, prototype if _is_host(prototype) else cpu.buffer_prototype)
+
+
+def _host_job(item: _Item, decoder: Decoder, target: Any, drop_axes: tuple[int, ...]) -> Job:
+    getter, chunk, chunk_selection, out_selection, whole = item
+    if isinstance(decoder, ChunkDecoder):
+        part: Any = Piece(
+            decoder=decoder,
+            owner=getter,
+            inner=None,
+            chunk_selection=chunk_selection,
+            target=target,
+            out_selection=out_selection,
+            drop_axes=drop_axes,
+            whole=whole,
+        )
+    else:
+        part = shard_part(decoder, getter, chunk, chunk_selection, target, out_selection, drop_axes)
+    return Job(getter, chunk, part, fill_value_or_default(chunk))
+
+
+async def _read_into_device_memory(
+    batch: Sequence[_Item], decoders: Sequence[Decoder], out: Any, drop_axes: tuple[int, ...]
+) -> list[Outcome]:
+    """Read into zarr-python's GPU buffers: on their device, or on the host and then upload."""
+    from zarrgpu.interop.zarr_python.device import DeviceJob, parse_box, read_on_device
+
+    boxes = [parse_box(selection, chunk.shape) for _, chunk, selection, *_ in batch]
+    if cuda_problem() or drop_axes or any(box is None for box in boxes):
+        memory = out.as_ndarray_like()
+        host = np.empty(memory.shape, memory.dtype)
+        outcomes = await _read_on_host(batch, decoders, host, drop_axes)
+        for _, chunk, _, selection, _ in batch:
+            part = np.asarray(host[selection])
+            out[selection] = chunk.prototype.nd_buffer.from_numpy_array(part)
+        return outcomes
+    jobs = [
+        DeviceJob(
+            getter=getter,
+            decoder=decoder,
+            shape=chunk.shape,
+            fill_value=fill_value_or_default(chunk),
+            box=box,
+            place=_Place(out, selection, chunk.prototype.nd_buffer),
+        )
+        for (getter, chunk, _, selection, _), decoder, box in zip(
+            batch, decoders, boxes, strict=True
+        )
+        if box is not None
+    ]
+    device = f"cuda:{out.as_ndarray_like().device.id}"
+    loop = asyncio.get_running_loop()
+    return await asyncio.to_thread(read_on_device, jobs, device, loop, cpu.buffer_prototype)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Puts a part of a chunk into zarr-python's buffer."""
+
+    out: Any
+    selection: Any
+    buffer: Any
+
+    def __call__(self, part: Any) -> None:
+        self.out[self.selection] = self.buffer.from_ndarray_like(part)
+
+
+def _is_host(prototype: Any) -> bool:
+    return issubclass(prototype.buffer, cpu.Buffer)
