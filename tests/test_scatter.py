@@ -120,3 +120,32 @@ def table(n_chunks: int, per_chunk: int, extent: tuple[int, ...]) -> PieceTable:
 )
 def test_it_is_for_many_small_pieces_of_a_chunk(pieces, pays):
     assert (Scatter.where_it_pays(pieces, (1, 1)) is not None) is pays
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [np.dtypes.StringDType(), "O", "S3", "U2", "M8[s]", "c16", "?", [("a", "u1"), ("b", "<f4")]],
+    ids=str,
+)
+def test_any_type_of_element_is_scattered(dtype):
+    dtype = np.dtype(dtype)
+    numbers = np.arange(2, 50)
+    content = np.array([str(n) for n in numbers], dtype) if dtype.kind in "TOSU" else None
+    if content is None and dtype.names:
+        content = np.rec.fromarrays([numbers, -numbers], dtype=dtype)
+    elif content is None:
+        content = numbers.astype(dtype)
+    chunk = content.reshape(6, 8)
+    rows, columns = np.random.default_rng(0).integers(0, 6, (2, 100))
+    ones = np.ones((2, 100), np.int64)
+    pieces = PieceTable(
+        np.zeros(100, np.int32), np.arange(100, dtype=np.int32), np.stack([rows, columns]),
+        0 * ones, ones,
+    )  # fmt: skip
+    out = np.zeros((100, 1, 1), dtype)
+    scatter = Scatter(pieces, (1, 1), 2)
+    scatter.place(chunk, range(100), out, fill=False)
+    np.testing.assert_array_equal(out[:, 0, 0], chunk[rows, columns])
+    scatter.place(chunk[1:2, 1].reshape(()), range(50), out, fill=True)
+    assert (out[:50] == chunk[1, 1]).all()
+    np.testing.assert_array_equal(out[50:, 0, 0], chunk[rows, columns][50:])

@@ -404,6 +404,12 @@ def test_empty_lists_and_unsigned_numbers_are_numpys(both):
         same(got, wanted)
 
 
+def test_more_points_than_can_be_numbered_are_refused_before_they_take_memory(both):
+    rows, columns = np.zeros((1 << 16, 1), int), np.zeros((1, 1 << 16), int)
+    with pytest.raises(SelectionError, match=r"4294967296 points .* read in parts"):
+        both[1].vindex[rows, columns]
+
+
 def test_arrays_may_be_selected_by_arrays(both):
     mask = np.arange(42).reshape(6, 7) % 3 == 0
     by = zg.open(store_of(mask, chunks=(2, 2)))
@@ -412,6 +418,13 @@ def test_arrays_may_be_selected_by_arrays(both):
     same(both[1].vindex[by], whole[mask])
     rows = zg.open(store_of(np.array([4, 1]), chunks=(2,)))
     same(both[1].oindex[rows], whole[[4, 1]])
+
+
+def test_tensors_are_indices_where_lists_are_asked_for(both):
+    torch = pytest.importorskip("torch")
+    same(both[1].oindex[torch.tensor([4, 1])], np.asarray(both[1])[[4, 1]])
+    with pytest.raises(SelectionError, match="Tensor is not a basic index"):
+        both[1][torch.tensor([4, 1])]
 
 
 def test_arrays_of_no_axes_and_of_no_elements():

@@ -24,6 +24,9 @@ from zarrgpu.model import ArraySpec, Sharded, grid_count, grid_start
 Int64s = NDArray[np.int64]
 Fields: TypeAlias = str | list[str] | tuple[str, ...]
 
+_MAX_POINTS = (1 << 31) - 1
+"""Plans number points in 32 bits."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Orthogonal:
@@ -161,7 +164,13 @@ def resolve_coordinates(selection: Any, spec: ArraySpec) -> Points:
         msg = f"{spec.source!r}: index arrays of shapes {shapes} do not broadcast to one shape"
         raise SelectionError(msg) from error
     shape = broadcast[0].shape or (1,)
-    return _points(np.stack([column.reshape(-1) for column in broadcast]), shape, spec)
+    if math.prod(shape) > _MAX_POINTS:  # before they take memory
+        msg = (
+            f"{spec.source!r}: {math.prod(shape)} points of shape {shape} are more than the "
+            f"{_MAX_POINTS} that one read takes; read in parts"
+        )
+        raise SelectionError(msg)
+    return Points(np.stack([column.reshape(-1) for column in broadcast]), shape)
 
 
 def resolve_mask(mask: Any, spec: ArraySpec) -> Points:
@@ -174,8 +183,11 @@ def resolve_mask(mask: Any, spec: ArraySpec) -> Points:
             f"of at least one axis; got {_described((mask,))}"
         )
         raise SelectionError(msg)
+    if array.size > _MAX_POINTS and np.count_nonzero(array) > _MAX_POINTS:
+        msg = f"{spec.source!r}: a mask may select {_MAX_POINTS} points at once; read in parts"
+        raise SelectionError(msg)
     index = np.stack([axis.astype(np.int64, copy=False) for axis in np.nonzero(array)])
-    return _points(index, (index.shape[1],), spec)
+    return Points(index, (index.shape[1],))
 
 
 def resolve_blocks(selection: Any, spec: ArraySpec) -> Box:
@@ -246,13 +258,6 @@ def check_fields(fields: Fields | None, dtype: np.dtype[Any], source: str) -> Fi
         msg = f"{source!r}: no such fields, or one twice: {names}; the array has {has}"
         raise SelectionError(msg)
     return fields
-
-
-def _points(index: Int64s, shape: tuple[int, ...], spec: ArraySpec) -> Points:
-    if math.prod(shape) > np.iinfo(np.int32).max:
-        msg = f"{spec.source!r}: {math.prod(shape)} points are more than one read takes (2**31 - 1)"
-        raise SelectionError(msg)
-    return Points(index, shape)
 
 
 def _axis_elements(item: Any, size: int, axis: int, source: str) -> Int64s:
@@ -332,7 +337,10 @@ def _is_array(item: Any) -> bool:
 
 
 def _is_index_array(item: Any, kinds: str = "iub") -> bool:
-    return _is_array(item) and np.dtype(item.dtype).kind in kinds
+    try:
+        return _is_array(item) and np.dtype(item.dtype).kind in kinds
+    except TypeError:  # a type of another library
+        return False
 
 
 def _is_integer(item: Any) -> bool:
