@@ -35,6 +35,7 @@ from zarrgpu.errors import (
 from zarrgpu.formats import image_codecs
 from zarrgpu.model import CodecSpec
 
+
 def sample(dtype: str, shape: tuple[int, ...] = (24, 40)) -> np.ndarray:
     """Smooth image with some noise in it, as many channels as the last axis is short."""
     rows = np.arange(np.prod(shape)).reshape(shape) // (shape[-1] if shape[-1] < 5 else 1)
@@ -265,3 +266,102 @@ def test_what_this_imagecodecs_lacks_is_named(name):
         pytest.skip(f"this imagecodecs has {name}")
     with pytest.raises(MissingDependencyError, match=name):
         image_codec(name, "u1", (8, 8), {})
+
+
+def test_headers_that_claim_more_than_the_chunk_are_refused():
+    """The stream, or its header, tells of more than the 960 pixels of the chunk."""
+    large = np.zeros((500, 500), np.uint8)
+    for name in ("apng", "avif", "gif", "htj2k", "jpeg", "jpeg2k", "jpegls", "jpegxl", "png"):
+        stream = bytes(reference(name, {}).encode(large))
+        codec = image_codec(name, "u1", (24, 40), {})
+        with pytest.raises(CodecError, match=r"expected at most 960|invalid out"):
+            codec.decode_host(array(stream), 960, None)
+    stream = b"qoif" + struct.pack(">IIBB", 65535, 65535, 3, 0) + bytes(7) + b"\1"
+    with pytest.raises(CodecError, match="expected at most 2880"):
+        image_codec("qoi", "u1", RGB, {}).decode_host(array(stream), 2880, None)
+    stream = bytearray(
+        reference("pcodec", {"shape": [24, 40], "dtype": "<u2"}).encode(sample("u2"))
+    )
+    stream[6:10] = b"\xff" * 4
+    with pytest.raises(CodecError, match="expected 960"):
+        image_codec("pcodec", "u2", (24, 40), {}).decode_host(array(stream), 1920, None)
+
+
+STREAMS = {index: encode_image(*case) for index, case in enumerate(IMAGES)}
+DAMAGEABLE = [index for index, (name, *_) in enumerate(IMAGES) if name != "jpegxr"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(DAMAGEABLE), st.data())
+def test_a_damaged_image_is_other_data_or_an_error(index, data):
+    codec, stream, expected = STREAMS[index]
+    damaged = bytearray(stream)
+    for _ in range(data.draw(st.integers(1, 3))):
+        damaged[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
+    damaged = damaged[: data.draw(st.sampled_from([None, len(stream) // 2, len(stream) - 1]))]
+    out = np.empty(len(expected), np.uint8)
+    try:
+        assert codec.decode_host(array(damaged), len(expected), out).size == len(expected)
+    except CodecError as error:
+        assert str(error)
+
+
+@pytest.fixture
+def registered():
+    """imagecodecs' v2 codecs, known to numcodecs while a test runs."""
+    before = dict(numcodecs.registry.codec_registry)
+    oracle.register_codecs(verbose=False)
+    yield
+    numcodecs.registry.codec_registry.clear()
+    numcodecs.registry.codec_registry.update(before)
+
+
+V2 = [
+    ("u1", (48, 80, 3), (24, 40, 3), "jpeg", {"level": 85}),
+    ("u1", (2, 48, 80, 3), (1, 24, 40, 3), "jpeg2k", {"level": 50}),
+    ("u2", (50, 90), (24, 40), "jpegxl", {}),
+    ("u2", (3, 48, 80), (1, 24, 40), "png", {}),
+    ("u1", (48, 80, 3), (24, 40, 3), "webp", {"lossless": True}),
+    ("f4", (3, 48, 80), (3, 24, 40), "lerc", {"level": 0.1}),
+    ("f4", (48, 80), (24, 40), "zfp", {}),
+    ("u1", (48, 80, 4), (24, 40, 4), "jpegxr", {"level": 90}),
+    ("u2", (48, 80), (24, 40), "lzma", {}), ("i8", (48, 80), (24, 40), "zstd", {}),
+    (">u2", (48, 80), (24, 40), "lzw", {}), ("f8", (48, 80), (24, 40), "deflate", {}),
+    ("u2", (48, 80), (24, 40), "blosc", {"typesize": 2}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "shape", "chunks", "name", "options"), V2)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_v2_arrays_equal_zarr_python(
+    tmp_path, registered, dtype, shape, chunks, name, options, order
+):
+    if order == "F" and name not in ("jpeg2k", "jpegxl", "lerc", "lzma"):
+        pytest.skip(f"imagecodecs does not write {name} from Fortran order")
+    written = zarr.create_array(
+        tmp_path / "a.zarr", shape=shape, chunks=chunks, dtype=dtype, zarr_format=2, order=order,
+        compressors=reference(name, options),
+    )  # fmt: skip
+    written[...] = sample(dtype, shape)
+    expected = zarr.open_array(tmp_path / "a.zarr", mode="r")[...]
+    opened = zarrgpu.open(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(opened.read(..., device="cpu"), expected)
+    plan = opened.plan(...).explain()
+    assert "host" in plan
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<f4"])
+def test_v2_filters_equal_zarr_python(tmp_path, registered, dtype):
+    elements = {"shape": [24, 40], "dtype": dtype}
+    filters = [oracle.Delta(shape=(24, 40), dtype=dtype, axis=0), oracle.Bitorder()]
+    if dtype == "<f4":
+        filters = [oracle.Quantize(mode="bitround", nsd=4), oracle.Floatpred(**elements)]
+    written = zarr.create_array(
+        tmp_path / "a.zarr", shape=(48, 80), chunks=(24, 40), dtype=dtype, zarr_format=2,
+        filters=filters, compressors=oracle.Zlib(),
+    )  # fmt: skip
+    written[...] = sample(dtype, (48, 80))
+    expected = zarr.open_array(tmp_path / "a.zarr", mode="r")[...]
+    np.testing.assert_array_equal(
+        zarrgpu.open(tmp_path / "a.zarr").read(..., device="cpu"), expected
+    )

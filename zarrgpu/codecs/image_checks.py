@@ -106,7 +106,8 @@ def _check_jpegxr(data: bytes, count: int) -> None:
     if sizes != (width - 1, height - 1) or internal not in _JPEGXR_COLORS.get(output, ()):
         msg = f"damaged JPEG XR codestream: {sizes} is not the size of {width} x {height}"
         raise CodecError(msg)
-    if tags.get(_ALPHA_OFFSET, 0) + tags.get(_ALPHA_NBYTES, 0) > len(data):
+    # jxrlib writes where the alpha plane ends in place of its length
+    if max(tags.get(_ALPHA_OFFSET, 0), tags.get(_ALPHA_NBYTES, 0)) > len(data):
         raise CodecError("JPEG XR file is cut off in its alpha plane")
     _refuse("JPEG XR", width * height, count)
 
