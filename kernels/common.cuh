@@ -35,7 +35,7 @@ enum JobStatus {
 
 constexpr int MAX_DIMS = 6;
 
-struct CopyJob {
+struct CopyJob {        // also an encoded stream of source_nbytes bytes (blosclz)
     u64 source;         // address
     i64 source_nbytes;  // readable there
     u64 target;         // address
@@ -70,6 +70,51 @@ enum ChecksumKind {
     CHECKSUM_ADLER32 = 2,     // RFC 1950
     CHECKSUM_FLETCHER32 = 3,  // as HDF5 and numcodecs compute it
     CHECKSUM_XXH64 = 4,       // low half of XXH64 with seed 0: zstd's content checksum
+};
+
+struct DeltaJob {       // differences of neighbours, over n integers
+    u64 source;         // address
+    i64 source_nbytes;  // readable there
+    u64 target;         // address, a multiple of its element size; must not overlap the source
+    i64 target_nbytes;  // writable there
+    i64 n;              // elements
+    u64 sums;           // address of u64[tiles], scratch
+    i64 sums_nbytes;    // writable there
+    i32 source_type;    // ElementType, an integer
+    i32 target_type;    // ElementType, an integer
+    i32 source_swap;    // reverse the bytes of each element: its size; 0: native
+    i32 target_swap;    // likewise
+};
+
+struct ConvertJob {     // elements of one type from as many of another
+    u64 source;         // address
+    i64 source_nbytes;  // readable there
+    u64 target;         // address, a multiple of its element size; must not overlap the source
+    i64 target_nbytes;  // writable there
+    i64 n;              // elements
+    double divisor;     // values of the type that is computed in: the source's if it is a float,
+    double addend;      // else float64
+    i32 source_type;    // ElementType, BOOL ... F8
+    i32 target_type;    // ElementType, BOOL ... F8
+    i32 source_swap;    // reverse the bytes of each element: its size; 0: native
+    i32 target_swap;    // likewise
+    i32 scaled;         // whether to compute x / divisor + addend first
+    i32 reserved;
+};
+
+struct UnpackJob {      // values of a few bits, packed without gaps
+    u64 source;         // address of the first value
+    i64 source_nbytes;  // readable there
+    u64 target;         // address; must not overlap the source
+    i64 target_nbytes;  // writable there
+    i64 n;              // values
+    u64 padding;        // address of the byte that counts the bits after the last value; 0: none
+    i32 width;          // bytes of a decoded value, 1 ... 8
+    i32 packed_bits;    // of a stored value
+    i32 first_bit;      // of the decoded value that the first stored one is
+    i32 sign_bits;      // up to which the last stored bit is repeated; 0: not
+    i32 big;            // whether the first value is in a byte's highest bit; packed_bits is 1 then
+    i32 swap;           // whether to reverse the bytes of each decoded value
 };
 
 struct GatherJob {             // one piece: a box of one decoded chunk

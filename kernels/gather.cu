@@ -18,6 +18,7 @@
 // Fused unshuffle: element e of a source of `shuffle_block_nbytes` blocks lies in block b = e / B, with
 // B elements a block (the last one shorter); byte j of element k of a block of n is at j * n + k.
 // Reference: gather in tests/kernel_references.py.
+#include "elements.cuh"
 #include "gather_piece.cuh"
 
 // ------------------------------------------------------------------------------------ elements
@@ -65,40 +66,6 @@ __device__ inline u64 load_bits(const Piece& p, i64 element, Block& block) {
         case 2: return load_part<2, 0, 2>(p, element, block);
         case 4: return load_part<4, 0, 4>(p, element, block);
         default: return load_part<8, 0, 8>(p, element, block);
-    }
-}
-
-__device__ inline float as_f32(i32 type, u64 bits) {
-    switch (type) {
-        case TYPE_BOOL: return bits ? 1.0f : 0.0f;
-        case TYPE_I1: return float(i8(bits));
-        case TYPE_U1: return float(u8(bits));
-        case TYPE_I2: return float(i16(bits));
-        case TYPE_U2: return float(u16(bits));
-        case TYPE_I4: return float(i32(bits));
-        case TYPE_U4: return float(u32(bits));
-        case TYPE_I8: return float(i64(bits));
-        case TYPE_U8: return float(bits);
-        case TYPE_F2: return f16_to_f32(u16(bits));
-        case TYPE_F4: return __uint_as_float(u32(bits));
-        default: return f64_to_f32(__longlong_as_double(i64(bits)));
-    }
-}
-
-__device__ inline double as_f64(i32 type, u64 bits) {
-    switch (type) {
-        case TYPE_BOOL: return bits ? 1.0 : 0.0;
-        case TYPE_I1: return double(i8(bits));
-        case TYPE_U1: return double(u8(bits));
-        case TYPE_I2: return double(i16(bits));
-        case TYPE_U2: return double(u16(bits));
-        case TYPE_I4: return double(i32(bits));
-        case TYPE_U4: return double(u32(bits));
-        case TYPE_I8: return double(i64(bits));
-        case TYPE_U8: return double(bits);
-        case TYPE_F2: return f16_to_f64(u16(bits));
-        case TYPE_F4: return f32_to_f64(__uint_as_float(u32(bits)));
-        default: return __longlong_as_double(i64(bits));
     }
 }
 

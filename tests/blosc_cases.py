@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,9 +12,23 @@ import numcodecs
 import numpy as np
 
 CODES = {"blosclz": 0, "lz4": 1, "snappy": 2, "zlib": 3, "zstd": 4}
+
+
+def blosclz(raw: bytes) -> bytes:
+    """Stream of c-blosc's own encoder: a container of one block and one stream has it."""
+    encoded = numcodecs.blosc.compress(raw, b"blosclz", 9, 0, len(raw), typesize=1)
+    flags, start = encoded[2], struct.unpack_from("<i", encoded, 16)[0]
+    if flags & 2:  # it did not shrink
+        return raw
+    size = struct.unpack_from("<i", encoded, start)[0]
+    return bytes(encoded[start + 4 : start + 4 + size])
+
+
 _ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "blosclz": blosclz,
     "lz4": lambda raw: bytes(imagecodecs.lz4_encode(raw)),
     "snappy": lambda raw: bytes(imagecodecs.snappy_encode(raw)),
+    "zlib": zlib.compress,
     "zstd": lambda raw: bytes(numcodecs.Zstd(1).encode(raw)),
 }
 

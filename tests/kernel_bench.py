@@ -58,10 +58,16 @@ class Bench:
         layouts: np.ndarray | None = None,
         sanitizer: Sanitizer | None = None,
         watch: EmulatedMemory | None = None,
+        zeroed: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Statuses, and the bytes of `watch` (empty if None) after the launch."""
+        """Statuses, and the bytes of `watch` (empty if None) after the launch.
+
+        With `zeroed` statuses are 0 before it, else anything.
+        """
         starts = tile_starts(sizes, tile)
         status = self.empty(4 * len(jobs))
+        if zeroed:
+            status.array[:] = 0
         args = [self.put(jobs), len(jobs), self.put(starts), tile]
         if layouts is not None:
             args += [self.put(layouts), len(layouts)]

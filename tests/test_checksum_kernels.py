@@ -1,4 +1,4 @@
-"""Checksum kernels take what carries its checksum, and nothing else: zlib, numcodecs and zstd agree.
+"""Checksum kernels take what carries its checksum and nothing else: zlib, numcodecs, zstd agree.
 
 The kernels are the shipped kernels/checksum*.cu, run on the emulated device.
 """

@@ -256,7 +256,9 @@ def test_work_of_the_caller_on_out_is_done_first(cuda):
 # ---- how often the device is called --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chain", ["none", "zstd", "lz4", "zstd+crc32c", "blosc-lz4-bitshuffle"])
+@pytest.mark.parametrize(
+    "chain", ["none", "zstd", "lz4", "zstd+crc32c", "blosc-lz4-bitshuffle", "blosc-blosclz-shuffle"]
+)
 def test_calls_do_not_grow_with_chunks(chain):
     data = values((128, 128), "u2")
     calls = []
@@ -275,8 +277,9 @@ def test_calls_do_not_grow_with_chunks(chain):
 
 def test_all_codecs_and_arrays_share_their_calls():
     device = open_device("emulated")
-    chosen = ["none", "zstd", "lz4", "zstd+crc32c", "crc32c", "gzip", "blosc-lz4-shuffle",
-              "blosc-zstd-bitshuffle", "blosc-zstd-shuffle", "blosc-blosclz-shuffle"]  # fmt: skip
+    chosen = ["none", "zstd", "lz4", "zstd+crc32c", "crc32c", "gzip", "zlib", "zstd-checksum",
+              "blosc-lz4-shuffle", "blosc-zstd-bitshuffle", "blosc-zstd-shuffle",
+              "blosc-blosclz-shuffle", "blosc-zlib-shuffle"]  # fmt: skip
     data = [values((40, 900), "u2", i) for i in range(len(chosen))]
     sources = []
     for array, chain in zip(data, chosen, strict=True):
@@ -289,6 +292,7 @@ def test_all_codecs_and_arrays_share_their_calls():
     got, _ = reader.read(sources, request, output=OutputFormat(dtype=np.dtype("u2")), device=device)
     for i, array in enumerate(data):
         same(got[i], array, device=device)
-    wanted = ["crc32c", "zstd", "lz4", "unshuffle_bits", "gather"]
+    wanted = ["crc32c", "zstd", "lz4", "deflate", "blosclz", "checksum_parts", "checksum_verify",
+              "checksum_xxh64", "unshuffle_bits", "gather"]  # fmt: skip
     assert sorted({*device.driver.launches} - {"copy_segments"}) == sorted(wanted)
     assert len(device.driver.launches) <= len(wanted) + 1

@@ -16,6 +16,7 @@ import zarrgpu as zg
 from tests.blosc_cases import build
 from tests.gpu.devices import open_device, same
 from tests.zarr_cases import CHAINS, corrupt, store_of, values
+from tests.zstd_cases import SKIPPABLE_FRAME
 from zarrgpu import reader
 from zarrgpu.cuda_engine import SLOTS
 from zarrgpu.devices.cuda import CudaDevice
@@ -103,21 +104,18 @@ def test_masked_errors_mark_the_patches_that_they_hit(cuda, chain, budget):
 def test_strict_refuses_what_only_the_host_decodes(cuda):
     data = values((30, 900), "u2")
     strict = zg.ReadOptions(strict=True)
-    on_device = ("none", "zstd", "lz4", "crc32c", "zstd+crc32c", "blosc-lz4-shuffle")
+    on_device = (
+        "none", "zstd", "lz4", "crc32c", "zstd+crc32c", "blosc-lz4-shuffle", "gzip", "zlib",
+        "crc32c+gzip", "zstd-checksum", "blosc-zlib-shuffle", "blosc-blosclz-noshuffle",
+    )  # fmt: skip
     for chain in on_device:
         array = zg.open(store_of(data, chunks=(8, 300), codecs=CHAINS[chain]))
         same(array.read(device=cuda, options=strict), data, device=cuda)
-    on_host = (
-        "gzip",
-        "zlib",
-        "crc32c+gzip",
-        "zstd-checksum",
-        "blosc-zlib-shuffle",
-        "blosc-blosclz-noshuffle",
-    )
-    for chain in on_host:
-        store = store_of(data, chunks=(8, 300), codecs=CHAINS[chain])
-        array = zg.open(store)
+    store = store_of(data, chunks=(8, 300), codecs=CHAINS["zstd"] + CHAINS["gzip"])
+    odd = store_of(data, chunks=(8, 300), codecs=CHAINS["zstd"])
+    odd.objects["c/0/1"] += SKIPPABLE_FRAME
+    for refused in (store, odd):
+        array = zg.open(refused)
         with pytest.raises(UnsupportedCodecError, match="strict"):
             array.read(device=cuda, options=strict)
         same(array.read(device=cuda), data, device=cuda)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 N_DECODED = 300
+SKIPPABLE_FRAME = bytes.fromhex("502a4d1800000000")
 
 
 def frame(blocks: bytes, content: bytes, descriptor: int) -> bytes:
@@ -24,7 +25,6 @@ _reserved = block_header(3, N_DECODED) + _CONTENT
 _big = block_header(1, 1 << 20) + b"\x07"
 _sized2 = struct.pack("<H", N_DECODED - 256)
 _huge8 = struct.pack("<Q", N_DECODED | 1 << 56)
-_skippable = bytes.fromhex("502a4d1800000000")
 _good = frame(_block, _sized2, 0x60)
 
 FINE = (
@@ -43,7 +43,7 @@ WRONG = (
 
 ODD = (
     frame(_open_end + _block, _sized2, 0x60), frame(_block, b"\x58", 0x00), _good + b"\x00",
-    _good * 2, _good + _skippable, _skippable + _good, frame(_block + b"\0\0\0\0", _sized2, 0x64),
+    _good * 2, _good + SKIPPABLE_FRAME, SKIPPABLE_FRAME + _good, frame(_block + b"\0\0\0\0", _sized2, 0x64),
     frame(_block, b"\x05" + _sized2, 0x61), frame(_block, b"\x00" + _sized2, 0x61),
     frame(_block, _sized2, 0x68),
 )  # fmt: skip

@@ -32,8 +32,8 @@ from zarrgpu.stats import ReadStats
 SLOTS = 2
 """Waves in flight: one fetched while the other is decoded."""
 
-_DEVICE_BYTES_PER_DECODED = {None: 0.2, "lz4": 1.2, "zstd": 4.3, "blosc": 5.3}
-"""Device memory besides the payload: work area, and nvCOMP's 3.1 times the output for zstd."""
+_PIECES_SHARE = 0.2
+"""Device memory for tables, as a share of decoded bytes."""
 
 
 def execute(
@@ -207,8 +207,8 @@ def _chunk_costs(
     """Device memory for each chunk; refuse a chunk that does not fit the budget."""
     each = np.array(
         [
-            spec.chunk_nbytes * (1 + (_DEVICE_BYTES_PER_DECODED[c.compressor] if c else 0.0))
-            for spec, c in zip(plan.arrays, chains, strict=True)
+            spec.chunk_nbytes * (1 + _PIECES_SHARE) + (chain.device_nbytes if chain else 0)
+            for spec, chain in zip(plan.arrays, chains, strict=True)
         ]
     )
     cost = each[plan.chunks.array]

@@ -13,20 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.codecs.device import DecodeTables, DeviceChain, StreamTable, decode_tables
+from zarrgpu.codecs.device import DeviceChain, decode_tables
+from zarrgpu.codecs.device_steps import POSITIONS, WORK, DecodeTables
 from zarrgpu.codecs.run import encoded_limit_nbytes
 from zarrgpu.cuda_fetch import ABSENT, DECODED, ENCODED, WaveFetcher, WaveRows
-from zarrgpu.cuda_work import (
-    Work,
-    bytes_work,
-    checksum_work,
-    decompress_work,
-    gather_work,
-    submit,
-)
+from zarrgpu.cuda_work import Columns, Work, gather_work, step_work, submit
 from zarrgpu.decode import chunk_name
 from zarrgpu.devices.cuda import ALIGNMENT, Slot
-from zarrgpu.devices.driver import Driver, LibraryFormat
+from zarrgpu.devices.driver import Driver
 from zarrgpu.errors import DataError, UnsupportedCodecError
 from zarrgpu.fetch import ArraySource
 from zarrgpu.gather_tables import Target, gather_table
@@ -135,7 +129,6 @@ def _decode_tables(
             slot.payload.array,
             wave.offset[places],
             wave.nbytes[places],
-            chunk_nbytes=spec.chunk_nbytes,
             itemsize=spec.dtype.itemsize,
             verify_checksums=context.options.verify_checksums,
         )
@@ -176,71 +169,30 @@ def _decode_works(
     work: int,
 ) -> list[Work]:
     """Library and kernel calls that decode a wave, each for all arrays together."""
-    driver, stream = context.driver, slot.stream
-    checks: list[tuple[Int64s, ...]] = []
-    streams: dict[LibraryFormat, list[tuple[Int64s, ...]]] = {}
-    kernels: dict[str, list[tuple[Int64s, ...]]] = {}
+    calls: dict[tuple[int, str], list[Columns]] = {}
     for part in placed:
         tables, base = part.tables, work + part.work_start
-        chunk_row = wave.row[part.row]
         here = part.row[tables.on_device]
-        where = np.where(tables.in_work, base, payload) + tables.result
-        results.address[here] = where[tables.on_device]
+        results.address[here] = _addresses(tables.result, payload, base)[tables.on_device]
         results.shuffle_block_nbytes[here] = tables.shuffle_block_nbytes[tables.on_device]
-        if len(tables.checks[0]):
-            row, source, nbytes, expected = tables.checks
-            keep = tables.on_device[row]
-            checks.append(
-                (chunk_row[row[keep]], source[keep] + payload, nbytes[keep], expected[keep])
-            )
-        for library_format, table in tables.streams.items():
-            columns = _absolute(table, chunk_row, payload, base)
-            streams.setdefault(library_format, []).append(columns)
-        for kernel, found, origin in (
-            ("copy_segments", tables.copies, payload),
-            ("unshuffle_bytes", tables.unshuffle_bytes, base),
-            ("unshuffle_bits", tables.unshuffle_bits, base),
-        ):
-            if found is not None:
-                kernels.setdefault(kernel, []).append(_absolute(found, chunk_row, origin, base))
-    works: list[Work] = []
-    if checks:
-        row, source, nbytes, expected = _joined(checks)
-        if len(row):
-            works.append(checksum_work(driver, row, source, nbytes, expected, stream))
-    for library_format, parts in streams.items():
-        row, source, source_nbytes, target, nbytes = _joined(parts)
-        if len(row):
-            works.append(
-                decompress_work(
-                    driver, library_format, row, source, source_nbytes, target, nbytes, stream
-                )
-            )
-    for kernel in ("copy_segments", "unshuffle_bytes", "unshuffle_bits"):
-        if kernel in kernels:
-            row, source, typesize, target, nbytes = _joined(kernels[kernel])
-            sizes = None if kernel == "copy_segments" else typesize
-            works.append(
-                bytes_work(driver, kernel, row, source, target, nbytes, stream, typesize=sizes)
-            )
-    return works
+        for step in tables.live_steps():
+            columns = dict(step.columns, row=wave.row[part.row][step.columns["row"]])
+            for name in set(POSITIONS) & columns.keys():
+                columns[name] = _addresses(columns[name], payload, base)
+            calls.setdefault((step.level, step.name), []).append(columns)
+    return [
+        step_work(context.driver, name, _joined(calls[level, name]), slot.stream)
+        for level, name in sorted(calls)
+    ]
 
 
-def _absolute(
-    table: StreamTable, chunk_row: Int64s, source: int, target: int
-) -> tuple[Int64s, Int64s, Int64s, Int64s, Int64s]:
-    """Columns of a stream table with device addresses and rows of the plan's chunk table."""
-    return (
-        chunk_row[table.row],
-        table.source + source,
-        table.source_nbytes,
-        table.target + target,
-        table.target_nbytes,
-    )
+def _addresses(position: Int64s, payload: int, work: int) -> Int64s:
+    """Device addresses of positions; see `codecs.device_steps`."""
+    return np.where(position >= WORK, position - WORK + work, position + payload)
 
 
-def _joined(parts: list[tuple[Int64s, ...]]) -> list[Int64s]:
-    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+def _joined(parts: list[Columns]) -> Columns:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _gather_work(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,55 @@ from numpy.typing import NDArray
 from zarrgpu.devices.cuda import ALIGNMENT, Slot
 from zarrgpu.devices.driver import ChecksumBatch, DecompressBatch, Driver, LibraryFormat, Stream
 from zarrgpu.devices.tables import (
+    CHECKSUM_JOB,
+    CHECKSUM_TILE_NBYTES,
     COPY_JOB,
     COPY_TILE_NBYTES,
     GATHER_TILE_ELEMENTS,
     UNSHUFFLE_JOB,
+    WHOLE_TILE,
     grid_blocks,
     tile_starts,
 )
 from zarrgpu.plan.tables import Int64s
 
 Results = list[NDArray[Any]]
+Columns = dict[str, Int64s]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KernelStep:
+    """A step of `codecs.device_steps` that kernels of ours do.
+
+    Attributes
+    ----------
+    job : numpy.dtype
+        Its fields are the step's columns; bounds that no column gives are ``nbytes``.
+    tile : int
+        Size of a tile, in the unit of the column `size`.
+    kernels : tuple of str
+        Launched one after the other on the same jobs; the last one's statuses count.
+    size : str
+        Column with the size of a job.
+    """
+
+    job: np.dtype[Any]
+    tile: int
+    kernels: tuple[str, ...]
+    size: str = "nbytes"
+
+
+KERNEL_STEPS: Final = {
+    "copy_segments": KernelStep(COPY_JOB, COPY_TILE_NBYTES, ("copy_segments",)),
+    "unshuffle_bytes": KernelStep(UNSHUFFLE_JOB, COPY_TILE_NBYTES, ("unshuffle_bytes",)),
+    "unshuffle_bits": KernelStep(UNSHUFFLE_JOB, COPY_TILE_NBYTES, ("unshuffle_bits",)),
+    "blosclz": KernelStep(COPY_JOB, WHOLE_TILE, ("blosclz",)),
+    "checksum": KernelStep(
+        CHECKSUM_JOB, CHECKSUM_TILE_NBYTES, ("checksum_parts", "checksum_verify")
+    ),
+    "xxh64": KernelStep(CHECKSUM_JOB, WHOLE_TILE, ("checksum_xxh64",)),
+}
+"""Name of a step -> how kernels do it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,17 +126,28 @@ def submit(slot: Slot, works: Sequence[Work]) -> Callable[[], Int64s]:
     return failed_rows
 
 
-def decompress_work(
-    driver: Driver,
-    library_format: LibraryFormat,
-    row: Int64s,
-    source: Int64s,
-    source_nbytes: Int64s,
-    target: Int64s,
-    target_nbytes: Int64s,
-    stream: Stream,
+def step_work(driver: Driver, name: str, columns: Columns, stream: Stream) -> Work:
+    """Work of a step whose columns hold device addresses."""
+    if name == "crc32c":
+        return _checksum_work(driver, columns, stream)
+    if name in get_args(LibraryFormat):
+        return _decompress_work(driver, cast("LibraryFormat", name), columns, stream)
+    step = KERNEL_STEPS[name]
+    jobs = np.zeros(len(columns["row"]), step.job)
+    for field in step.job.names or ():
+        if field in columns:
+            jobs[field] = columns[field]
+        elif field in ("source_nbytes", "target_nbytes"):
+            jobs[field] = columns["nbytes"]
+    sizes = columns[step.size]
+    return _kernel_work(driver, step.kernels, columns["row"], jobs, sizes, step.tile, None, stream)
+
+
+def _decompress_work(
+    driver: Driver, library_format: LibraryFormat, columns: Columns, stream: Stream
 ) -> Work:
     """Decode streams with a library; wrong statuses and wrong sizes are failures."""
+    row, nbytes = columns["row"], columns["nbytes"]
     n = len(row)
 
     def run(tables: list[int], results: list[int]) -> None:
@@ -109,23 +159,23 @@ def decompress_work(
             target_nbytes=tables[3],
             decoded_nbytes=results[0],
             statuses=results[1],
-            max_target_nbytes=int(target_nbytes.max()),
-            total_target_nbytes=int(target_nbytes.sum()),
+            max_target_nbytes=int(nbytes.max()),
+            total_target_nbytes=int(nbytes.sum()),
         )
         driver.decompress(library_format, batch, stream)
 
+    names = ("source", "source_nbytes", "target", "nbytes")
     return Work(
-        [column.astype(np.uint64) for column in (source, source_nbytes, target, target_nbytes)],
+        [columns[name].astype(np.uint64) for name in names],
         [("u8", n), ("i4", n)],
         run,
-        lambda results: row[(results[1] != 0) | (results[0] != target_nbytes.astype(np.uint64))],
+        lambda results: row[(results[1] != 0) | (results[0] != nbytes.astype(np.uint64))],
     )
 
 
-def checksum_work(
-    driver: Driver, row: Int64s, source: Int64s, nbytes: Int64s, expected: Int64s, stream: Stream
-) -> Work:
-    """CRC-32C of byte ranges; a mismatch is a failure."""
+def _checksum_work(driver: Driver, columns: Columns, stream: Stream) -> Work:
+    """CRC-32C of byte ranges by the library; a mismatch is a failure."""
+    row, nbytes, expected = columns["row"], columns["nbytes"], columns["expected"]
     n = len(row)
 
     def run(tables: list[int], results: list[int]) -> None:
@@ -140,31 +190,11 @@ def checksum_work(
         driver.crc32c(batch, stream)
 
     return Work(
-        [source.astype(np.uint64), nbytes.astype(np.uint64)],
+        [columns["source"].astype(np.uint64), nbytes.astype(np.uint64)],
         [("u4", n), ("i4", n)],
         run,
         lambda results: row[(results[1] != 0) | (results[0] != expected.astype(np.uint32))],
     )
-
-
-def bytes_work(
-    driver: Driver,
-    kernel: str,
-    row: Int64s,
-    source: Int64s,
-    target: Int64s,
-    nbytes: Int64s,
-    stream: Stream,
-    *,
-    typesize: Int64s | None = None,
-) -> Work:
-    """Run a kernel that takes bytes to bytes: copy_segments, unshuffle_bytes, unshuffle_bits."""
-    jobs = np.zeros(len(row), COPY_JOB if typesize is None else UNSHUFFLE_JOB)
-    jobs["source"], jobs["target"] = source, target
-    jobs["source_nbytes"] = jobs["target_nbytes"] = jobs["nbytes"] = nbytes
-    if typesize is not None:
-        jobs["typesize"] = typesize
-    return _kernel_work(driver, kernel, row, jobs, nbytes, COPY_TILE_NBYTES, None, stream)
 
 
 def gather_work(
@@ -172,12 +202,14 @@ def gather_work(
 ) -> Work:
     """The gather of a wave; `row` is each job's chunk, or -1 for a fill."""
     volume = np.prod(jobs["extents"], axis=1, dtype=np.int64)
-    return _kernel_work(driver, "gather", row, jobs, volume, GATHER_TILE_ELEMENTS, layouts, stream)
+    return _kernel_work(
+        driver, ("gather",), row, jobs, volume, GATHER_TILE_ELEMENTS, layouts, stream
+    )
 
 
 def _kernel_work(
     driver: Driver,
-    kernel: str,
+    kernels: tuple[str, ...],
     row: Int64s,
     jobs: NDArray[Any],
     sizes: Int64s,
@@ -192,7 +224,8 @@ def _kernel_work(
         args = [tables[0], len(jobs), tables[1], tile]
         if layouts is not None:
             args += [tables[2], len(layouts)]
-        driver.launch(kernel, grid, driver.block_threads, [*args, results[0]], stream)
+        for kernel in kernels:
+            driver.launch(kernel, grid, driver.block_threads, [*args, results[0]], stream)
 
     tables = [jobs, starts] if layouts is None else [jobs, starts, layouts]
     return Work(tables, [("i4", len(jobs))], run, lambda results: row[results[0] != 0])

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu import cuda_engine, host_engine
-from zarrgpu.codecs.device import DEVICE_DECODERS, device_chain
+from zarrgpu.codecs.device import device_chain
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.resolve import Device, DeviceLike, resolve_device
 from zarrgpu.errors import DataError, SelectionError
@@ -48,9 +49,14 @@ def plan_read(
     *,
     options: ReadOptions,
     allow_direct: bool = False,
+    narrow: bool = False,
     cut: Cut | None = None,
 ) -> ReadPlan:
-    """Plan a read: fetches the shard indexes that it needs and are not known yet, nothing else."""
+    """Plan a read: fetches the shard indexes that it needs and are not known yet, nothing else.
+
+    With `narrow`, chunks are read in part where that pays: for devices that place parts, and where
+    the rest is not wanted for a cache.
+    """
     touched = plan_touches(request, cut)
     locations = []
     for touch in touched:
@@ -68,6 +74,7 @@ def plan_read(
         max_gap_bytes=gap,
         max_coalesced_bytes=cap,
         allow_direct=allow_direct,
+        narrow=[narrow and source.cache is None for source in sources],
     )
 
 
@@ -127,19 +134,22 @@ def read(
         msg = f"on_error must be raise or mask, got {on_error!r}"
         raise SelectionError(msg)
     ok = np.ones(request.num_boxes, np.bool_)
+    where = resolve_device(device)
+    plan_parts = partial(
+        _checked_plan, allow_direct=plain and in_order, narrow=not isinstance(where, CudaDevice)
+    )
     try:
-        plan = _checked_plan(sources, request, options, allow_direct=plain and in_order, cut=cut)
+        plan = plan_parts(sources, request, options, cut=cut)
     except DataError:
         if on_error == "raise" or cut is not None:
             raise
         ok[_unplannable(sources, request, options)] = False
         request = _moved_outside(request, ~ok)
-        plan = _checked_plan(sources, request, options, allow_direct=plain and in_order)
+        plan = plan_parts(sources, request, options)
     if cancelled is not None:
         sources = [replace(s, store=CancellableStore(s.store, cancelled)) for s in sources]
     shape = (request.num_boxes, *(request.count[axis] for axis in order))
     failed: list[tuple[int, DataError]] | None = [] if on_error == "mask" else None
-    where = resolve_device(device)
     expanded = sources_of(plan, sources)
     if isinstance(where, CudaDevice):
         result = cuda_engine.execute(
@@ -163,9 +173,12 @@ def _checked_plan(
     options: ReadOptions,
     *,
     allow_direct: bool,
+    narrow: bool = False,
     cut: Cut | None = None,
 ) -> ReadPlan:
-    plan = plan_read(sources, request, options=options, allow_direct=allow_direct, cut=cut)
+    plan = plan_read(
+        sources, request, options=options, allow_direct=allow_direct, narrow=narrow, cut=cut
+    )
     check_encoded_sizes(plan)
     return plan
 
@@ -238,10 +251,7 @@ def _placement(device: Device, source: ArraySource) -> str:
     chain = device_chain(source.chain)
     if chain is None:
         return "host (no device decoder for this chain), then copied"
-    decoders = [DEVICE_DECODERS[chain.compressor or "bytes"]]
-    if chain.trailers:
-        decoders.append(f"crc32c by {DEVICE_DECODERS['crc32c']}")
-    return f"{device.name} ({'; '.join(decoders)})"
+    return f"{device.name} ({chain.description})"
 
 
 def _holds(

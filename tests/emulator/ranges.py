@@ -9,9 +9,12 @@ import numpy as np
 
 from zarrgpu.devices.tables import (
     CHECKSUM_JOB,
+    CONVERT_JOB,
     COPY_JOB,
+    DELTA_JOB,
     GATHER_JOB,
     GATHER_LAYOUT,
+    UNPACK_JOB,
     UNSHUFFLE_JOB,
 )
 
@@ -25,11 +28,16 @@ _CHECKSUM = [("source", "source_nbytes"), ("stored", 4), ("parts", "parts_nbytes
 # Job table and its fields, for kernels of the arguments (jobs, n_jobs, tile_starts, tile, status).
 JOBS: dict[str, tuple[np.dtype[Any], list[tuple[str, str | int]]]] = {
     "copy_segments": (COPY_JOB, _BYTES),
+    "blosclz": (COPY_JOB, _BYTES),
     "unshuffle_bytes": (UNSHUFFLE_JOB, _BYTES),
     "unshuffle_bits": (UNSHUFFLE_JOB, _BYTES),
     "checksum_parts": (CHECKSUM_JOB, _CHECKSUM),
     "checksum_verify": (CHECKSUM_JOB, _CHECKSUM),
     "checksum_xxh64": (CHECKSUM_JOB, _CHECKSUM),
+    "delta_sums": (DELTA_JOB, [*_BYTES, ("sums", "sums_nbytes")]),
+    "delta_apply": (DELTA_JOB, [*_BYTES, ("sums", "sums_nbytes")]),
+    "convert": (CONVERT_JOB, _BYTES),
+    "unpack_bits": (UNPACK_JOB, [*_BYTES, ("padding", 1)]),
 }
 
 # (argument of the table, its dtype, argument of its length) for each kernel.
@@ -38,7 +46,7 @@ TABLES: dict[str, list[tuple[int, np.dtype[Any], int]]] = {
     "gather": [(0, GATHER_JOB, 1), (4, GATHER_LAYOUT, 5)],
 }
 STATUS_ARGUMENT = {**dict.fromkeys(JOBS, 4), "gather": 6}
-_ADDRESSES = ("source", "target", "scale", "offset", "stored", "parts")
+_ADDRESSES = ("source", "target", "scale", "offset", "stored", "parts", "sums", "padding")
 
 
 def read_table(address: int, dtype: np.dtype[Any], n: int) -> np.ndarray:

@@ -7,7 +7,7 @@ whole array.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -73,9 +73,10 @@ class Stages:
         self._kept: list[Any] = []
         self.streams: dict[str, tuple[int, int, int]] = {}
         for part in self.placed:
-            for name, table in part.tables.streams.items():
-                if len(table.row):
-                    self._batches.append((name, self._batch(name, table)))
+            for step in part.tables.live_steps():
+                if step.name in get_args(LibraryFormat):
+                    name = cast("LibraryFormat", step.name)
+                    self._batches.append((name, self._batch(name, step.columns)))
 
     def copy(self) -> None:
         """Encoded bytes from pinned to device memory."""
@@ -122,20 +123,22 @@ class Stages:
         n = len(self.wave.row)
         return cuda_wave._Results(self.payload + self.wave.offset, np.zeros(n, np.int64))
 
-    def _batch(self, name: str, table: Any) -> DecompressBatch:
-        n = len(table.row)
-        columns = [
-            table.source + self.payload, table.source_nbytes, table.target + self.work,
-            table.target_nbytes,
-        ]  # fmt: skip
-        sources, source_nbytes, targets, target_nbytes = (self._upload(c) for c in columns)
+    def _batch(self, name: str, columns: dict[str, np.ndarray]) -> DecompressBatch:
+        n = len(columns["row"])
+        addresses = [
+            cuda_wave._addresses(columns["source"], self.payload, self.work),
+            columns["source_nbytes"],
+            cuda_wave._addresses(columns["target"], self.payload, self.work),
+            columns["nbytes"],
+        ]
+        sources, source_nbytes, targets, target_nbytes = (self._upload(c) for c in addresses)
         decoded, statuses = (self._upload(np.zeros(n, dtype)) for dtype in ("u8", "i4"))
-        total = int(table.target_nbytes.sum())
-        self.streams[name] = (n, int(table.source_nbytes.sum()), total)
+        total = int(columns["nbytes"].sum())
+        self.streams[name] = (n, int(columns["source_nbytes"].sum()), total)
         return DecompressBatch(
             n_chunks=n, sources=sources, source_nbytes=source_nbytes, targets=targets,
             target_nbytes=target_nbytes, decoded_nbytes=decoded, statuses=statuses,
-            max_target_nbytes=int(table.target_nbytes.max()), total_target_nbytes=total,
+            max_target_nbytes=int(columns["nbytes"].max()), total_target_nbytes=total,
         )  # fmt: skip
 
     def _upload(self, column: np.ndarray) -> int:

@@ -15,16 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.blosc import HEADER_NBYTES
+from zarrgpu.codecs.deflate_headers import zlib_streams
+from zarrgpu.codecs.device_steps import read_bytes
 from zarrgpu.codecs.zstd_frames import frames_valid
-from zarrgpu.devices.driver import LibraryFormat
 from zarrgpu.indexing import expand_counts
 from zarrgpu.model import ByteArray
 
 Int64s = NDArray[np.int64]
 
-_ZSTD = 4
-LIBRARY_FORMATS: dict[int, LibraryFormat] = {1: "lz4", 2: "snappy", _ZSTD: "zstd"}
-"""Inner codec code -> library decoder; blosclz has none, zlib's checksum would go unverified."""
+STORED, BLOSCLZ, LZ4, SNAPPY, ZLIB, ZSTD = -1, 0, 1, 2, 3, 4
+FORMATS = {BLOSCLZ: "blosclz", LZ4: "lz4", SNAPPY: "snappy", ZLIB: "deflate", ZSTD: "zstd"}
+"""Inner codec code -> step that decodes it: an own kernel or a library format."""
+
+_SNAPPY_SIZE_NBYTES = 5
 
 _FLAG_SHUFFLE, _FLAG_MEMCPYED, _FLAG_BITSHUFFLE, _FLAG_RESERVED, _FLAG_DONT_SPLIT = 1, 2, 4, 8, 16
 _FORMAT_VERSION, _INNER_VERSION = 2, 1
@@ -48,7 +51,7 @@ class BloscStreams:
     stream_target, stream_decoded : int64 (S,)
         Decoded bytes, from the start of the chunk.
     stream_format : int64 (S,)
-        Key of `LIBRARY_FORMATS`, or 0 for a stream that is stored.
+        Key of `FORMATS`, or `STORED`.
     block_target, block_nbytes : int64 (B,)
         Decoded bytes of each block, from the start of the chunk.
     typesize, blocksize : int64 (n,)
@@ -74,8 +77,7 @@ class BloscStreams:
 
 def read_int32(payload: ByteArray, at: Int64s) -> Int64s:
     """Little-endian int32 at any byte positions that lie inside `payload`."""
-    raw = payload[at[:, None] + np.arange(4)]
-    return np.ascontiguousarray(raw).view("<i4")[:, 0].astype(np.int64)
+    return read_bytes(payload, at, 4).view("<i4")[:, 0].astype(np.int64)
 
 
 def parse_containers(
@@ -97,7 +99,7 @@ def parse_containers(
     blocksize = said[:, 1]
     memcpyed = (flags & _FLAG_MEMCPYED) != 0
     code = flags >> 5
-    known = np.isin(code, list(LIBRARY_FORMATS))
+    known = np.isin(code, list(FORMATS))
     understood = (
         (nbytes >= HEADER_NBYTES)
         & (header[:, 0] == _FORMAT_VERSION)
@@ -158,7 +160,7 @@ def _headers(payload: ByteArray, offset: Int64s, nbytes: Int64s) -> NDArray[np.u
     """First 16 bytes of each container; zeros where it is shorter."""
     header = np.zeros((len(offset), HEADER_NBYTES), np.uint8)
     long_enough = nbytes >= HEADER_NBYTES
-    header[long_enough] = payload[offset[long_enough, None] + np.arange(HEADER_NBYTES)]
+    header[long_enough] = read_bytes(payload, offset[long_enough], HEADER_NBYTES)
     return header
 
 
@@ -200,25 +202,18 @@ def _walk_blocks(
         good = (size > 0) & (size <= decoded[here]) & (at[here] + 4 + size <= limit[here])
         broken.append(row[here[~good]])
         here, size = here[good], size[good]
-        stored = size == decoded[here]
-        framed = np.flatnonzero(~stored & (flags[row[here]] >> 5 == _ZSTD))
-        frames = here[framed]
-        valid = frames_valid(
-            payload,
-            offset[row[frames]] + at[frames] + 4,
-            size[framed],
-            decoded[frames],
-            allow_checksum=False,
-        )
-        broken.append(row[frames[~valid]])
+        source = offset[row[here]] + at[here] + 4
+        code = np.where(size == decoded[here], STORED, flags[row[here]] >> 5)
+        valid = _streams_valid(payload, source, size, decoded[here], code)
+        broken.append(row[here[~valid]])
         parts.append(
             {
                 "row": row[here],
-                "source": offset[row[here]] + at[here] + 4,
+                "source": source,
                 "nbytes": size,
                 "target": block_target[here] + k * decoded[here],
                 "decoded": decoded[here],
-                "format": np.where(stored, 0, flags[row[here]] >> 5),
+                "format": code,
             }
         )
         alive = np.zeros_like(alive)
@@ -229,3 +224,33 @@ def _walk_blocks(
     empty = np.empty(0, np.int64)
     streams = {name: np.concatenate([empty, *(part[name] for part in parts)]) for name in names}
     return streams, np.concatenate(broken)
+
+
+def _streams_valid(
+    payload: ByteArray, source: Int64s, nbytes: Int64s, decoded: Int64s, code: Int64s
+) -> NDArray[np.bool_]:
+    """Which streams of a block have a header that agrees with their sizes."""
+    valid = np.ones(len(source), np.bool_)
+    rows = np.flatnonzero(code == ZSTD)
+    valid[rows] = frames_valid(
+        payload, source[rows], nbytes[rows], decoded[rows], allow_checksum=False
+    )
+    rows = np.flatnonzero(code == ZLIB)
+    valid[rows] = zlib_streams(payload, source[rows], nbytes[rows], decoded[rows]).valid
+    rows = np.flatnonzero(code == SNAPPY)
+    valid[rows] = _snappy_nbytes(payload, source[rows], nbytes[rows]) == decoded[rows]
+    return valid
+
+
+def _snappy_nbytes(payload: ByteArray, source: Int64s, nbytes: Int64s) -> Int64s:
+    """Decoded sizes that Snappy streams start with, as varints; -1 where one does not end."""
+    said, found = np.zeros(len(source), np.int64), np.full(len(source), -1, np.int64)
+    rows = np.arange(len(source))
+    for k in range(_SNAPPY_SIZE_NBYTES):
+        rows = rows[nbytes[rows] > k]
+        byte = payload[source[rows] + k].astype(np.int64)
+        said[rows] |= (byte & 0x7F) << (7 * k)
+        ends = byte < 0x80
+        found[rows[ends]] = said[rows[ends]]
+        rows = rows[~ends]
+    return found

@@ -1,116 +1,112 @@
 """Which chains a device decodes, and the tables that tell it how: pure NumPy, no device.
 
-A device chain is at most one compressor below any number of crc32c trailers. Streams are checked
-before they are handed to a library that trusts its input; what does not pass is decoded on the
-host, which either succeeds or says what is wrong. The same holds for what a device could decode but
-not verify: zlib and gzip trailers, and zstd frames with a content checksum.
+A device chain is, in the order of decoding: checksums around what was fetched, at most one
+compressor, and codecs of elements. What of a chunk a device cannot decode or verify is decoded on
+the host, which either succeeds or says what is wrong with it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zarrgpu.codecs.base import CodecChain
-from zarrgpu.codecs.blosc import HEADER_NBYTES
-from zarrgpu.codecs.blosc_streams import LIBRARY_FORMATS, parse_containers
-from zarrgpu.codecs.crc32c import TRAILER_NBYTES
-from zarrgpu.codecs.zstd_frames import frames_valid
-from zarrgpu.devices.driver import LibraryFormat
+from zarrgpu.codecs.device_elements import (
+    CHECKSUM_NBYTES,
+    Checksum,
+    ElementStage,
+    Rooms,
+    checksum_of,
+    element_stage,
+)
+from zarrgpu.codecs.device_steps import DECODED, FETCHED, DecodeTables, Int64s, read_word
+from zarrgpu.codecs.device_streams import COMPRESSORS
+from zarrgpu.devices.tables import ChecksumKind
 from zarrgpu.model import ByteArray
-
-Int64s = NDArray[np.int64]
 
 DEVICE_DECODERS = {
     "bytes": "no decoding needed",
-    "crc32c": "nvCOMP",
-    "zstd": "nvCOMP",
+    "crc32c": "nvCOMP, or own kernels after a compressor",
+    "crc32c_start": "nvCOMP, or own kernels after a compressor",
+    "crc32": "own kernels",
+    "adler32": "own kernels",
+    "fletcher32": "own kernels",
+    "zstd": "nvCOMP; content checksums by an own kernel",
     "lz4": "nvCOMP",
-    "blosc": "nvCOMP and own kernels; blosclz and zlib streams on the host",
+    "zlib": "nvCOMP and own checksum kernels",
+    "gzip": "nvCOMP and own checksum kernels",
+    "blosc": "nvCOMP and own kernels",
 }
 """Codec -> what decodes it on a CUDA device."""
 
-WORK_ALIGNMENT = 16
-_LZ4_HEADER_NBYTES = 4
+_DEVICE_BYTES_PER_DECODED: dict[str | None, float] = {
+    None: 0, "lz4": 1, "zlib": 2.1, "gzip": 2.1, "zstd": 4.1, "blosc": 5.1,
+}  # fmt: skip
+"""Memory besides the payload: room to decode into, aligned copies, and nvCOMP's for zstd."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceChain:
-    """A chain that a device can run.
+    """A chain that a device can run, in the order of decoding.
 
     Attributes
     ----------
-    trailers : int
-        Number of crc32c trailers around the compressor.
+    names : tuple of str
+        Its codecs.
+    checksums : tuple of Checksum
+        Around what was fetched, outermost first.
     compressor : str or None
+    stream_nbytes : int
+        What the compressor decodes to.
+    elements : tuple of ElementStage
+        After the compressor.
     """
 
-    trailers: int
+    names: tuple[str, ...]
+    checksums: tuple[Checksum, ...]
     compressor: str | None
+    stream_nbytes: int
+    elements: tuple[ElementStage, ...]
 
+    @property
+    def device_nbytes(self) -> float:
+        """Device memory for a chunk besides its encoded bytes, at most."""
+        rooms = 2.1 * max((stage.nbytes for stage in self.elements), default=0)
+        return _DEVICE_BYTES_PER_DECODED[self.compressor] * self.stream_nbytes + rooms
 
-@dataclass(slots=True, eq=False)
-class StreamTable:
-    """Streams for one library decoder (S rows)."""
-
-    row: Int64s
-    source: Int64s
-    source_nbytes: Int64s
-    target: Int64s
-    target_nbytes: Int64s
-
-
-@dataclass(slots=True, eq=False)
-class DecodeTables:
-    """What a device has to do for n chunks of one chain.
-
-    Sources are positions in the payload as it was fetched, targets positions in a work area.
-
-    Attributes
-    ----------
-    on_device : bool (n,)
-        Chunks that the device decodes; the others are the host's.
-    result : int64 (n,)
-        Position of each decoded chunk.
-    in_work : bool (n,)
-        Whether `result` is in the work area, else in the payload.
-    shuffle_block_nbytes : int64 (n,)
-        Block size of results that are still shuffled by bytes, else 0.
-    checks : tuple of int64 arrays
-        (row, source, nbytes, expected CRC-32C).
-    streams : dict of str to StreamTable
-        By library format.
-    copies : StreamTable
-        Streams that are stored as they are.
-    unshuffle_bytes, unshuffle_bits : StreamTable
-        Blocks to unshuffle within the work area, with `typesize` in ``source_nbytes``.
-    work_nbytes : int
-    """
-
-    on_device: NDArray[np.bool_]
-    result: Int64s
-    in_work: NDArray[np.bool_]
-    shuffle_block_nbytes: Int64s
-    checks: tuple[Int64s, Int64s, Int64s, Int64s]
-    streams: dict[LibraryFormat, StreamTable] = field(default_factory=dict)
-    copies: StreamTable | None = None
-    unshuffle_bytes: StreamTable | None = None
-    unshuffle_bits: StreamTable | None = None
-    work_nbytes: int = 0
+    @property
+    def description(self) -> str:
+        """What decodes it, for people."""
+        named = [f"{name} by {DEVICE_DECODERS[name]}" for name in dict.fromkeys(self.names)]
+        return "; ".join(named) or DEVICE_DECODERS["bytes"]
 
 
 def device_chain(chain: CodecChain) -> DeviceChain | None:
     """Recognise a chain that a device can run; None if it cannot."""
-    names = [codec.name for codec in chain.codecs]
-    trailers = 0
-    while names and names[-1] == "crc32c":
-        names.pop()
-        trailers += 1
-    if len(names) > 1 or (names and (names[0] not in DEVICE_DECODERS or names[0] == "crc32c")):
+    codecs = list(zip(chain.codecs, chain.stage_nbytes(), strict=True))
+    names = tuple(codec.name for codec, _ in reversed(codecs))
+    checksums: list[Checksum] = []
+    while codecs and (found := checksum_of(codecs[-1][0])) is not None:
+        checksums.append(found)
+        codecs.pop()
+    compressor, stream_nbytes = None, codecs[-1][1] if codecs else chain.decoded_nbytes
+    if codecs and codecs[-1][0].name in COMPRESSORS:
+        compressor = codecs.pop()[0].name
+    elif codecs:
+        stream_nbytes = codecs[-1][0].encoded_nbytes(codecs[-1][1] or 0)
+    elements = []
+    for codec, nbytes in reversed(codecs):
+        stage = None if nbytes is None else element_stage(codec, nbytes)
+        if stage is None:
+            return None
+        elements.append(stage)
+    if stream_nbytes is None:
         return None
-    return DeviceChain(trailers, names[0] if names else None)
+    return DeviceChain(
+        names=names, checksums=tuple(checksums), compressor=compressor,
+        stream_nbytes=stream_nbytes, elements=tuple(elements),
+    )  # fmt: skip
 
 
 def decode_tables(
@@ -119,7 +115,6 @@ def decode_tables(
     offset: Int64s,
     nbytes: Int64s,
     *,
-    chunk_nbytes: int,
     itemsize: int,
     verify_checksums: bool,
 ) -> DecodeTables:
@@ -132,148 +127,54 @@ def decode_tables(
         Fetched bytes, in host memory.
     offset, nbytes : int64 (n,)
         Each encoded chunk in `payload`.
-    chunk_nbytes, itemsize : int
-        Decoded size of a chunk and of an element.
+    itemsize : int
+        Size of a decoded element.
     verify_checksums : bool
     """
     n = len(offset)
     tables = DecodeTables(
-        on_device=nbytes > TRAILER_NBYTES * chain.trailers,
+        payload=payload,
+        on_device=nbytes > CHECKSUM_NBYTES * len(chain.checksums),
         result=np.zeros(n, np.int64),
-        in_work=np.zeros(n, np.bool_),
         shuffle_block_nbytes=np.zeros(n, np.int64),
-        checks=(np.empty(0, np.int64),) * 4,
+        verify=verify_checksums,
     )
-    nbytes = _strip_trailers(
-        tables, chain.trailers, payload, offset, nbytes, verify=verify_checksums
-    )
-    if chain.compressor is None:
-        tables.on_device &= nbytes == chunk_nbytes
-        tables.result = offset
-    elif chain.compressor == "blosc":
-        _blosc(tables, payload, offset, nbytes, chunk_nbytes, itemsize)
-    elif chain.compressor == "lz4":
-        tables.on_device &= _lz4_valid(payload, offset, nbytes, chunk_nbytes)
-        head = _LZ4_HEADER_NBYTES
-        _whole_streams(tables, "lz4", offset + head, nbytes - head, chunk_nbytes)
-    else:
-        full = np.full(n, chunk_nbytes, np.int64)
-        tables.on_device &= frames_valid(
-            payload, offset, nbytes, full, allow_checksum=not verify_checksums
-        )
-        _whole_streams(tables, "zstd", offset, nbytes, chunk_nbytes)
+    for checksum in chain.checksums:
+        offset, nbytes = _take_off(tables, checksum, offset, nbytes)
+    item = itemsize if not chain.elements else 0
+    COMPRESSORS[chain.compressor](tables, offset, nbytes, chain.stream_nbytes, item)
+    rows = np.flatnonzero(tables.on_device)
+    if chain.elements and len(rows):
+        _add_elements(tables, chain.elements, rows, itemsize)
     return tables
 
 
-def _strip_trailers(
-    tables: DecodeTables,
-    trailers: int,
-    payload: ByteArray,
-    offset: Int64s,
-    nbytes: Int64s,
-    *,
-    verify: bool,
-) -> Int64s:
-    """Take crc32c trailers off, outermost first, and note what they must be."""
-    checks = []
+def _take_off(
+    tables: DecodeTables, checksum: Checksum, offset: Int64s, nbytes: Int64s
+) -> tuple[Int64s, Int64s]:
+    """Take a checksum off fetched bytes, and note what it must be."""
+    nbytes = nbytes - CHECKSUM_NBYTES
+    stored = offset if checksum.at_start else offset + nbytes
+    offset = offset + CHECKSUM_NBYTES if checksum.at_start else offset
     rows = np.flatnonzero(tables.on_device)
-    for _ in range(trailers):
-        nbytes = nbytes - TRAILER_NBYTES
-        at = (offset + nbytes)[rows]
-        raw = np.ascontiguousarray(payload[at[:, None] + np.arange(TRAILER_NBYTES)])
-        checks.append((rows, offset[rows], nbytes[rows], raw.view("<u4")[:, 0].astype(np.int64)))
-    if verify and checks:
-        row, source, size, expected = (np.concatenate(c) for c in zip(*checks, strict=True))
-        tables.checks = (row, source, size, expected)
-    return nbytes
-
-
-def _whole_streams(
-    tables: DecodeTables,
-    library_format: LibraryFormat,
-    source: Int64s,
-    nbytes: Int64s,
-    chunk_nbytes: int,
-) -> None:
-    """One stream per chunk, decoded into the work area."""
-    rows = np.flatnonzero(tables.on_device)
-    target = _reserve(tables, rows, chunk_nbytes)
-    full = np.full(len(rows), chunk_nbytes, np.int64)
-    tables.streams[library_format] = StreamTable(rows, source[rows], nbytes[rows], target, full)
-
-
-def _reserve(tables: DecodeTables, rows: Int64s, chunk_nbytes: int) -> Int64s:
-    """Places in the work area for the results of `rows`."""
-    place = tables.work_nbytes + np.arange(len(rows), dtype=np.int64) * _aligned(chunk_nbytes)
-    tables.result[rows] = place
-    tables.in_work[rows] = True
-    tables.work_nbytes += len(rows) * _aligned(chunk_nbytes)
-    return place
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // WORK_ALIGNMENT) * WORK_ALIGNMENT
-
-
-def _lz4_valid(
-    payload: ByteArray, offset: Int64s, nbytes: Int64s, chunk_nbytes: int
-) -> NDArray[np.bool_]:
-    """Chunks whose size header says the expected size."""
-    valid = nbytes > _LZ4_HEADER_NBYTES
-    said = np.full(len(offset), -1, np.int64)
-    raw = np.ascontiguousarray(payload[offset[valid, None] + np.arange(_LZ4_HEADER_NBYTES)])
-    said[valid] = raw.view("<u4")[:, 0]
-    valid &= said == chunk_nbytes
-    return valid
-
-
-def _blosc(
-    tables: DecodeTables,
-    payload: ByteArray,
-    offset: Int64s,
-    nbytes: Int64s,
-    chunk_nbytes: int,
-    itemsize: int,
-) -> None:
-    """Streams, stored parts and blocks to unshuffle of Blosc containers."""
-    parsed = parse_containers(payload, offset, nbytes, chunk_nbytes)
-    tables.on_device &= parsed.understood
-    coded = np.flatnonzero(tables.on_device & ~parsed.memcpyed)
-    tables.result[:] = np.where(parsed.memcpyed, offset + HEADER_NBYTES, 0)
-    _reserve(tables, coded, chunk_nbytes)
-    decoded_at = tables.result.copy()
-    whole = parsed.blocksize % np.maximum(parsed.typesize, 1) == 0
-    fused = (parsed.shuffle == 1) & (parsed.typesize == itemsize) & whole
-    tables.shuffle_block_nbytes = np.where(fused & tables.in_work, parsed.blocksize, 0)
-    apart = coded[(parsed.shuffle[coded] != 0) & ~fused[coded]]
-    _reserve(tables, apart, chunk_nbytes)  # the result moves; streams decode to where it was
-    base = decoded_at[parsed.stream_row]
-    for code, name in ((0, None), *LIBRARY_FORMATS.items()):
-        rows = parsed.stream_format == code
-        if not rows.any():
-            continue
-        table = StreamTable(
-            parsed.stream_row[rows],
-            parsed.stream_source[rows],
-            parsed.stream_nbytes[rows],
-            (base + parsed.stream_target)[rows],
-            parsed.stream_decoded[rows],
+    if checksum.kind != ChecksumKind.CRC32C:
+        tables.verify_checksum(
+            FETCHED, checksum.kind, rows, offset[rows], nbytes[rows], stored[rows]
         )
-        if name is None:
-            tables.copies = table
-        else:
-            tables.streams[name] = table
-    moved = np.zeros(len(offset), np.bool_)
-    moved[apart] = True
-    for kind, attribute in ((1, "unshuffle_bytes"), (2, "unshuffle_bits")):
-        rows = moved[parsed.block_row] & (parsed.shuffle[parsed.block_row] == kind)
-        if rows.any():
-            row = parsed.block_row[rows]
-            table = StreamTable(
-                row,
-                decoded_at[row] + parsed.block_target[rows],
-                parsed.typesize[row],
-                tables.result[row] + parsed.block_target[rows],
-                parsed.block_nbytes[rows],
-            )
-            setattr(tables, attribute, table)
+    elif tables.verify:
+        tables.add(
+            FETCHED, "crc32c", row=rows, source=offset[rows], nbytes=nbytes[rows],
+            expected=read_word(tables.payload, stored[rows]),
+        )  # fmt: skip
+    return offset, nbytes
+
+
+def _add_elements(
+    tables: DecodeTables, stages: tuple[ElementStage, ...], rows: Int64s, itemsize: int
+) -> None:
+    """Steps of the codecs after the compressor, each a level below the one before."""
+    rooms = Rooms(tables, len(rows), max(stage.nbytes for stage in stages))
+    at = tables.result[rows]
+    for level, stage in enumerate(stages, DECODED):
+        at = stage.add(tables, level, rows, at, rooms)
+    tables.result[rows] = at

@@ -18,7 +18,8 @@ _MAGIC = 0xFD2FB528
 _HEADER_MAX = 14
 _HEADER_MIN = 6
 _BLOCK_MAX = 128 << 10
-_CHECKSUM_NBYTES = 4
+CHECKSUM_NBYTES = 4
+_FLAG_CHECKSUM = 4
 
 
 def frames_valid(
@@ -38,7 +39,7 @@ def frames_valid(
         Each stream within `payload`; streams of fewer bytes than a frame has may lie anywhere.
     decoded_nbytes : int64 (n,)
     allow_checksum : bool
-        Whether a frame may have a content checksum, which no device verifies.
+        Whether a frame may have a content checksum, which no library verifies.
     """
     valid = nbytes >= _HEADER_MIN
     head = np.zeros((len(offset), _HEADER_MAX), np.uint8)
@@ -51,7 +52,7 @@ def frames_valid(
     size_nbytes = np.where(size_code == 0, single, 1 << size_code)
     at = 6 - single
     wanted = decoded_nbytes - np.where(size_code == 1, 256, 0)
-    has_checksum = (descriptor & 4) != 0
+    has_checksum = (descriptor & _FLAG_CHECKSUM) != 0
     valid &= (
         (head[:, :4] == np.array([_MAGIC], "<u4").view(np.uint8)).all(axis=1)
         & ((descriptor & 0b1011) == 0)  # no dictionary, reserved bit clear
@@ -64,8 +65,13 @@ def frames_valid(
         stored = head[rows, np.minimum(at + k, _HEADER_MAX - 1)]
         valid &= (k >= size_nbytes) | (stored == (wanted >> (8 * k)) & 0xFF)
     valid &= (size_nbytes == 8) | (wanted >> (8 * np.minimum(size_nbytes, 7)) == 0)
-    end = offset + nbytes - np.where(has_checksum, _CHECKSUM_NBYTES, 0)
+    end = offset + nbytes - np.where(has_checksum, CHECKSUM_NBYTES, 0)
     return valid & _blocks_end_at(payload, offset + at + size_nbytes, end, decoded_nbytes, valid)
+
+
+def have_checksums(payload: ByteArray, offset: Int64s) -> NDArray[np.bool_]:
+    """Which of n valid frames end in the low half of the XXH64 of their content."""
+    return np.asarray((payload[offset + 4] & _FLAG_CHECKSUM) != 0)
 
 
 def _blocks_end_at(

@@ -27,6 +27,12 @@ COPY_TILE_NBYTES = 8192
 GATHER_TILE_ELEMENTS = 4096
 """Elements that one warp gathers at a time."""
 
+ELEMENT_TILE = 4096
+"""Elements that one warp sums up, converts or unpacks at a time."""
+
+WHOLE_TILE = (1 << 31) - 1
+"""For kernels that give a whole job to one warp."""
+
 CHECKSUM_TILE_NBYTES = 16384
 """Bytes that one warp checksums at a time, a part each lane; a multiple of 64."""
 
@@ -42,7 +48,9 @@ COPY_JOB = np.dtype(
         ("nbytes", "<i8"),
     ]
 )
-"""``CopyJob``: `nbytes` bytes from `source` to `target`; the other sizes are bounds."""
+"""``CopyJob``: `nbytes` bytes from `source` to `target`; the other sizes are bounds.
+
+For ``blosclz`` it is `source_nbytes` encoded bytes at `source` that decode to `nbytes`."""
 
 UNSHUFFLE_JOB = np.dtype([*COPY_JOB.descr, ("typesize", "<i4"), ("reserved", "<i4")])
 """``UnshuffleJob``: one Blosc block of `nbytes` bytes."""
@@ -60,6 +68,60 @@ CHECKSUM_JOB = np.dtype(
     ]
 )
 """``ChecksumJob``: `nbytes` bytes whose checksum is at `stored`; `parts` is scratch memory."""
+
+DELTA_JOB = np.dtype(
+    [
+        ("source", "<u8"),
+        ("source_nbytes", "<i8"),
+        ("target", "<u8"),
+        ("target_nbytes", "<i8"),
+        ("n", "<i8"),
+        ("sums", "<u8"),
+        ("sums_nbytes", "<i8"),
+        ("source_type", "<i4"),
+        ("target_type", "<i4"),
+        ("source_swap", "<i4"),
+        ("target_swap", "<i4"),
+    ]
+)
+"""``DeltaJob``: running sums of `n` integers; `sums` is scratch memory, 8 bytes a tile."""
+
+CONVERT_JOB = np.dtype(
+    [
+        ("source", "<u8"),
+        ("source_nbytes", "<i8"),
+        ("target", "<u8"),
+        ("target_nbytes", "<i8"),
+        ("n", "<i8"),
+        ("divisor", "<f8"),
+        ("addend", "<f8"),
+        ("source_type", "<i4"),
+        ("target_type", "<i4"),
+        ("source_swap", "<i4"),
+        ("target_swap", "<i4"),
+        ("scaled", "<i4"),
+        ("reserved", "<i4"),
+    ]
+)
+"""``ConvertJob``: `n` elements cast, after ``x / divisor + addend`` if `scaled`."""
+
+UNPACK_JOB = np.dtype(
+    [
+        ("source", "<u8"),
+        ("source_nbytes", "<i8"),
+        ("target", "<u8"),
+        ("target_nbytes", "<i8"),
+        ("n", "<i8"),
+        ("padding", "<u8"),
+        ("width", "<i4"),
+        ("packed_bits", "<i4"),
+        ("first_bit", "<i4"),
+        ("sign_bits", "<i4"),
+        ("big", "<i4"),
+        ("swap", "<i4"),
+    ]
+)
+"""``UnpackJob``: `n` values of `packed_bits` bits to `width` bytes each."""
 
 GATHER_JOB = np.dtype(
     [
@@ -100,6 +162,9 @@ STRUCTS: Mapping[str, np.dtype[Any]] = MappingProxyType(
         "CopyJob": COPY_JOB,
         "UnshuffleJob": UNSHUFFLE_JOB,
         "ChecksumJob": CHECKSUM_JOB,
+        "DeltaJob": DELTA_JOB,
+        "ConvertJob": CONVERT_JOB,
+        "UnpackJob": UNPACK_JOB,
         "GatherJob": GATHER_JOB,
         "GatherLayout": GATHER_LAYOUT,
     }
@@ -170,9 +235,14 @@ KERNELS: Mapping[str, tuple[str, tuple[Parameter, ...]]] = MappingProxyType(
         "copy_segments": ("copy_segments.cu", _COPY_PARAMETERS),
         "unshuffle_bytes": ("unshuffle.cu", _COPY_PARAMETERS),
         "unshuffle_bits": ("unshuffle.cu", _COPY_PARAMETERS),
+        "blosclz": ("blosclz.cu", _COPY_PARAMETERS),
         "checksum_parts": ("checksum_parts.cu", _COPY_PARAMETERS),
         "checksum_verify": ("checksum_verify.cu", _COPY_PARAMETERS),
         "checksum_xxh64": ("checksum_xxh64.cu", _COPY_PARAMETERS),
+        "delta_sums": ("delta.cu", _COPY_PARAMETERS),
+        "delta_apply": ("delta.cu", _COPY_PARAMETERS),
+        "convert": ("convert.cu", _COPY_PARAMETERS),
+        "unpack_bits": ("unpack_bits.cu", _COPY_PARAMETERS),
         "gather": (
             "gather.cu",
             ("address", "int32", "address", "int32", "address", "int32", "address"),
