@@ -18,6 +18,7 @@ from zarrgpu.model import CodecSpec
 CODECS: dict[str, tuple[str, str]] = {
     "adler32": ("checksums", "Adler32Codec"),
     "astype": ("casts", "AsTypeCodec"),
+    "base64": ("stdlib", "Base64Codec"),
     "bitround": ("casts", "BitRoundCodec"),
     "blosc": ("blosc", "BloscCodec"),
     "bz2": ("stdlib", "Bz2Codec"),

@@ -1,15 +1,17 @@
-"""Compressors of Python's standard library: bzip2 and LZMA.
+"""Codecs of Python's standard library: bzip2, LZMA and base64.
 
 ``bz2``   v2 ``{"id": "bz2", "level": 1}``, v3 ``numcodecs.bz2``; CRC-32 verified
 ``lzma``  v2 ``{"id": "lzma", "format": 1, "check": -1, "preset": null, "filters": null}``, v3
           ``numcodecs.lzma``; formats 0 (whichever it is), 1 (xz, its check verified), 2 (alone, no
           check), 3 (raw: the filters are in the configuration, no check)
+``base64``  v2 ``{"id": "base64"}``
 
 Several streams may follow one another. Output stops one byte past what is expected.
 """
 
 from __future__ import annotations
 
+import binascii
 import bz2
 import lzma
 from collections.abc import Callable, Mapping
@@ -74,6 +76,23 @@ class Bz2Codec(Compressor):
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode with libbz2."""
         return place(_decode(bz2.BZ2Decompressor, encoded, nbytes), nbytes, out)
+
+
+@dataclass(frozen=True, slots=True)
+class Base64Codec(Compressor):
+    """Base64 text."""
+
+    name: ClassVar[str] = "base64"
+
+    def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
+        """Decode with binascii, which wants the text to be canonical."""
+        if encoded.size > 4 * nbytes // 3 + 4:
+            raise CodecError(f"has {encoded.size} characters, expected at most {nbytes} bytes")
+        try:
+            decoded = binascii.a2b_base64(encoded.data, strict_mode=True)
+        except ValueError as error:
+            raise CodecError(str(error)) from error
+        return place(np.frombuffer(decoded, np.uint8), nbytes, out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
