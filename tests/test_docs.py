@@ -56,7 +56,7 @@ def test_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "gather" in done.stdout or page == "docs/training.md"
+    assert "gather" in done.stdout or page in ("docs/training.md", "docs/zarr-python.md")
 
 
 @pytest.mark.parametrize("page", TEXTS)

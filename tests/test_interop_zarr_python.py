@@ -29,6 +29,7 @@ from zarr.codecs import (
     TransposeCodec,
     ZstdCodec,
 )
+from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import cpu
 from zarr.core.config import config
 from zarr.registry import register_pipeline
@@ -41,6 +42,7 @@ from zarrgpu.interop.zarr_python.decoder import ShardDecoder, build_decoder
 from zarrgpu.interop.zarr_python.device import DeviceJob, parse_box, read_on_device
 
 ROOT = Path(__file__).resolve().parent.parent
+PROTOTYPE = cpu.buffer_prototype
 PATH = "zarrgpu.interop.zarr_python.Pipeline"
 DEFAULT = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 SHAPE, CHUNKS, SHARDS = (13, 22, 3), (4, 5, 3), (8, 10, 3)
@@ -367,7 +369,7 @@ def test_a_broken_chunk_is_named(kind, tmp_path):
     store = LocalStore(tmp_path) if kind == "local" else MemoryStore()
     array = create(store, data(), compressors=[ZstdCodec(level=1), Crc32cCodec()])
     key = "c/1/2/0"
-    encoded = bytearray(zarr.core.sync.sync(store.get(key, cpu.buffer_prototype)).to_bytes())
+    encoded = bytearray(zarr.core.sync.sync(store.get(key, PROTOTYPE)).to_bytes())
     encoded[5] ^= 1
     zarr.core.sync.sync(store.set(key, cpu.Buffer.from_bytes(bytes(encoded))))
     with pytest.raises(ValueError, match=r"chunk 'c/1/2/0' of .*crc32c") as caught:
@@ -383,7 +385,7 @@ def test_a_broken_shard_is_an_error_or_right(kind, location, tmp_path):
     values = data(shape=(8, 8))
     array = create(store, values, chunks=(4, 4), compressors=[GzipCodec(level=1), Crc32cCodec()],
                    shards={"shape": (8, 8), "index_location": location})  # fmt: skip
-    good = zarr.core.sync.sync(store.get("c/0/0", cpu.buffer_prototype)).to_bytes()
+    good = zarr.core.sync.sync(store.get("c/0/0", PROTOTYPE)).to_bytes()
     broken = [good[:n] for n in (0, 3, 67, len(good) - 1)]
     broken += [good[:i] + bytes([good[i] ^ 0x41]) + good[i + 1 :] for i in range(len(good))]
     for encoded in broken:
@@ -416,7 +418,8 @@ def test_boxes_on_a_device_equal_numpys(cuda, case, sharded):
     picks = (slice(1, None, 2), slice(0, 4), 1)
     jobs, wanted, placed = [], [], {}
     for coords in np.ndindex(*(-(-n // s) for n, s in zip(SHAPE, step, strict=True))):
-        chunk = metadata.get_chunk_spec(coords, array.async_array.config, cpu.buffer_prototype)
+        options = array.async_array.config
+        chunk = ArraySpec(step, metadata.data_type, metadata.fill_value, options, PROTOTYPE)
         decoder = build_decoder(tuple(pipeline), chunk)
         assert isinstance(decoder, ShardDecoder) == sharded
         number = len(jobs)
@@ -435,7 +438,7 @@ def test_boxes_on_a_device_equal_numpys(cuda, case, sharded):
         whole[inside] = part
         wanted.append((whole[picks], tuple(slice(0, -(-(n - 1) // 2)) if i == 0 else slice(0, n)
                                            for i, n in enumerate(part.shape[:2]))))  # fmt: skip
-    outcomes = read_on_device(jobs, cuda, zarr.core.sync._get_loop(), cpu.buffer_prototype)
+    outcomes = read_on_device(jobs, cuda, zarr.core.sync._get_loop(), PROTOTYPE)
     for number, (whole, inside) in enumerate(wanted):
         got = placed[number].get() if hasattr(placed[number], "get") else np.array(placed[number])
         np.testing.assert_array_equal(got[inside], whole[inside])
