@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 
@@ -91,7 +92,7 @@ IDS = [
 
 
 def reference(name: str, options: dict):
-    """imagecodecs' own codec of Zarr v2."""
+    """Codec of Zarr v2 that imagecodecs itself has."""
     return getattr(oracle, name.capitalize()).from_config(
         {k: tuple(v) if k == "shape" else v for k, v in options.items()}
     )
@@ -239,7 +240,7 @@ def test_an_image_of_another_shape_type_or_length_is_an_error(name, dtype, shape
 
 
 CUT_OFF_UNNOTICED = {"zfp", "bmp", "ljpeg"}
-"""Libraries that take what is missing for something else, and streams without an end to look for."""
+"""Their libraries do not tell that something is missing, and their streams have no end mark."""
 
 
 def test_what_imagecodecs_registers_is_known():
@@ -300,15 +301,13 @@ def test_a_damaged_image_is_other_data_or_an_error(index, data):
         damaged[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
     damaged = damaged[: data.draw(st.sampled_from([None, len(stream) // 2, len(stream) - 1]))]
     out = np.empty(len(expected), np.uint8)
-    try:
+    with contextlib.suppress(CodecError):
         assert codec.decode_host(array(damaged), len(expected), out).size == len(expected)
-    except CodecError as error:
-        assert str(error)
 
 
 @pytest.fixture
 def registered():
-    """imagecodecs' v2 codecs, known to numcodecs while a test runs."""
+    """Let numcodecs know imagecodecs' v2 codecs while a test runs."""
     before = dict(numcodecs.registry.codec_registry)
     oracle.register_codecs(verbose=False)
     yield
@@ -365,3 +364,197 @@ def test_v2_filters_equal_zarr_python(tmp_path, registered, dtype):
     np.testing.assert_array_equal(
         zarrgpu.open(tmp_path / "a.zarr").read(..., device="cpu"), expected
     )
+
+
+def write_v3(path, elements: np.ndarray, chunks: tuple[int, ...], codecs: list, encode) -> None:
+    """Write a v3 array of whole chunks by hand; `encode` is given each of them."""
+    grid = [n // c for n, c in zip(elements.shape, chunks, strict=True)]
+    document = {
+        "zarr_format": 3, "node_type": "array", "shape": list(elements.shape),
+        "data_type": elements.dtype.name, "fill_value": 0, "codecs": codecs,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
+        "chunk_key_encoding": {"name": "default"},
+    }  # fmt: skip
+    path.mkdir()
+    (path / "zarr.json").write_text(json.dumps(document))
+    for coords in np.ndindex(*grid):
+        box = tuple(slice(i * c, (i + 1) * c) for i, c in zip(coords, chunks, strict=True))
+        target = path.joinpath("c", *map(str, coords))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(bytes(encode(np.ascontiguousarray(elements[box]))))
+
+
+def read(path) -> np.ndarray:
+    return zarrgpu.open(path).read(..., device="cpu")
+
+
+def named(name: str, **configuration) -> dict:
+    return {"name": name, "configuration": configuration}
+
+
+def squeezed(chunk: np.ndarray) -> np.ndarray:
+    """As ``imagecodecs.zarr`` gives chunks to image encoders."""
+    return np.atleast_2d(np.squeeze(chunk))
+
+
+V3_IMAGES = [
+    ("imagecodecs_png", "png", "uint16", (1, 24, 40)),
+    ("numcodecs.imagecodecs_png", "png", "uint8", RGB),
+    ("imagecodecs_jpeg2k", "jpeg2k", "int16", (1, 24, 40)),
+    ("imagecodecs_jpegxl", "jpegxl", "float32", (24, 40)),
+    ("imagecodecs_lerc", "lerc", "float64", (2, 24, 40)),
+    ("imagecodecs_zfp", "zfp", "float32", (24, 40)),
+    ("imagecodecs_jpegls", "jpegls", "uint8", RGB),
+    ("png", "png", "uint8", RGBA), ("webp", "webp", "uint8", RGB),
+    ("jpeg2k", "jpeg2k", "uint8", RGB), ("jpegxl", "jpegxl", "uint16", (5, 24, 40)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("written", "name", "dtype", "chunks"), V3_IMAGES)
+def test_v3_serialisers_give_the_array_back(tmp_path, written, name, dtype, chunks):
+    elements = sample(dtype, tuple(n * (2 if n > 5 else 1) for n in chunks))
+    options = {"webp": {"lossless": True}, "jpegxl": {"lossless": True}}.get(name, {})
+    encode = getattr(imagecodecs, f"{name}_encode")
+    write_v3(
+        tmp_path / "a", elements, chunks, [named(written, **options)],
+        lambda chunk: encode(squeezed(chunk), **options),
+    )  # fmt: skip
+    np.testing.assert_array_equal(read(tmp_path / "a"), elements)
+
+
+def test_v3_lossy_images_after_a_transpose_and_before_a_compressor(tmp_path):
+    elements = sample("u1", (48, 80, 3)).transpose(2, 0, 1)
+    codecs = [named("transpose", order=[1, 2, 0]), named("imagecodecs_jpeg", level=80), "gzip"]
+
+    def encode(chunk: np.ndarray) -> bytes:
+        stream = imagecodecs.jpeg8_encode(np.ascontiguousarray(chunk.transpose(1, 2, 0)), level=80)
+        return imagecodecs.gzip_encode(stream)
+
+    write_v3(tmp_path / "a", elements, (3, 24, 40), codecs, encode)
+    stream = imagecodecs.jpeg8_encode(
+        np.ascontiguousarray(elements[:, 24:, :40].transpose(1, 2, 0)), level=80
+    )
+    expected = imagecodecs.jpeg8_decode(stream).transpose(2, 0, 1)
+    np.testing.assert_array_equal(read(tmp_path / "a")[:, 24:, :40], expected)
+
+
+@pytest.mark.parametrize("chunks", [(4, 24, 40), (2, 12, 40, 3)])
+def test_proposed_jpeg_has_any_width_and_height(tmp_path, chunks):
+    samples = 3 if chunks[-1] == 3 else 1
+    elements = sample("u1", (*(2 * n for n in chunks[:-1]), chunks[-1]))
+    images: list[np.ndarray] = []
+
+    def encode(chunk: np.ndarray) -> bytes:
+        flat = chunk.reshape(-1, chunk.size // samples // 60, samples).squeeze()
+        stream = imagecodecs.jpeg8_encode(np.ascontiguousarray(flat), level=90)
+        images.append(imagecodecs.jpeg8_decode(stream).reshape(chunk.shape))
+        return stream
+
+    write_v3(tmp_path / "a", elements, chunks, [named("jpeg", quality=90)], encode)
+    got = read(tmp_path / "a")
+    box = tuple(slice(0, c) for c in chunks)
+    np.testing.assert_array_equal(got[box], images[0])
+    np.testing.assert_array_equal(got[tuple(slice(-c, None) for c in chunks)], images[-1])
+
+
+V3_FILTERS = [
+    ("delta", {"axis": 0, "dist": 1}), ("delta", {}), ("xor", {"axis": -1}), ("bitorder", {}),
+    ("bitshuffle", {"blocksize": 0}), ("byteshuffle", {"axis": -1}),
+    ("quantize", {"mode": "bitround", "nsd": 3}), ("floatpred", {"axis": -1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("endian", ["little", "big"])
+@pytest.mark.parametrize(("name", "options"), V3_FILTERS)
+def test_v3_filters_give_the_array_back(tmp_path, name, options, endian):
+    elements = sample("float32" if name in ("floatpred", "quantize") else "uint16", (48, 80))
+    function = getattr(imagecodecs, f"{name}_encode")
+
+    def encode(chunk: np.ndarray) -> bytes:
+        if name == "quantize":
+            encoded = function(chunk, "bitround", 3)
+        elif name == "bitshuffle":
+            encoded = function(chunk, itemsize=chunk.itemsize)
+        else:
+            encoded = function(chunk, **options)
+        encoded = np.asarray(encoded).view(chunk.dtype).reshape(chunk.shape)
+        return encoded.astype(chunk.dtype.newbyteorder(">" if endian == "big" else "<")).tobytes()
+
+    codecs = [named(f"imagecodecs_{name}", **options), named("bytes", endian=endian)]
+    write_v3(tmp_path / "a", elements, (24, 40), codecs, encode)
+    expected = elements
+    if name == "quantize":
+        expected = np.asarray(imagecodecs.quantize_encode(elements, "bitround", 3))
+    np.testing.assert_array_equal(read(tmp_path / "a"), expected)
+
+
+@pytest.mark.parametrize("endian", ["little", "big"])
+@pytest.mark.parametrize("prefix", ["", "virtual_tiff."])
+def test_virtual_tiff_chains_give_the_pixels(tmp_path, endian, prefix):
+    """Chunky samples: the axes that virtual-tiff makes, and its own two codecs."""
+    elements = sample("u2", (48, 80, 3)).transpose(2, 0, 1)
+    order = ">" if endian == "big" else "<"
+    codecs = [
+        f"{prefix}HorizontalDeltaCodec",
+        named("transpose", order=[0, 2, 1]),
+        named(f"{prefix}ChunkyCodec", endian=endian),
+        named("imagecodecs_lzw"),
+    ]
+
+    def encode(chunk: np.ndarray) -> bytes:
+        rows = chunk.transpose(1, 2, 0)
+        differences = np.diff(rows, axis=1, prepend=rows[:, :1] * 0)
+        return imagecodecs.lzw_encode(differences.astype(order + "u2").tobytes())
+
+    write_v3(tmp_path / "a", elements, (3, 24, 40), codecs, encode)
+    np.testing.assert_array_equal(read(tmp_path / "a"), elements)
+
+
+def test_virtual_tiff_images_follow_the_bytes_codec(tmp_path):
+    elements = sample("u1", (48, 80, 3)).transpose(2, 0, 1)
+    codecs = [
+        named("transpose", order=[0, 2, 1]), {"name": "ChunkyCodec"}, {"name": "imagecodecs_webp"},
+    ]  # fmt: skip
+    write_v3(
+        tmp_path / "a", elements, (3, 24, 40), codecs,
+        lambda chunk: imagecodecs.webp_encode(
+            np.ascontiguousarray(chunk.transpose(1, 2, 0)), lossless=True
+        ),
+    )  # fmt: skip
+    np.testing.assert_array_equal(read(tmp_path / "a"), elements)
+
+
+def test_glencoes_jpeg2k_is_read(tmp_path):
+    elements = sample("u2", (1, 48, 80))
+    document = {
+        "zarr_format": 2, "shape": [1, 48, 80], "chunks": [1, 24, 40], "dtype": "<u2",
+        "fill_value": 0, "order": "C", "filters": None,
+        "compressor": {"id": "jpeg2k", "level": 0},
+    }  # fmt: skip
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".zarray").write_text(json.dumps(document))
+    for y, x in np.ndindex(2, 2):
+        chunk = elements[0, 24 * y : 24 * y + 24, 40 * x : 40 * x + 40]
+        stream = imagecodecs.jpeg2k_encode(np.ascontiguousarray(chunk), level=0)
+        (tmp_path / "a" / f"0.{y}.{x}").write_bytes(stream)
+    np.testing.assert_array_equal(read(tmp_path / "a"), elements)
+
+
+def test_a_damaged_chunk_is_named(tmp_path):
+    write_v3(
+        tmp_path / "a", sample("u1", (48, 80)), (24, 40), [named("png")],
+        lambda chunk: imagecodecs.png_encode(chunk)[:-20],
+    )  # fmt: skip
+    with pytest.raises(ChunkDecodeError, match=r"c/0/0.*imagecodecs_png"):
+        read(tmp_path / "a")
+
+
+def test_an_image_of_complex_numbers_is_refused(tmp_path):
+    document = {
+        "zarr_format": 3, "node_type": "array", "shape": [4], "data_type": "complex64",
+        "fill_value": [0, 0], "codecs": [named("png")],
+        "chunk_grid": named("regular", chunk_shape=[4]), "chunk_key_encoding": {"name": "default"},
+    }  # fmt: skip
+    (tmp_path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(MetadataError, match="real numbers"):
+        zarrgpu.open(tmp_path)

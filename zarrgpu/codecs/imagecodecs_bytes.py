@@ -142,7 +142,7 @@ class ImagecodecsFilter:
         # a view of a larger buffer may start anywhere; imagecodecs reads whole elements
         data = np.require(encoded.view(self.encoded_dtype), self.dtype, "A").reshape(shape)
         if self.as_bytes:
-            flat = memoryview(data.reshape(-1).view(np.uint8))  # arrays' own item size would count
+            flat = data.reshape(-1).view(np.uint8).data  # of an array, its own item size would count
             decoded = call_imagecodecs(self.recipe.function, flat, **self.named)
             out[:] = np.frombuffer(decoded, np.uint8)
         else:

@@ -167,7 +167,7 @@ def _elements(
     """Shape and type of the image that the chunk was encoded as."""
     dtype = np.dtype(configuration["dtype"])
     if dtype.kind not in "biuf":
-        msg = f"codec {name!r} holds numbers, the elements here are {dtype}"
+        msg = f"codec {name!r} holds real numbers, the elements here are {dtype}"
         raise UnsupportedCodecError(msg)
     stated = options.get("dtype")
     if stated is not None and "dtype" in recipe.takes:

@@ -100,7 +100,9 @@ def _filter(codec: str, options: Mapping[str, Any] | None = None) -> Rule:
 
     def rule(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
         if dtype.kind not in "biuf" or (options is not None and dtype.kind not in "iu"):
-            raise configuration.fail(f"{codec} works on numbers, the elements here are {dtype}")
+            raise configuration.fail(
+                f"{codec} works on real numbers, the elements here are {dtype}"
+            )
         return Stage(
             name=_PREFIX + codec,
             dtype=dtype,
@@ -122,7 +124,7 @@ def _serialiser(name: str, codec: str, fixed: Mapping[str, Any]) -> Rule:
 
     def rule(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
         if dtype.kind not in "biuf":
-            raise configuration.fail(f"{codec} holds numbers, the elements here are {dtype}")
+            raise configuration.fail(f"{codec} holds real numbers, the elements here are {dtype}")
         return Stage(
             name=name,
             dtype=dtype,
