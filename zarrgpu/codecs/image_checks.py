@@ -30,6 +30,8 @@ _TIFF_SHORT: Final = 3
 _JPEGXR_TAGS: Final = (0xBC80, 0xBC81, 0xBCC0, 0xBCC1)
 """Width, height, offset and length of the codestream."""
 _ALPHA_OFFSET, _ALPHA_NBYTES = 0xBCC2, 0xBCC3
+_JPEGXR_DEPTHS: Final = (0, 1, 2, 3, 4, 6, 7)
+"""1, 8, 16 bits, 16 signed, half, 32 signed, float (T.832, table 25)."""
 _JPEGXR_COLORS: Final = {0: (0,), 4: (4,), 7: (0, 1, 2, 3), 8: (1, 2, 3)}
 """Colours of the result (grey, CMYK, RGB, RGBE) -> colours that may be coded for it."""
 
@@ -97,19 +99,33 @@ def _check_jpegxr(data: bytes, count: int) -> None:
         tag, kind, _, value = struct.unpack_from("<HHII", data, at)
         tags[tag] = value & 0xFFFF if kind == _TIFF_SHORT else value
     width, height, start, nbytes = (tags.get(tag, 0) for tag in _JPEGXR_TAGS)
-    if start + nbytes > len(data) or data[start : start + 8] != b"WMPHOTO\0" or nbytes < 20:
-        msg = f"JPEG XR file of {len(data)} bytes is cut off or damaged"
-        raise CodecError(msg)
-    short, output = data[start + 10] & 0x80, data[start + 11] >> 4
-    sizes = struct.unpack_from(">HH" if short else ">II", data, start + 12)
-    internal = data[start + (16 if short else 20)] >> 5
-    if sizes != (width - 1, height - 1) or internal not in _JPEGXR_COLORS.get(output, ()):
-        msg = f"damaged JPEG XR codestream: {sizes} is not the size of {width} x {height}"
-        raise CodecError(msg)
-    # jxrlib writes where the alpha plane ends in place of its length
-    if max(tags.get(_ALPHA_OFFSET, 0), tags.get(_ALPHA_NBYTES, 0)) > len(data):
-        raise CodecError("JPEG XR file is cut off in its alpha plane")
     _refuse("JPEG XR", width * height, count)
+    if start + nbytes > len(data):
+        msg = f"JPEG XR file of {len(data)} bytes is cut off, it needs {start + nbytes}"
+        raise CodecError(msg)
+    _check_wmphoto(data, start, (width, height))
+    if (alpha := tags.get(_ALPHA_OFFSET, 0)) != 0:
+        # jxrlib writes where the alpha plane ends in place of its length
+        if max(alpha, tags.get(_ALPHA_NBYTES, 0)) > len(data):
+            raise CodecError("JPEG XR file is cut off in its alpha plane")
+        _check_wmphoto(data, alpha, (width, height))
+
+
+def _check_wmphoto(data: bytes, start: int, size: tuple[int, int]) -> None:
+    """Compare a codestream's header with the width and height of its container."""
+    head = data[start : start + 24]
+    if len(head) < 24 or not head.startswith(b"WMPHOTO\0"):
+        msg = f"JPEG XR file without a codestream at byte {start}"
+        raise CodecError(msg)
+    short, output, depth = head[10] & 0x80, head[11] >> 4, head[11] & 15
+    width, height = struct.unpack_from(">HH" if short else ">II", head, 12)
+    internal = head[16 if short else 20] >> 5
+    if (width + 1, height + 1) != size or depth not in _JPEGXR_DEPTHS:
+        msg = f"JPEG XR codestream of {width + 1} x {height + 1} (depth {depth}), expected {size}"
+        raise CodecError(msg)
+    if internal not in _JPEGXR_COLORS.get(output, ()):
+        msg = f"damaged JPEG XR codestream: colours {internal} coded for colours {output}"
+        raise CodecError(msg)
 
 
 def _check_avif(data: bytes, count: int) -> None:
