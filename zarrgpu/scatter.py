@@ -16,7 +16,7 @@ from zarrgpu.indexing import expand_counts
 from zarrgpu.output import quiet
 from zarrgpu.plan.tables import Int64s, PieceTable
 
-MIN_PIECES = 16
+MIN_PIECES = 32
 """Pieces of a chunk, on average, from which indexed assignment pays."""
 
 MAX_ELEMENTS = 16

@@ -18,7 +18,7 @@ import numpy as np
 from zarrgpu.model import ArraySpec
 from zarrgpu.plan.tables import Int64s, PieceTable
 
-CUT_PIECES = 1 << 20
+CUT_PIECES = 1 << 19
 """Pieces of a cut; a plan takes a few hundred bytes for each while it is made."""
 
 
