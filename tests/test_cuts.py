@@ -54,7 +54,7 @@ def elements(spec, cut, step):
     return found
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(specs(), st.data())
 def test_orthogonal_pieces_are_the_product(spec, data):
     start, count, step, indices, wanted = [], [], [], [], []
@@ -85,7 +85,7 @@ def test_orthogonal_pieces_are_the_product(spec, data):
     )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(specs(), st.data())
 def test_point_pieces_are_boxes_of_one_element(spec, data):
     n = data.draw(st.integers(0, 12))

@@ -45,7 +45,7 @@ def in_memory_order(shape, order, dtype, values=None):
     return made
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(chunks_and_pieces(), st.data())
 def test_scatter_equals_pieces_one_by_one(case, data):
     chunk_shape, step, count, pieces = case
