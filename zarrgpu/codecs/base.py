@@ -157,6 +157,12 @@ class CodecChain:
             size = None if size is None else codec.encoded_nbytes(size)
         return size
 
+    @property
+    def widest_nbytes(self) -> int:
+        """Largest size that a chunk is known to have on its way: some codecs store wider elements."""
+        sizes = [*self.stage_nbytes(), self.encoded_nbytes]
+        return max([self.decoded_nbytes, *(size for size in sizes if size is not None)])
+
 
 def checked(got: int, nbytes: int, *, exact: bool) -> int:
     """Return the decoded size `got`; raise CodecError if it is not (or above) `nbytes`."""

@@ -39,7 +39,7 @@ def decode_chunk(chain: CodecChain, encoded: ByteArray, out: ByteArray | None) -
         codec, nbytes = stages.pop()
         try:
             if stages or nbytes is None:
-                limit = encoded_limit_nbytes(chain.decoded_nbytes) if nbytes is None else nbytes
+                limit = encoded_limit_nbytes(chain.widest_nbytes) if nbytes is None else nbytes
                 data = codec.decode_host(data, limit, None)
                 if nbytes is not None:
                     checked(data.size, nbytes, exact=True)
