@@ -1,4 +1,4 @@
-"""What the BloscLZ kernel takes, c-blosc decodes to the same bytes; it takes all that encoders write.
+"""What the BloscLZ kernel takes, c-blosc decodes to the same bytes; it takes all encoders write.
 
 The kernel is the shipped kernels/blosclz.cu, run on the emulated device; the oracle is c-blosc.
 """

@@ -43,7 +43,8 @@ WRONG = (
 
 ODD = (
     frame(_open_end + _block, _sized2, 0x60), frame(_block, b"\x58", 0x00), _good + b"\x00",
-    _good * 2, _good + SKIPPABLE_FRAME, SKIPPABLE_FRAME + _good, frame(_block + b"\0\0\0\0", _sized2, 0x64),
+    _good * 2, _good + SKIPPABLE_FRAME, SKIPPABLE_FRAME + _good,
+    frame(_block + b"\0\0\0\0", _sized2, 0x64),
     frame(_block, b"\x05" + _sized2, 0x61), frame(_block, b"\x00" + _sized2, 0x61),
     frame(_block, _sized2, 0x68),
 )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.device import DeviceChain, decode_tables
-from zarrgpu.codecs.device_steps import POSITIONS, WORK, DecodeTables
+from zarrgpu.codecs.device_steps import NOWHERE, POSITIONS, WORK, DecodeTables
 from zarrgpu.codecs.run import encoded_limit_nbytes
 from zarrgpu.cuda_fetch import ABSENT, DECODED, ENCODED, WaveFetcher, WaveRows
 from zarrgpu.cuda_work import Columns, Work, gather_work, step_work, submit
@@ -188,7 +188,8 @@ def _decode_works(
 
 def _addresses(position: Int64s, payload: int, work: int) -> Int64s:
     """Device addresses of positions; see `codecs.device_steps`."""
-    return np.where(position >= WORK, position - WORK + work, position + payload)
+    address = np.where(position >= WORK, position - WORK + work, position + payload)
+    return np.where(position == NOWHERE, 0, address)
 
 
 def _joined(parts: list[Columns]) -> Columns:

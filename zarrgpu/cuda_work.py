@@ -18,18 +18,26 @@ from zarrgpu.devices.driver import ChecksumBatch, DecompressBatch, Driver, Libra
 from zarrgpu.devices.tables import (
     CHECKSUM_JOB,
     CHECKSUM_TILE_NBYTES,
+    CONVERT_JOB,
     COPY_JOB,
     COPY_TILE_NBYTES,
+    DELTA_JOB,
+    ELEMENT_TILE,
+    GATHER_JOB,
+    GATHER_LAYOUT,
     GATHER_TILE_ELEMENTS,
+    MAX_DIMS,
+    UNPACK_JOB,
     UNSHUFFLE_JOB,
     WHOLE_TILE,
     grid_blocks,
+    opaque_type,
     tile_starts,
 )
 from zarrgpu.plan.tables import Int64s
 
 Results = list[NDArray[Any]]
-Columns = dict[str, Int64s]
+Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +70,9 @@ KERNEL_STEPS: Final = {
     "checksum": KernelStep(
         CHECKSUM_JOB, CHECKSUM_TILE_NBYTES, ("checksum_parts", "checksum_verify")
     ),
+    "convert": KernelStep(CONVERT_JOB, ELEMENT_TILE, ("convert",), "n"),
+    "delta": KernelStep(DELTA_JOB, ELEMENT_TILE, ("delta_sums", "delta_apply"), "n"),
+    "unpack_bits": KernelStep(UNPACK_JOB, ELEMENT_TILE, ("unpack_bits",), "n"),
     "xxh64": KernelStep(CHECKSUM_JOB, WHOLE_TILE, ("checksum_xxh64",)),
 }
 """Name of a step -> how kernels do it."""
@@ -132,6 +143,8 @@ def step_work(driver: Driver, name: str, columns: Columns, stream: Stream) -> Wo
         return _checksum_work(driver, columns, stream)
     if name in get_args(LibraryFormat):
         return _decompress_work(driver, cast("LibraryFormat", name), columns, stream)
+    if name == "transpose":
+        return _transpose_work(driver, columns, stream)
     step = KERNEL_STEPS[name]
     jobs = np.zeros(len(columns["row"]), step.job)
     for field in step.job.names or ():
@@ -141,6 +154,26 @@ def step_work(driver: Driver, name: str, columns: Columns, stream: Stream) -> Wo
             jobs[field] = columns["nbytes"]
     sizes = columns[step.size]
     return _kernel_work(driver, step.kernels, columns["row"], jobs, sizes, step.tile, None, stream)
+
+
+def _transpose_work(driver: Driver, columns: Columns, stream: Stream) -> Work:
+    """Boxes of chunks in another order of axes, by the gather kernel; a layout for each."""
+    row, n = columns["row"], len(columns["row"])
+    jobs, layouts = np.zeros(n, GATHER_JOB), np.zeros(n, GATHER_LAYOUT)
+    jobs["source"], jobs["source_nbytes"] = columns["source"], columns["nbytes"]
+    jobs["layout"] = np.arange(n)
+    layouts["target"], layouts["target_nbytes"] = columns["target"], columns["nbytes"]
+    stride = np.ones(n, np.int64)
+    for k in reversed(range(MAX_DIMS)):
+        jobs["extents"][:, k] = columns[f"extent{k}"]
+        layouts["source_strides"][:, k] = columns[f"stride{k}"]
+        layouts["target_strides"][:, k] = stride
+        stride *= columns[f"extent{k}"]
+    layouts["ndim"], layouts["channel_dim"] = MAX_DIMS, -1
+    types = [opaque_type(int(size)) for size in columns["itemsize"]]
+    layouts["source_type"] = layouts["target_type"] = types
+    layouts["swap_nbytes"] = columns["swap"]
+    return gather_work(driver, row, jobs, layouts, stream)
 
 
 def _decompress_work(

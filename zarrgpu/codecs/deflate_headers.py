@@ -113,7 +113,7 @@ def _header_nbytes(chunk: ByteArray, flags: int) -> int:
             at += int(ends[0]) + 1
     if flags & _FHCRC:
         said = chunk[at : at + 2].tobytes()
-        if (zlib.crc32(chunk[:at]) & 0xFFFF).to_bytes(2, "little") != said:
+        if (zlib.crc32(chunk[:at].data) & 0xFFFF).to_bytes(2, "little") != said:
             return 0
         at += 2
     return at

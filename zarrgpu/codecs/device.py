@@ -12,14 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from zarrgpu.codecs.base import CodecChain
-from zarrgpu.codecs.device_elements import (
-    CHECKSUM_NBYTES,
-    Checksum,
-    ElementStage,
-    Rooms,
-    checksum_of,
-    element_stage,
-)
+from zarrgpu.codecs.device_elements import CHECKSUM_NBYTES, Checksum, ElementStage, Kernel, Rooms
+from zarrgpu.codecs.device_stages import checksum_of, element_stage
 from zarrgpu.codecs.device_steps import DECODED, FETCHED, DecodeTables, Int64s, read_word
 from zarrgpu.codecs.device_streams import COMPRESSORS
 from zarrgpu.devices.tables import ChecksumKind
@@ -32,6 +26,17 @@ DEVICE_DECODERS = {
     "crc32": "own kernels",
     "adler32": "own kernels",
     "fletcher32": "own kernels",
+    "astype": "own kernel",
+    "bitround": "no decoding needed",
+    "cast_value": "own kernel where integers become a type that holds them all; else the host",
+    "delta": "own kernels for integers; floats on the host",
+    "fixedscaleoffset": "own kernel",
+    "packbits": "own kernel",
+    "quantize": "own kernel",
+    "reshape": "no decoding needed",
+    "scale_offset": "own kernel for floats; integers on the host",
+    "shuffle": "own kernel",
+    "transpose": "own kernel",
     "zstd": "nvCOMP; content checksums by an own kernel",
     "lz4": "nvCOMP",
     "zlib": "nvCOMP and own checksum kernels",
@@ -173,8 +178,12 @@ def _add_elements(
     tables: DecodeTables, stages: tuple[ElementStage, ...], rows: Int64s, itemsize: int
 ) -> None:
     """Steps of the codecs after the compressor, each a level below the one before."""
+    last = stages[-1]
+    fused = isinstance(last, Kernel) and last.columns.get("typesize") == itemsize
     rooms = Rooms(tables, len(rows), max(stage.nbytes for stage in stages))
     at = tables.result[rows]
-    for level, stage in enumerate(stages, DECODED):
+    for level, stage in enumerate(stages[: len(stages) - fused], DECODED):
         at = stage.add(tables, level, rows, at, rooms)
     tables.result[rows] = at
+    if fused:  # the gather unshuffles
+        tables.shuffle_block_nbytes[rows] = last.nbytes

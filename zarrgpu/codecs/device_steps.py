@@ -29,8 +29,11 @@ Int64s = NDArray[np.int64]
 WORK = 1 << 62
 """First position of the work area."""
 
-POSITIONS = ("source", "target", "stored", "parts", "sums")
+POSITIONS = ("source", "target", "stored", "parts", "sums", "padding")
 """Columns that hold positions."""
+
+NOWHERE = -1
+"""Position of what a row does not have; address 0."""
 
 FETCHED, STREAMS, DECODED = 0, 1, 2
 """Levels: what needs fetched bytes only, decompression, and the first level after it."""
@@ -47,13 +50,13 @@ class Step:
     level : int
     name : str
         A kernel step of `cuda_work`, a library format, or ``crc32c`` for the library's checksum.
-    columns : dict of str to int64 (S,)
-        ``row`` is the chunk; the others depend on the step.
+    columns : dict of str to array (S,)
+        ``row`` is the chunk; the others depend on the step, and are int64 or float64.
     """
 
     level: int
     name: str
-    columns: dict[str, Int64s]
+    columns: dict[str, NDArray[Any]]
 
 
 @dataclass(slots=True, eq=False)
@@ -89,10 +92,7 @@ class DecodeTables:
         """Add a step unless it has no rows; scalars become columns."""
         n = len(columns["row"])
         if n:
-            full = {
-                key: np.ascontiguousarray(np.broadcast_to(np.asarray(value, np.int64), n))
-                for key, value in columns.items()
-            }
+            full = {key: np.full(n, value) for key, value in columns.items()}
             self.steps.append(Step(level, name, full))
 
     def reserve(self, nbytes: Int64s) -> Int64s:

@@ -92,7 +92,8 @@ class PinnedArena:
 class TableArena:
     """Tables and results of a wave: built in pinned memory, sent and brought back in one copy.
 
-    Tables are given their device addresses before they are sent: `place` all, then `send`.
+    Tables are given their device addresses before they are sent: `place` all, then `send`. Results
+    are sent too, as zeros: kernels may raise them.
     """
 
     def __init__(self, slot: Slot) -> None:
@@ -126,16 +127,17 @@ class TableArena:
         return at, self._address(at)
 
     def send(self) -> None:
-        """Copy all placed tables to the device."""
+        """Copy all placed tables to the device, and zeros to where results will be."""
         slot = self._slot
         assert slot.pinned_tables is not None
         assert slot.device_tables is not None
         host = slot.pinned_tables.array
         for at, table in self._tables:
             host[at : at + table.nbytes] = np.ascontiguousarray(table).view(np.uint8).reshape(-1)
-        if self._results_at:
+        host[self._results_at : self._size] = 0
+        if self._size:
             slot.driver.copy_to_device(
-                slot.device_tables.ptr, slot.pinned_tables.ptr, self._results_at, slot.stream
+                slot.device_tables.ptr, slot.pinned_tables.ptr, self._size, slot.stream
             )
 
     def fetch_results(self) -> None:

@@ -275,6 +275,11 @@ def element_type(dtype: np.dtype[Any]) -> ElementType | None:
     return known if known is not None else _RAW_TYPES.get(dtype.itemsize)
 
 
+def opaque_type(itemsize: int) -> ElementType:
+    """Type code of elements of 1, 2, 4, 8 or 16 bytes that are moved as they are."""
+    return _RAW_TYPES[itemsize]
+
+
 def swap_nbytes(dtype: np.dtype[Any]) -> int:
     """Bytes of each unit of an element that `gather` must reverse; 0 for native order.
 
