@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zarrgpu.array import Array
+    from zarrgpu.chunk_cache import ChunkCache
     from zarrgpu.errors import (
         ChunkDecodeError,
         DataError,
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Array",
     "Batch",
+    "ChunkCache",
     "ChunkDecodeError",
     "DataError",
     "DeviceUnavailableError",
@@ -70,6 +72,7 @@ __all__ = [
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "array": ("Array",),
+    "chunk_cache": ("ChunkCache",),
     "errors": (
         "ChunkDecodeError",
         "DataError",

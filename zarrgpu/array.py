@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from zarrgpu import reader
 from zarrgpu.array_indexers import ArrayIndexers
+from zarrgpu.chunk_cache import ChunkCache
 from zarrgpu.devices.resolve import DeviceLike
 from zarrgpu.errors import SelectionError
 from zarrgpu.fetch import ArraySource
@@ -73,13 +74,32 @@ class Array(ArrayIndexers):
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Elements of a chunk (the inner chunk of a shard)."""
+        """Elements of a chunk (the inner chunk of a shard); the largest, if they differ."""
         return self.source.spec.chunk_shape
 
     @property
     def shards(self) -> tuple[int, ...] | None:
         """Elements of a shard, or None."""
         return self.source.spec.shard_shape
+
+    @property
+    def read_chunk_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Elements of every chunk along each axis, cut at the end of the array, as dask has them.
+
+        zarr-python's name; `chunks` says the same for a regular grid.
+        """
+        spec = self.source.spec
+        counts = zip(spec.grid_shape, spec.shape, strict=True)
+        ends = [
+            np.minimum(spec.chunk_start(axis, np.arange(n + 1)), size)
+            for axis, (n, size) in enumerate(counts)
+        ]
+        return tuple(tuple(np.diff(end).tolist()) for end in ends)
+
+    @property
+    def cache(self) -> ChunkCache | None:
+        """Where decoded chunks are kept between reads, if anywhere."""
+        return self.source.cache
 
     @property
     def attrs(self) -> Mapping[str, Any]:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.codecs.base import CodecChain, CodecError
+from zarrgpu.codecs.base import CodecChain, CodecError, PartialCodec, checked
 from zarrgpu.codecs.run import decode_chunk, encoded_limit_nbytes
 from zarrgpu.errors import ChunkDecodeError
-from zarrgpu.model import ArraySpec, ByteArray, Manifest, Sharded, grid_count
+from zarrgpu.model import ArraySpec, ByteArray, Manifest, ObjectPerChunk, Sharded, grid_count
 from zarrgpu.plan.locate import shard_of_chunks
 from zarrgpu.plan.tables import ReadPlan
 
@@ -108,7 +108,7 @@ def encoded_bytes(plan: ReadPlan, row: int, data: ByteArray) -> ByteArray:
 
 def absent_error(plan: ReadPlan, row: int) -> ChunkDecodeError | None:
     """Error for a chunk whose object is not stored; None where that means the fill value."""
-    if plan.chunks.nbytes[row] < 0:
+    if isinstance(plan.arrays[plan.chunks.array[row]].location, ObjectPerChunk):
         return None
     return chunk_error(plan, row, "store", "its object is gone from the store")
 
@@ -128,6 +128,10 @@ def decode_elements(
     Elements that are objects are always new memory, and `out` is not used.
     """
     spec, objects = plan.arrays[plan.chunks.array[row]], chain.object_codec
+    windows = plan.chunks.windows
+    if windows is not None and not windows.whole[row]:
+        part = _decode_part(plan, chain, row, encoded)
+        return as_elements(spec, part, tuple(windows.shape[:, row].tolist()))
     if objects is None:
         return as_elements(spec, decode_row(plan, chain, row, encoded, out))
     payload = decode_row(plan, chain, row, encoded, None)
@@ -138,10 +142,30 @@ def decode_elements(
     return as_elements(spec, elements)
 
 
-def as_elements(spec: ArraySpec, decoded: NDArray[Any]) -> NDArray[Any]:
-    """View decoded bytes, or objects, as the chunk's elements, axes in array order."""
+def _decode_part(plan: ReadPlan, chain: CodecChain, row: int, encoded: ByteArray) -> ByteArray:
+    """Bytes of a chunk's window; of an uncompressed chunk, `encoded` has no others."""
+    windows = plan.chunks.windows
+    assert windows is not None
+    start, nbytes = int(windows.start[row]), int(windows.nbytes[row])
+    try:
+        if not chain.codecs:
+            checked(encoded.size, nbytes, exact=True)
+            return encoded
+        (codec,) = chain.codecs
+        assert isinstance(codec, PartialCodec)
+        return codec.decode_part_host(encoded, start, nbytes, chain.decoded_nbytes)
+    except CodecError as error:
+        names = ", ".join(codec.name for codec in chain.codecs) or "bytes"
+        raise chunk_error(plan, row, names, str(error)) from error
+
+
+def as_elements(
+    spec: ArraySpec, decoded: NDArray[Any], shape: tuple[int, ...] | None = None
+) -> NDArray[Any]:
+    """View decoded bytes, or objects, as elements of a chunk (or a part of `shape`), array axes."""
     elements = decoded if spec.dtype.hasobject else decoded.view(spec.dtype)
+    shape = spec.chunk_shape if shape is None else shape
     if spec.axis_order == tuple(range(spec.ndim)):
-        return elements.reshape(spec.chunk_shape)
-    stored_shape = tuple(spec.chunk_shape[axis] for axis in spec.axis_order)
+        return elements.reshape(shape)
+    stored_shape = tuple(shape[axis] for axis in spec.axis_order)
     return elements.reshape(stored_shape).transpose(np.argsort(spec.axis_order))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
+from zarrgpu.chunk_cache import ChunkCache
 from zarrgpu.codecs.base import CodecChain, CodecError
 from zarrgpu.codecs.run import encoded_limit_nbytes
 from zarrgpu.codecs.shard_index import ENTRY_NBYTES, decode_shard_index
@@ -18,6 +21,7 @@ from zarrgpu.model import (
     ArraySpec,
     ByteArray,
     ByteRange,
+    ObjectPerChunk,
     ReadOptions,
     Sharded,
 )
@@ -41,6 +45,10 @@ class ArraySource:
         Of the shard indexes.
     shard_indexes : ShardIndexes or None
         Those known so far; replaced as a whole, so that threads see one state or the other.
+    cache : ChunkCache or None
+        Decoded chunks of earlier reads, shared by what was opened together.
+    cache_key : int
+        Of this array in the cache.
     """
 
     spec: ArraySpec
@@ -48,6 +56,8 @@ class ArraySource:
     chain: CodecChain
     index_chain: CodecChain | None = None
     shard_indexes: ShardIndexes | None = field(default=None, repr=False)
+    cache: ChunkCache | None = field(default=None, repr=False)
+    cache_key: int = field(default_factory=partial(secrets.randbits, 62), repr=False)
 
 
 def sources_of(plan: ReadPlan, sources: Sequence[ArraySource]) -> tuple[ArraySource, ...]:
@@ -176,9 +186,24 @@ def fetch_read(
     key = object_key(source.spec, int(reads.object_id[read]))
     nbytes = int(reads.nbytes[read])
     store: Store = source.store
+    if plan.chunks.windows is not None and not _is_whole_chunk(plan, store, key, read):
+        return None
     if nbytes < 0:
         return _fetch_whole(plan, store, key, read, allocate)
     return store.get_range(key, ByteRange(int(reads.offset[read]), nbytes), allocate)
+
+
+def _is_whole_chunk(plan: ReadPlan, store: Store, key: str, read: int) -> bool:
+    """Whether an object of which a part is read is there; refuse one that cannot be its chunk."""
+    row = int(plan.reads.chunk_start[read])
+    spec = plan.arrays[plan.chunks.array[row]]
+    if not isinstance(spec.location, ObjectPerChunk) or plan.reads.nbytes[read] < 0:
+        return True
+    size = store.size(key)
+    if size is not None and size != spec.chunk_nbytes:
+        reason = f"object has {size} bytes, expected {spec.chunk_nbytes}"
+        raise chunk_error(plan, row, "bytes", reason)
+    return size is not None
 
 
 def _fetch_whole(
@@ -209,7 +234,7 @@ def fetch_chunk(
     source = sources[int(chunks.array[row])]
     nbytes = int(chunks.nbytes[row])
     try:
-        if nbytes < 0:  # a whole object is the only chunk of its read
+        if isinstance(source.spec.location, ObjectPerChunk):  # the only chunk of its read
             return fetch_read(plan, sources, int(chunks.read[row]), allocate)
         key = object_key(source.spec, int(chunks.object_id[row]))
         return source.store.get_range(key, ByteRange(int(chunks.offset[row]), nbytes), allocate)

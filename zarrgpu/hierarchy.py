@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
+from zarrgpu.chunk_cache import ChunkCache
 from zarrgpu.devices.host import run_threads
 from zarrgpu.errors import MetadataError, NodeNotFoundError, StoreError, ZarrGPUError
 from zarrgpu.formats import zarr_v2, zarr_v3
@@ -76,10 +77,13 @@ class Hierarchy:
     use_consolidated : bool or None
         None uses consolidated metadata where there is any, True demands it of the node that is
         opened first, False never looks at it.
+    cache : ChunkCache or None
+        For the arrays that are opened.
     """
 
     store: Store
     use_consolidated: bool | None = None
+    cache: ChunkCache | None = None
 
     def root(self, path: str) -> NodeSpec | None:
         """Read the node that a user opens at `path`, or None if there is none."""

@@ -8,6 +8,7 @@ whatever its size.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -41,6 +42,8 @@ class _Run:
         Array axes from slowest to fastest in `out`.
     piece_elements : int64 (C,)
         Elements of all pieces of each chunk.
+    cached : list of (array or None), or None
+        Elements of each chunk that an earlier read has left; None if no array has a cache.
     """
 
     plan: ReadPlan
@@ -52,10 +55,15 @@ class _Run:
     converts: bool
     axis_order: tuple[int, ...]
     piece_elements: Int64s
+    cached: list[NDArray[Any] | None] | None
 
     def read(self, read: int) -> tuple[int, int, int]:
         """Fetch one range, decode and place its chunks; return fetched bytes, decoded, missing."""
-        rows = range(*self.plan.reads.chunk_start[read : read + 2].tolist())
+        rows: Sequence[int] = range(*self.plan.reads.chunk_start[read : read + 2].tolist())
+        if self.cached is not None:
+            rows = [row for row in rows if self._wanted(row)]
+            if not rows:
+                return 0, 0, 0
         try:
             data = fetch_read(self.plan, self.sources, read, partial(scratch, "encoded"))
         except DataError:
@@ -71,7 +79,15 @@ class _Run:
                 self._fail(row, error)
         return data.size, len(rows), 0
 
-    def _read_apart(self, rows: range) -> tuple[int, int, int]:
+    def _wanted(self, row: int) -> bool:
+        """Whether a chunk is to be fetched; a cached one is placed at once."""
+        assert self.cached is not None
+        elements = self.cached[row]
+        if elements is not None:
+            self._place(row, elements)
+        return elements is None
+
+    def _read_apart(self, rows: Sequence[int]) -> tuple[int, int, int]:
         """Fetch the chunks of a failed range one by one: those beside the bad one are good."""
         fetched = decoded = missing = 0
         for row in rows:
@@ -105,17 +121,34 @@ class _Run:
     def _chunk(self, row: int, encoded: ByteArray) -> None:
         chunks = self.plan.chunks
         source = self.sources[chunks.array[row]]
-        first, last = chunks.piece_start[row : row + 2].tolist()
-        size = source.chain.decoded_nbytes
-        direct = bool(chunks.direct[row])
-        if direct:
-            target = self._direct_target(first, size)
+        if source.cache is not None and not source.spec.dtype.hasobject:
+            self._place(row, self._keep(row, source, encoded))
+        elif chunks.direct[row]:
+            target = self._direct_target(int(chunks.piece_start[row]), source.chain.decoded_nbytes)
             decoded = decode_row(self.plan, source.chain, row, encoded, target)
             if decoded is not target:
                 target[:] = decoded
-            return
-        room = None if source.spec.dtype.hasobject else scratch("decoded", size)
+        else:
+            room = None
+            if not source.spec.dtype.hasobject and (
+                chunks.windows is None or chunks.windows.whole[row]
+            ):
+                room = scratch("decoded", source.chain.decoded_nbytes)
+            self._place(row, decode_elements(self.plan, source.chain, row, encoded, room))
+
+    def _keep(self, row: int, source: ArraySource, encoded: ByteArray) -> NDArray[Any]:
+        """Decode a chunk into memory of its own and put it into the cache."""
+        assert source.cache is not None
+        room = np.empty(source.chain.decoded_nbytes, np.uint8)
         elements = decode_elements(self.plan, source.chain, row, encoded, room)
+        if not np.may_share_memory(elements, room):  # a view of what was fetched
+            elements = elements.copy(order="K")
+        source.cache.put((source.cache_key, int(self.plan.chunks.chunk_id[row])), elements)
+        return elements
+
+    def _place(self, row: int, elements: NDArray[Any]) -> None:
+        """Write the pieces of a decoded chunk."""
+        first, last = self.plan.chunks.piece_start[row : row + 2].tolist()
         channel = self._common_channel(row, first, last, elements)
         output: OutputFormat | None = self.output
         if channel is not None:
@@ -174,7 +207,25 @@ def _make_run(
         converts=not (plain and in_order) and not output.dtype.hasobject,
         axis_order=axis_order,
         piece_elements=elements,
+        cached=_cached_chunks(plan, sources),
     )
+
+
+def _cached_chunks(
+    plan: ReadPlan, sources: tuple[ArraySource, ...]
+) -> list[NDArray[Any] | None] | None:
+    """Chunks that caches hold, by row of the chunk table; None if no array has a cache."""
+    if all(source.cache is None for source in sources):
+        return None
+    found: list[NDArray[Any] | None] = [None] * len(plan.chunks)
+    for index in np.unique(plan.chunks.array).tolist():
+        source = sources[index]
+        if source.cache is None or source.spec.dtype.hasobject:
+            continue
+        first, last = np.searchsorted(plan.chunks.array, [index, index + 1]).tolist()
+        ids = plan.chunks.chunk_id[first:last].tolist()
+        found[first:last] = source.cache.get_many([(source.cache_key, each) for each in ids])
+    return found
 
 
 def pieces_as_fills(plan: ReadPlan, row: int) -> PieceTable:
@@ -233,6 +284,8 @@ def _fitting_threads(run: _Run, threads: int, options: ReadOptions) -> int:
     if not len(plan.chunks):
         return 1
     sizes = np.array([spec.chunk_nbytes for spec in plan.arrays], np.int64)[plan.chunks.array]
+    if plan.chunks.windows is not None:
+        sizes = plan.chunks.windows.nbytes
     decoded = int(np.where(plan.chunks.direct, 0, sizes).max())
     if decoded > options.memory_budget_bytes:
         spec = plan.arrays[plan.chunks.array[int(np.argmax(sizes))]]
@@ -280,6 +333,7 @@ def execute(
     gather_fills(plan.fills, plan, out, output)
     for row, _ in failed or ():
         gather_fills(pieces_as_fills(plan, row), plan, out, output)
+    stats.chunks_cached += sum(elements is not None for elements in run.cached or ())
     for fetched, decoded, missing in counts:
         stats.fetched_bytes += fetched
         stats.chunks_decoded += decoded

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from zarrgpu.array import Array
+from zarrgpu.chunk_cache import ChunkCache
 from zarrgpu.codecs.registry import build_chain
 from zarrgpu.errors import (
     NodeNotFoundError,
@@ -41,6 +42,7 @@ def open(
     filesystem: Any = None,
     storage_options: dict[str, Any] | None = None,
     use_consolidated: bool | None = None,
+    cache: ChunkCache | int | None = None,
 ) -> Array | Group | Slide:
     """Open a Zarr array or group, an OME-Zarr image, or a whole-slide file. Reads metadata only.
 
@@ -56,6 +58,9 @@ def open(
         Whether to take the members of a group from its consolidated metadata: None (default) where
         it has any, True demands it, False reads every node's own documents. As in zarr-python, and
         False holds for all groups below too.
+    cache : ChunkCache or int, optional
+        Keeps decoded chunks between reads on the CPU, for all that is opened by this call, at most
+        so many bytes; by default nothing is kept.
 
     Returns
     -------
@@ -76,9 +81,11 @@ def open(
         If the store fails.
     """
     store = resolve_store(path, filesystem=filesystem, storage_options=storage_options)
-    hierarchy = Hierarchy(store, use_consolidated)
+    if isinstance(cache, int):
+        cache = ChunkCache(cache)
+    hierarchy = Hierarchy(store, use_consolidated, cache)
     spec = hierarchy.root("")
-    node = _open_file(store) if spec is None else make_node(hierarchy, "", spec)
+    node = _open_file(store, cache) if spec is None else make_node(hierarchy, "", spec)
     if node is None:
         msg = (
             f"{store.url!r}: nothing to read here: expected a Zarr array or group (zarr.json, "
@@ -94,6 +101,7 @@ def open_slide(
     filesystem: Any = None,
     storage_options: dict[str, Any] | None = None,
     use_consolidated: bool | None = None,
+    cache: ChunkCache | int | None = None,
 ) -> Slide:
     """Open a whole-slide file or a multiscale OME-Zarr image; anything else is an error.
 
@@ -104,6 +112,7 @@ def open_slide(
         filesystem=filesystem,
         storage_options=storage_options,
         use_consolidated=use_consolidated,
+        cache=cache,
     )
     if not isinstance(node, Slide):
         where = path.url if isinstance(path, Store) else os.fspath(path)
@@ -140,12 +149,12 @@ def make_node(
         Path -> metadata of other nodes, so that the levels of an image are not read again.
     """
     if isinstance(spec, ArraySpec):
-        return Array(array_source(hierarchy.store, spec), path)
+        return Array(array_source(hierarchy.store, spec, hierarchy.cache), path)
     group = Group(hierarchy, path, spec, make_node)
     return _open_multiscale(group, known) if ome.is_multiscale(spec.attributes) else group
 
 
-def array_source(store: Store, spec: ArraySpec) -> ArraySource:
+def array_source(store: Store, spec: ArraySpec, cache: ChunkCache | None = None) -> ArraySource:
     """Make the source of an array: its decoders are built, and refused, here."""
     chain = build_chain(spec.codecs, spec.decoded_limit_nbytes, source=spec.source)
     index_chain = None
@@ -156,7 +165,7 @@ def array_source(store: Store, spec: ArraySpec) -> ArraySource:
         index_chain = build_chain(
             spec.location.index_codecs, entries * _INDEX_ENTRY_NBYTES, source=spec.source
         )
-    return ArraySource(spec, store, chain, index_chain)
+    return ArraySource(spec, store, chain, index_chain, cache=cache)
 
 
 def _open_multiscale(group: Group, known: Mapping[str, NodeSpec]) -> Slide:
@@ -176,7 +185,7 @@ def _open_multiscale(group: Group, known: Mapping[str, NodeSpec]) -> Slide:
         if not isinstance(array_spec, ArraySpec) or array_spec.ndim != len(image.axes):
             message = f"level {shown(level)} is no array of {len(image.axes)} axes"
             raise document.fail(message, "datasets", index, "path")
-        arrays.append(Array(array_source(hierarchy.store, array_spec), path))
+        arrays.append(Array(array_source(hierarchy.store, array_spec, hierarchy.cache), path))
     spec = SlideSpec(
         source=metadata.source,
         vendor="ome-zarr",
@@ -190,7 +199,7 @@ def _open_multiscale(group: Group, known: Mapping[str, NodeSpec]) -> Slide:
     return Slide(spec, tuple(arrays), {}, group=group)
 
 
-def _open_file(store: Store) -> Slide | None:
+def _open_file(store: Store, cache: ChunkCache | None) -> Slide | None:
     """Open a store that is rooted at a file."""
     split = split_file(store)
     if split is None:
@@ -213,12 +222,13 @@ def _open_file(store: Store) -> Slide | None:
 
     spec = read_tiff_slide(read_range, size, source=store.url, key=key)
     levels = tuple(
-        Array(array_source(folder, level), f"level {i}") for i, level in enumerate(spec.levels)
+        Array(array_source(folder, level, cache), f"level {i}")
+        for i, level in enumerate(spec.levels)
     )
     associated = {}
     for name, image in spec.associated.items():
         try:
-            associated[name] = Array(array_source(folder, image), name)
+            associated[name] = Array(array_source(folder, image, cache), name)
         except UnsupportedCodecError:  # the slide itself is readable; OpenSlide drops these too
             continue
     return Slide(spec, levels, associated)

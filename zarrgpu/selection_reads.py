@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from zarrgpu import reader
-from zarrgpu.devices.resolve import DeviceLike
+from zarrgpu.devices.cuda import CudaDevice
+from zarrgpu.devices.resolve import DeviceLike, resolve_device
 from zarrgpu.errors import SelectionError
 from zarrgpu.fetch import ArraySource
 from zarrgpu.indexing import Box
@@ -131,7 +132,12 @@ def plan_request(
 ) -> ExplainedPlan:
     """Plan a request of one array without carrying it out."""
     plan = reader.plan_read(
-        (source,), request, options=ReadOptions(), allow_direct=source.spec.dtype.isnative, cut=cut
+        (source,),
+        request,
+        options=ReadOptions(),
+        allow_direct=source.spec.dtype.isnative,
+        narrow=not isinstance(resolve_device(device), CudaDevice),
+        cut=cut,
     )
     output = output_format(source.spec.dtype)
     return ExplainedPlan(plan, (source,), output, device, is_part=is_part)

@@ -17,7 +17,7 @@ class ReadStats:
         Decoded bytes in the stored type.
     delivered_bytes : int
         Bytes of results.
-    chunks_decoded, chunks_missing : int
+    chunks_decoded, chunks_cached, chunks_missing : int
     patches : int
         Boxes delivered.
     seconds : float
@@ -28,6 +28,7 @@ class ReadStats:
     decoded_bytes: int = 0
     delivered_bytes: int = 0
     chunks_decoded: int = 0
+    chunks_cached: int = 0
     chunks_missing: int = 0
     patches: int = 0
     seconds: float = 0.0

@@ -83,3 +83,54 @@ class BloscCodec(Compressor):
             except (RuntimeError, ValueError) as error:
                 raise CodecError(str(error)) from error
         return target
+
+    def decode_part_host(
+        self, encoded: ByteArray, start: int, nbytes: int, decoded_nbytes: int
+    ) -> ByteArray:
+        """Decode the blocks that hold the part, as a container of their own."""
+        header = BloscHeader.parse(encoded)
+        checked(header.nbytes, decoded_nbytes, exact=True)
+        if header.is_memcpyed:
+            checked(encoded.size - HEADER_NBYTES, decoded_nbytes, exact=True)
+            return encoded[HEADER_NBYTES + start : HEADER_NBYTES + start + nbytes]
+        first = start // header.blocksize
+        last = -(-(start + nbytes) // header.blocksize)
+        if last * header.blocksize > header.nbytes and first:
+            first -= 1  # the short block is known by its place behind a full one
+        blocks = _container_of_blocks(encoded, header, first, last)
+        at = first * header.blocksize
+        decoded_size = min(last * header.blocksize, header.nbytes) - at
+        decoded = self.decode_host(blocks, decoded_size, np.empty(decoded_size, np.uint8))
+        return decoded[start - at : start - at + nbytes]
+
+
+def _container_of_blocks(
+    encoded: ByteArray, header: BloscHeader, first: int, last: int
+) -> ByteArray:
+    """Container with blocks ``first`` to ``last - 1`` of another.
+
+    Its blocks are decoded as before: all are of the block size but the last of all, and what
+    depends on a block's size (splitting, leftovers of shuffles) does not see its number.
+    """
+    n_blocks = -(-header.nbytes // header.blocksize)
+    table_end = HEADER_NBYTES + 4 * n_blocks
+    if table_end > encoded.size:
+        msg = f"blosc container of {encoded.size} bytes cannot hold {n_blocks} blocks"
+        raise CodecError(msg)
+    starts = encoded[HEADER_NBYTES:table_end].copy().view("<i4").astype(np.int64)
+    if (starts < table_end).any() or (starts > encoded.size).any():
+        msg = f"blosc blocks lie outside of the container of {encoded.size} bytes"
+        raise CodecError(msg)
+    # threads write blocks as they are done: a block ends where the next one in the file begins
+    ends = np.append(np.sort(starts), encoded.size)
+    stops = ends[np.searchsorted(ends, starts[first:last], side="right")]
+    parts = [encoded[a:b] for a, b in zip(starts[first:last].tolist(), stops.tolist(), strict=True)]
+    table_nbytes = HEADER_NBYTES + 4 * len(parts)
+    sizes = np.array([part.size for part in parts], np.int64)
+    table = (table_nbytes + np.append(0, np.cumsum(sizes)[:-1])).astype("<i4")
+    nbytes = min(last * header.blocksize, header.nbytes) - first * header.blocksize
+    head = encoded[:HEADER_NBYTES].copy()
+    sizes_at = head.view("<u4")
+    sizes_at[1] = nbytes
+    sizes_at[3] = table_nbytes + int(sizes.sum())
+    return np.concatenate([head, table.view(np.uint8), *parts])

@@ -28,6 +28,7 @@ from zarrgpu.plan.tables import (
     group_starts,
 )
 from zarrgpu.plan.touches import ArrayTouches, padding, touch_chunks
+from zarrgpu.plan.windows import find_windows, in_windows, narrowed
 
 
 def plan_touches(request: ReadRequest, cut: Cut | None = None) -> list[ArrayTouches]:
@@ -73,6 +74,7 @@ def build_plan(
     max_gap_bytes: int,
     max_coalesced_bytes: int,
     allow_direct: bool,
+    narrow: Sequence[bool] = (),
 ) -> ReadPlan:
     """Join touches and locations into a plan.
 
@@ -87,6 +89,8 @@ def build_plan(
         See `coalesce.coalesce_ranges`.
     allow_direct : bool
         Whether outputs take decoded bytes as they are (no cast, no other layout).
+    narrow : sequence of bool, optional
+        Of which of the request's arrays a chunk may be read in part (`windows.find_windows`).
     """
     ndim = len(request.count)
     fills = [touch.fills for touch in touched if len(touch.fills)]
@@ -114,9 +118,35 @@ def build_plan(
         if missing.any():
             fills.append(_as_fills(touch.pieces_of(np.flatnonzero(missing)), touch.array))
     joined = PieceTable.concatenate(pieces, ndim)
-    chunks, reads = _chunk_and_read_tables(
-        request, columns, joined, max_gap_bytes, max_coalesced_bytes, allow_direct=allow_direct
+    array, chunk_id, located = _joined_columns(columns)
+    piece_start = group_starts(joined.chunk, len(array))
+    windows = None
+    if any(narrow):
+        windows = find_windows(
+            request,
+            [narrow[index] for index in base],
+            array,
+            located.nbytes,
+            joined,
+            piece_start,
+            least_saved_bytes=max_gap_bytes,
+        )
+    if windows is not None:
+        joined, located = in_windows(joined, windows), narrowed(request, array, located, windows)
+    chunks = ChunkTable(
+        array,
+        chunk_id,
+        located.object_id,
+        located.offset,
+        located.nbytes,
+        _reads(array, located, max_gap_bytes, max_coalesced_bytes),
+        _direct_chunks(request, array, joined, piece_start)
+        if allow_direct
+        else np.zeros(len(array), np.bool_),
+        piece_start,
+        windows,
     )
+    reads = ReadTable.of_chunks(chunks)
     return ReadPlan(request, reads, chunks, joined, PieceTable.concatenate(fills, ndim), base)
 
 
@@ -139,40 +169,41 @@ def _place_order(location: ChunkLocations, stored: NDArray[np.intp]) -> NDArray[
     return stored.take(np.lexsort((offset, object_id)))
 
 
-def _chunk_and_read_tables(
-    request: ReadRequest,
+def _joined_columns(
     columns: list[tuple[NDArray[np.int32], Int64s, ChunkLocations]],
-    pieces: PieceTable,
+) -> tuple[NDArray[np.int32], Int64s, ChunkLocations]:
+    """Array, chunk id and place of all chunks of a plan."""
+    none = np.empty(0, np.int64)
+    return (
+        np.concatenate([np.empty(0, np.int32), *(c[0] for c in columns)]),
+        np.concatenate([none, *(c[1] for c in columns)]),
+        ChunkLocations(
+            np.concatenate([none, *(c[2].object_id for c in columns)]),
+            np.concatenate([none, *(c[2].offset for c in columns)]),
+            np.concatenate([none, *(c[2].nbytes for c in columns)]),
+        ),
+    )
+
+
+def _reads(
+    array: NDArray[np.int32],
+    located: ChunkLocations,
     max_gap_bytes: int,
     max_coalesced_bytes: int,
-    *,
-    allow_direct: bool,
-) -> tuple[ChunkTable, ReadTable]:
-    none = np.empty(0, np.int64)
-    array = np.concatenate([np.empty(0, np.int32), *(c[0] for c in columns)])
-    chunk_id = np.concatenate([none, *(c[1] for c in columns)])
-    object_id = np.concatenate([none, *(c[2].object_id for c in columns)])
-    offset = np.concatenate([none, *(c[2].offset for c in columns)])
-    nbytes = np.concatenate([none, *(c[2].nbytes for c in columns)])
+) -> NDArray[np.int32]:
+    """Read of each chunk, numbered from 0 over all arrays."""
     read, first_read = np.empty(len(array), np.int32), 0
     for index in np.unique(array):  # few: arrays, not chunks
         rows = slice(*np.searchsorted(array, [index, index + 1]))
         read[rows] = first_read + coalesce_ranges(
-            object_id[rows],
-            offset[rows],
-            nbytes[rows],
+            located.object_id[rows],
+            located.offset[rows],
+            located.nbytes[rows],
             max_gap_bytes=max_gap_bytes,
             max_coalesced_bytes=max_coalesced_bytes,
         )
         first_read = int(read[rows][-1]) + 1
-    piece_start = group_starts(pieces.chunk, len(array))
-    direct = (
-        _direct_chunks(request, array, pieces, piece_start)
-        if allow_direct
-        else np.zeros(len(array), np.bool_)
-    )
-    chunks = ChunkTable(array, chunk_id, object_id, offset, nbytes, read, direct, piece_start)
-    return chunks, ReadTable.of_chunks(chunks)
+    return read
 
 
 def _direct_chunks(

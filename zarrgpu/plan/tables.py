@@ -86,6 +86,27 @@ class PieceTable:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ChunkWindows:
+    """Parts of chunks that are read or decoded instead of the whole (C rows).
+
+    Attributes
+    ----------
+    origin, shape : int64 (ndim, C)
+        Box within the chunk, array axes; pieces count from `origin`.
+    start, nbytes : int64 (C,)
+        The box as a range of the decoded chunk.
+    whole : bool (C,)
+        The box is all of the chunk.
+    """
+
+    origin: Int64s
+    shape: Int64s
+    start: Int64s
+    nbytes: Int64s
+    whole: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ChunkTable:
     """Chunks to decode, each once, sorted by array and place in the store (C rows).
 
@@ -104,6 +125,8 @@ class ChunkTable:
         Its decoded bytes are one contiguous run of the output, as they are.
     piece_start : int64 (C + 1,)
         Its pieces are rows ``piece_start[c]:piece_start[c + 1]``.
+    windows : ChunkWindows or None
+        None if all chunks are read whole.
     """
 
     array: Int32s
@@ -114,6 +137,7 @@ class ChunkTable:
     read: Int32s
     direct: NDArray[np.bool_]
     piece_start: Int64s
+    windows: ChunkWindows | None = None
 
     def __len__(self) -> int:
         return len(self.array)
@@ -199,7 +223,9 @@ class ReadPlan:
 
     @property
     def decoded_nbytes(self) -> int:
-        """Bytes of all decoded chunks, in their stored type."""
+        """Bytes of all decoded chunks, or parts of chunks, in their stored type."""
+        if self.chunks.windows is not None:
+            return int(self.chunks.windows.nbytes.sum())
         sizes = np.array([spec.chunk_nbytes for spec in self.arrays], np.int64)
         return int(sizes[self.chunks.array].sum())
 
