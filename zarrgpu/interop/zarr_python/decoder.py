@@ -9,7 +9,8 @@ refused: it may do what its name does not say.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +18,16 @@ import numpy as np
 
 from zarrgpu.codecs.base import CodecChain
 from zarrgpu.codecs.registry import build_chain
+from zarrgpu.codecs.shard_index import ENTRY_NBYTES
 from zarrgpu.errors import ZarrGPUError
 from zarrgpu.formats import zarr_v2
-from zarrgpu.formats.codec_chain import parse_codec_list
 from zarrgpu.formats.document import Document
-from zarrgpu.model import ArraySpec, KeyEncoding, ObjectPerChunk
+from zarrgpu.formats.sharding import parse_chunk_codecs
+from zarrgpu.model import ArraySpec, KeyEncoding, ObjectPerChunk, Sharded
 
 _TRUSTED = {"zarr", "numcodecs", "imagecodecs"}
 _SOURCE = "zarr-python array"
+_KEYS = KeyEncoding("default", "/")
 _REASON_LENGTH = 120
 
 
@@ -60,20 +63,21 @@ class ShardDecoder:
 
     Attributes
     ----------
-    inner, index : ChunkDecoder
-        Of the inner chunks and of the shard index, an array of shape (*grid, 2).
-    grid : tuple of int
-        Inner chunks per axis.
-    index_nbytes : int
-        Encoded size of the index.
-    index_at_end : bool
+    inner : ChunkDecoder
+        Of the inner chunks.
+    location : Sharded
+    index_chain : CodecChain
     """
 
     inner: ChunkDecoder
-    index: ChunkDecoder
-    grid: tuple[int, ...]
-    index_nbytes: int
-    index_at_end: bool
+    location: Sharded
+    index_chain: CodecChain
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Inner chunks per axis."""
+        axes = zip(self.location.shard_shape, self.inner.spec.chunk_shape, strict=True)
+        return tuple(shard // chunk for shard, chunk in axes)
 
 
 Decoder = ChunkDecoder | ShardDecoder
@@ -93,43 +97,43 @@ def build_decoder(codecs: Sequence[Any], chunk: Any) -> Decoder:
     NotOursError
         If zarrgpu does not read such chunks.
     """
-    from zarr.codecs import ShardingCodec
     from zarr.codecs._v2 import V2Codec
 
     dtype = np.dtype(chunk.dtype.to_native_dtype())
     try:
         if len(codecs) == 1 and isinstance(codecs[0], V2Codec):
-            return _v2_decoder(codecs[0], chunk, dtype)
-        if len(codecs) == 1 and type(codecs[0]) is ShardingCodec:
-            return _shard_decoder(codecs[0], chunk.shape, dtype)
-        return _v3_decoder(codecs, chunk.shape, dtype)
+            return _v2_decoder(codecs[0], chunk)
+        return _v3_decoder(codecs, chunk, dtype)
     except (ZarrGPUError, TypeError) as error:
-        raise NotOursError(_reason(dtype, error)) from error
+        reason = f"{type(error).__name__} ({dtype.kind}): {str(error)[:_REASON_LENGTH]}"
+        raise NotOursError(reason) from error
 
 
-def _v3_decoder(
-    codecs: Sequence[Any], shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> ChunkDecoder:
+def _v3_decoder(codecs: Sequence[Any], chunk: Any, dtype: np.dtype[Any]) -> Decoder:
     _refuse_foreign(codecs)
     document = _document({"codecs": [codec.to_dict() for codec in codecs]})
-    parsed = parse_codec_list(document, "codecs", dtype, shape)
-    if parsed.sharding is not None:
-        raise NotOursError("codecs around sharding_indexed")
+    parsed = parse_chunk_codecs(document, dtype, chunk.shape, None, chunk.fill_value, _KEYS)
     spec = ArraySpec(
         source=_SOURCE,
-        shape=shape,
+        shape=parsed.chunk_shape,
         dtype=parsed.dtype,
-        chunk_shape=shape,
+        chunk_shape=parsed.chunk_shape,
         fill_value=None,
         codecs=parsed.codecs,
         axis_order=parsed.axis_order,
-        location=ObjectPerChunk(KeyEncoding("default", "/")),
-        dimension_names=(None,) * len(shape),
+        location=ObjectPerChunk(_KEYS),
+        dimension_names=(None,) * len(chunk.shape),
     )
-    return _chunk_decoder(spec)
+    inner = _chunk_decoder(spec)
+    if parsed.location is None:
+        return inner
+    entries = math.prod(chunk.shape) // math.prod(parsed.chunk_shape)
+    index_codecs = parsed.location.index_codecs
+    index_chain = build_chain(index_codecs, entries * ENTRY_NBYTES, source=_SOURCE)
+    return ShardDecoder(inner=inner, location=parsed.location, index_chain=index_chain)
 
 
-def _v2_decoder(codec: Any, chunk: Any, dtype: np.dtype[Any]) -> ChunkDecoder:
+def _v2_decoder(codec: Any, chunk: Any) -> ChunkDecoder:
     filters = codec.filters or ()
     _refuse_foreign([*filters, *([codec.compressor] if codec.compressor else [])])
     document = _document(
@@ -147,22 +151,6 @@ def _v2_decoder(codec: Any, chunk: Any, dtype: np.dtype[Any]) -> ChunkDecoder:
     return _chunk_decoder(zarr_v2.parse_array(document, {}, ""))
 
 
-def _shard_decoder(codec: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ShardDecoder:
-    grid = tuple(s // c for s, c in zip(shape, codec.chunk_shape, strict=True))
-    index = _v3_decoder(codec.index_codecs, (*grid, 2), np.dtype(np.uint64))
-    index_nbytes = index.chain.encoded_nbytes
-    if index_nbytes is None:
-        raise NotOursError("index codecs of no fixed size")
-    location = codec.index_location  # an enum in zarr-python 3.1, a string since 3.2
-    return ShardDecoder(
-        inner=_v3_decoder(codec.codecs, tuple(codec.chunk_shape), dtype),
-        index=index,
-        grid=grid,
-        index_nbytes=index_nbytes,
-        index_at_end=getattr(location, "value", location) == "end",
-    )
-
-
 def _chunk_decoder(spec: ArraySpec) -> ChunkDecoder:
     chain = build_chain(spec.codecs, spec.decoded_limit_nbytes, source=_SOURCE)
     return ChunkDecoder(spec=spec, chain=chain)
@@ -173,12 +161,10 @@ def _document(value: dict[str, Any]) -> Document:
     return Document(_SOURCE, json.loads(json.dumps(value)))
 
 
-def _refuse_foreign(codecs: Sequence[Any]) -> None:
+def _refuse_foreign(codecs: Iterable[Any]) -> None:
+    """Refuse classes that we do not know, those within shards too."""
     for codec in codecs:
         if type(codec).__module__.partition(".")[0] not in _TRUSTED:
             raise NotOursError(f"codec class {type(codec).__name__}")
-
-
-def _reason(dtype: np.dtype[Any], error: Exception) -> str:
-    """Text for counting: the same for all arrays that are refused alike."""
-    return f"{type(error).__name__} ({dtype.kind}): {str(error)[:_REASON_LENGTH]}"
+        if type(codec).__name__ == "ShardingCodec":
+            _refuse_foreign((*codec.codecs, *codec.index_codecs))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -27,7 +27,6 @@ from zarrgpu.model import (
     ChunkLocation,
     KeyEncoding,
     ObjectPerChunk,
-    Sharded,
 )
 from zarrgpu.opening import array_source
 from zarrgpu.output import output_format
@@ -156,14 +155,7 @@ def stacked_spec(job: DeviceJob, number: int) -> ArraySpec:
     inner = decoder if isinstance(decoder, ChunkDecoder) else decoder.inner
     location: ChunkLocation = ObjectPerChunk(_KEYS)
     if not isinstance(decoder, ChunkDecoder):
-        location = Sharded(
-            key_encoding=_KEYS,
-            shard_shape=(1, *job.shape),
-            index_codecs=decoder.index.spec.codecs,
-            index_endian="big" if decoder.index.spec.dtype.str.startswith(">") else "little",
-            index_nbytes=decoder.index_nbytes,
-            index_location="end" if decoder.index_at_end else "start",
-        )
+        location = replace(decoder.location, shard_shape=(1, *job.shape))
     spec = inner.spec
     return ArraySpec(
         source=spec.source,

@@ -125,8 +125,8 @@ def _local_index(
     store: LocalStore, job: Job, outcome: Outcome, part: ShardPart
 ) -> list[partial[None]]:
     """Read a shard's index; return the calls that read and place its chunks."""
-    path, nbytes = job.getter.path, part.decoder.index_nbytes
-    if part.decoder.index_at_end:
+    path, nbytes = job.getter.path, part.decoder.location.index_nbytes
+    if part.index_at_end:
         index = store.get_suffix(path, nbytes)
     else:
         size = store.size(path)
@@ -239,8 +239,8 @@ async def _fetch_shard(job: Job, outcome: Outcome, part: ShardPart, prototype: A
         shard = _as_bytes(whole)
         stored = _place_missing(job, outcome, part.locate(part.index_of(shard)))
         return [(piece, _cut(piece, shard, wanted, 0)) for wanted, piece in stored]
-    nbytes = part.decoder.index_nbytes
-    where = SuffixByteRequest(nbytes) if part.decoder.index_at_end else RangeByteRequest(0, nbytes)
+    nbytes = part.decoder.location.index_nbytes
+    where = SuffixByteRequest(nbytes) if part.index_at_end else RangeByteRequest(0, nbytes)
     index = await job.getter.get(prototype, where)
     if index is None:
         _fill(job, outcome)

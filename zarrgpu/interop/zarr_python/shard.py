@@ -6,6 +6,7 @@ same entry. Inner chunks whose bytes are close together are fetched in one reque
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.base import CodecError
-from zarrgpu.codecs.run import decode_chunk, encoded_limit_nbytes
-from zarrgpu.decode import as_elements
+from zarrgpu.codecs.shard_index import decode_shard_index
 from zarrgpu.interop.zarr_python.decoder import ShardDecoder
 from zarrgpu.interop.zarr_python.piece import Piece, chunk_error, is_basic
-from zarrgpu.model import ByteArray, ByteRange
+from zarrgpu.model import MISSING_NBYTES, ByteArray, ByteRange
 from zarrgpu.plan.coalesce import coalesce_ranges
 
-_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
-_MAX_OFFSET = 1 << 47
 _WHOLE_SHARE = 0.75
 """Of a shard's inner chunks: with at least so many wanted, the shard is read in one request."""
 
@@ -51,7 +49,12 @@ class ShardPart:
     def wants_most(self) -> bool:
         """Whether one request for the whole shard is better than two rounds."""
         wanted = len({coords for coords, _ in self.pieces})
-        return wanted >= _WHOLE_SHARE * (self.decoder.index.spec.chunk_nbytes // 16)
+        return wanted >= _WHOLE_SHARE * math.prod(self.decoder.grid)
+
+    @property
+    def index_at_end(self) -> bool:
+        """Whether the index follows the inner chunks."""
+        return self.decoder.location.index_location == "end"
 
     def fill(self, value: Any) -> None:
         """The shard is not stored."""
@@ -72,37 +75,31 @@ class ShardPart:
 
     def index_of(self, shard: ByteArray) -> ByteArray:
         """Encoded index within the bytes of the shard, or of its end or start."""
-        nbytes = self.decoder.index_nbytes
-        return shard[max(0, shard.size - nbytes) :] if self.decoder.index_at_end else shard[:nbytes]
+        nbytes = self.decoder.location.index_nbytes
+        return shard[max(0, shard.size - nbytes) :] if self.index_at_end else shard[:nbytes]
 
     def _decode_index(self, encoded: ByteArray) -> Any:
         from zarr.codecs.sharding import _ShardIndex
 
-        nbytes, index = self.decoder.index_nbytes, self.decoder.index
-        if encoded.size < nbytes:
-            msg = f"shard of {encoded.size} bytes is too short to hold its index of {nbytes}"
-            raise chunk_error(self.owner, None, msg, "sharding_indexed")
+        location, chain = self.decoder.location, self.decoder.index_chain
         try:
-            decoded = decode_chunk(index.chain, encoded, np.empty(index.chain.decoded_nbytes, "u1"))
+            if encoded.size < location.index_nbytes:
+                msg = f"{encoded.size} bytes are too short to hold its index"
+                raise CodecError(msg)
+            offsets, nbytes = decode_shard_index(
+                chain,
+                encoded,
+                endian=location.index_endian,
+                chunk_nbytes=self.decoder.inner.chain.decoded_nbytes,
+            )
         except CodecError as error:
             msg = f"shard index: {error}"
             raise chunk_error(self.owner, None, msg, "sharding_indexed") from error
-        table = as_elements(index.spec, decoded)
-        self._check(table)
         found = _ShardIndex.create_empty(self.decoder.grid)
-        found.offsets_and_lengths[...] = table
+        stored = nbytes != MISSING_NBYTES
+        table = np.stack([offsets, nbytes], axis=-1)
+        found.offsets_and_lengths.reshape(-1, 2)[stored] = table[stored]
         return found
-
-    def _check(self, table: NDArray[np.uint64]) -> None:
-        """Refuse entries that no chunk can have, before memory is taken for them."""
-        limit = encoded_limit_nbytes(self.decoder.inner.chain.decoded_nbytes)
-        empty = (table == _EMPTY).all(axis=-1)
-        bad = ~empty & ((table[..., 0] > _MAX_OFFSET) | (table[..., 1] > limit))
-        if bad.any():
-            at = tuple(int(i) for i in np.argwhere(bad)[0])
-            offset, nbytes = (int(v) for v in table[at])
-            msg = f"shard index says {nbytes} bytes at offset {offset}; no chunk can lie there"
-            raise chunk_error(self.owner, at, msg, "sharding_indexed")
 
 
 def shard_part(
