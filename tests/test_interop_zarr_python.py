@@ -273,7 +273,7 @@ def test_shards_in_shards():
 
 @pytest.mark.filterwarnings("ignore:Combining a `sharding_indexed`:zarr.errors.ZarrUserWarning")
 def test_shards_that_codecs_wrap():
-    serializer = ShardingCodec(chunk_shape=(5, 4, 3), codecs=[BytesCodec(), GzipCodec(level=1)])
+    serializer = ShardingCodec(chunk_shape=(2, 2, 3), codecs=[BytesCodec(), GzipCodec(level=1)])
     values = data()
     array = create({}, values, chunks=(8, 10, 3), serializer=serializer,
                    filters=[TransposeCodec(order=(1, 0, 2))],
