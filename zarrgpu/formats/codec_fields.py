@@ -27,18 +27,29 @@ def element_type(
         if default is None:
             document.require(key)
             raise document.fail("expected a NumPy type string, got null", key, kind="type")
-        return default
+        return _of_kind(document, key, kinds, default)
     if not isinstance(value, str) or not _TYPE_STRING.fullmatch(value):
         raise document.fail(f"expected a NumPy type string, got {shown(value)}", key, kind="type")
     try:
         dtype = np.dtype(value)
     except (TypeError, ValueError) as error:
         raise document.fail(f"not a NumPy type: {shown(value)} ({error})", key) from error
+    return _of_kind(document, key, kinds, dtype)
+
+
+def _of_kind(document: Document, key: str, kinds: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind not in kinds or dtype.itemsize == 0:
         raise document.fail(
             f"{dtype} is not a type that this codec works on (kinds {', '.join(kinds)})", key
         )
     return dtype
+
+
+def refuse_others(document: Document, known: tuple[str, ...]) -> None:
+    """Refuse members that are none of `known`, as some specifications demand."""
+    for key in document.value:
+        if key not in known:
+            raise document.fail(f"is none of {', '.join(known)}", key, kind="unknown")
 
 
 def number(document: Document, key: str) -> int | float:

@@ -58,8 +58,13 @@ def _fixedscaleoffset(document: Document) -> CodecSpec:
     return converter("fixedscaleoffset", encoded, decoded, fixedscaleoffset_options(document))
 
 
-def _quantize(document: Document) -> CodecSpec:
+def check_digits(document: Document) -> None:
+    """Decoding does not need them, but wrong ones say that the metadata is damaged."""
     integer(document, "digits", -_MAX_DIGITS, _MAX_DIGITS)
+
+
+def _quantize(document: Document) -> CodecSpec:
+    check_digits(document)
     encoded, decoded = element_types(document, "astype", "dtype", "f")
     return converter("quantize", encoded, decoded, {})
 
