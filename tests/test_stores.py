@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.server
 import io
 import os
+import signal
 import sys
 import threading
 import zipfile
@@ -26,12 +27,19 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import zarrgpu as zg
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, expected, values, write
-from zarrgpu.errors import MissingDependencyError, NodeNotFoundError, StoreError
+from zarrgpu.errors import (
+    ChunkDecodeError,
+    MissingDependencyError,
+    NodeNotFoundError,
+    ObjectTooLargeError,
+    StoreError,
+)
 from zarrgpu.model import ByteRange
 from zarrgpu.stores.base import Store
-from zarrgpu.stores.fsspec import ATTEMPTS, FsspecStore
+from zarrgpu.stores.fsspec import FsspecStore
 from zarrgpu.stores.local import LocalStore
 from zarrgpu.stores.resolve import resolve_store, split_file
+from zarrgpu.stores.retry import ATTEMPTS, pause_s
 
 RECIPE = Recipe(
     chunks=(8, 8),
@@ -50,6 +58,18 @@ TREE = {
     **{f"sharded/{k}": v for k, v in OBJECTS.items()},
     **{f"plain 100%/{k}": v for k, v in encode(DATA, PLAIN).items()},
 }
+MORE = {"big": bytes(4 << 20), "empty": b""}
+
+
+def _zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for key, data in TREE.items():
+            archive.writestr(key, data)
+    return file.getvalue()
+
+
+MORE["t.zarr.zip"] = _zipped()
 
 
 class RangeHandler(http.server.BaseHTTPRequestHandler):
@@ -65,15 +85,15 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         if self.command == "GET":
             type(self).requests.append((key, wanted))
-        if folder in ("403", "500"):
-            return self.answer(int(folder), b"no")
-        body = TREE.get(key)
+        if folder in ("403", "500") or (folder == "503 once" and self.fails_once()):
+            return self.answer(int(folder[:3]), b"no")
+        body = TREE.get(key, MORE.get(key))
         if body is None:
             return self.answer(404, b"")
-        if wanted is None or folder == "whole":
+        if wanted is None or folder == "whole" or (folder == "no suffix" and "=-" in wanted):
             return self.answer(200, body)
         first, last = wanted.removeprefix("bytes=").split("-")
-        start = len(body) - int(last) if not first else int(first)
+        start = max(0, len(body) - int(last)) if not first else int(first)
         stop = len(body) if not last or not first else min(int(last) + 1, len(body))
         if start >= len(body):
             return self.answer(416, b"")
@@ -83,6 +103,9 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self.do_GET()
+
+    def fails_once(self) -> bool:
+        return [path for path, _ in type(self).requests].count(self.path.split("/", 2)[2]) == 1
 
     def answer(self, status: int, body: bytes, content_range: str | None = None) -> None:
         self.send_response(status)
@@ -126,6 +149,8 @@ def s3_server() -> Iterator[tuple[str, dict[str, Any]]]:
     filesystem.mkdir("bucket")
     for key, data in TREE.items():
         filesystem.pipe_file(f"bucket/data/{key}", data)
+    for key, data in MORE.items():
+        filesystem.pipe_file(f"bucket/more/{key}", data)
     yield "s3://bucket/data", options
     server.stop()
 
@@ -147,9 +172,7 @@ def place(request, tmp_path) -> tuple[str | Path, dict[str, Any]]:
                 filesystem.pipe_file(f"/{tmp_path.name}/{key}", data)
             return f"memory://{tmp_path.name}", {}
         case "zip":
-            with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
-                for key, data in TREE.items():
-                    archive.writestr(key, data)
+            (tmp_path / "t.zip").write_bytes(MORE["t.zarr.zip"])
             return f"zip://::file://{tmp_path / 't.zip'}", {}
         case "http":
             return f"{request.getfixturevalue('http_server')}/data", {}
@@ -185,7 +208,7 @@ def test_threads_do_not_take_each_others_bytes_from_an_archive(tmp_path):
     with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
         for key, data in objects.items():
             archive.writestr(key, data)
-    store = resolve_store(f"zip://::file://{tmp_path / 't.zip'}")
+    store = FsspecStore(fsspec.filesystem("zip", fo=str(tmp_path / "t.zip")), "")
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 
@@ -286,6 +309,14 @@ class FailingFileSystem(MemoryFileSystem):
 
 
 @pytest.fixture
+def pauses(monkeypatch) -> list[float]:
+    """What would have been slept."""
+    slept: list[float] = []
+    monkeypatch.setattr("zarrgpu.stores.retry.sleep", slept.append)
+    return slept
+
+
+@pytest.fixture
 def failing() -> FailingFileSystem:
     filesystem = FailingFileSystem()
     for key, data in OBJECTS.items():
@@ -293,14 +324,22 @@ def failing() -> FailingFileSystem:
     return filesystem
 
 
-def test_passing_failures_are_tried_again(failing):
+def test_passing_failures_are_tried_again(failing, pauses):
     store = FsspecStore(failing, "/flaky")
     failing.failures = [OSError("reset"), TimeoutError("slow")]
     assert store.get("zarr.json").tobytes() == OBJECTS["zarr.json"]
     assert failing.attempts == 3
+    assert [0.075, 0.15] <= pauses <= [0.125, 0.25]
 
 
-def test_lasting_failures_are_said_with_key_and_attempts(failing):
+def test_pauses_are_doubled_up_to_a_bound():
+    for number in range(1, 30):
+        wanted = min(0.1 * 2 ** (number - 1), 2)
+        assert all(0.75 * wanted <= pause_s(number) <= 1.25 * wanted for _ in range(20))
+    assert len({pause_s(3) for _ in range(20)}) > 1
+
+
+def test_lasting_failures_are_said_with_key_and_attempts(failing, pauses):
     store = FsspecStore(failing, "/flaky")
     failing.failures = [OSError("reset")] * 99
     with pytest.raises(
@@ -309,12 +348,63 @@ def test_lasting_failures_are_said_with_key_and_attempts(failing):
         store.get("zarr.json")
     assert isinstance(caught.value.__cause__, OSError)
     assert failing.attempts == ATTEMPTS
+    assert len(pauses) == ATTEMPTS - 1  # none after the last
     array_store = FsspecStore(failing, "/flaky")
     failing.failures = []
     array = zg.open(array_store)
     failing.failures = [OSError("reset")] * 999
     with pytest.raises(StoreError, match="c/"):
         array.read(device="cpu")
+
+
+class _RefusedError(Exception):
+    """As botocore, azure and gcsfs say it."""
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__("refused")
+        self.__dict__.update(facts)
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts"),
+    [(status, 1) for status in (400, 401, 403, 410, 416)]
+    + [(status, ATTEMPTS) for status in (408, 429, 500, 503)],
+)
+def test_only_what_may_pass_is_tried_again(failing, pauses, status, attempts):
+    errors = [
+        _RefusedError(response={"ResponseMetadata": {"HTTPStatusCode": status}}),
+        _RefusedError(status_code=status),
+        _RefusedError(code=status),
+        _RefusedError(status=status),
+    ]
+    errors.append(OSError("translated"))
+    errors[-1].__cause__ = errors[0]
+    for error in errors:
+        pauses.clear()
+        failing.attempts, failing.failures = 0, [error] * ATTEMPTS
+        with pytest.raises(StoreError, match=r"zarr\.json") as caught:
+            FsspecStore(failing, "/flaky").get("zarr.json")
+        assert failing.attempts == attempts
+        assert len(pauses) == attempts - 1
+        assert ("access denied" in str(caught.value)) == (status in (401, 403))
+        assert (f"failed {attempts} times" in str(caught.value)) == (attempts > 1)
+
+
+def test_mistakes_are_not_tried_again(failing, pauses):
+    for error in (TypeError("x"), ValueError("x"), NotImplementedError("x")):
+        failing.attempts, failing.failures = 0, [error]
+        with pytest.raises(StoreError, match=rf"failed with {type(error).__name__}: x"):
+            FsspecStore(failing, "/flaky").get("zarr.json")
+        assert failing.attempts == 1
+    assert not pauses
+
+
+@pytest.mark.network
+def test_a_server_that_hiccups(http_server, pauses):
+    RangeHandler.requests.clear()
+    array = zg.open(f"{http_server}/503 once/sharded")
+    np.testing.assert_array_equal(array.read(device="cpu"), expected(DATA, RECIPE))
+    assert len(pauses) >= 5
 
 
 def test_denied_access_is_said_at_once(failing):
@@ -338,7 +428,7 @@ def test_denied_access_to_files(tmp_path):
     ("folder", "message"),
     [("403", "403"), ("500", "500"), ("whole", "asked for|got"), ("short", "asked for|got")],
 )
-def test_servers_that_misbehave(http_server, folder, message):
+def test_servers_that_misbehave(http_server, pauses, folder, message):
     store = resolve_store(f"{http_server}/{folder}")
     with pytest.raises(StoreError, match=message):
         store.get_range("sharded/zarr.json", ByteRange(10, 20))
@@ -386,6 +476,161 @@ def test_stores_of_files_are_split():
     folder, key = split_file(FsspecStore(fsspec.filesystem("memory"), "/a/b.svs"))
     assert (folder.root, key) == ("/a", "b.svs")
     assert split_file(MemoryStore({})) is None
+
+
+# ---- objects that are too large, archives, forks ------------------------------------------------
+
+
+@pytest.fixture(params=[pytest.param("http", marks=pytest.mark.network), "memory", "local",
+                        pytest.param("s3", marks=pytest.mark.network), "caching"])  # fmt: skip
+def more(request, tmp_path) -> tuple[str, dict[str, Any]]:
+    """Root of MORE in each kind of store, and its storage options."""
+    match request.param:
+        case "http":
+            return f"{request.getfixturevalue('http_server')}/data", {}
+        case "s3":
+            return "s3://bucket/more", request.getfixturevalue("s3_server")[1]
+        case "memory":
+            for key, data in MORE.items():
+                fsspec.filesystem("memory").pipe_file(f"/{tmp_path.name}/{key}", data)
+            return f"memory://{tmp_path.name}", {}
+        case "local":
+            return str(write(tmp_path, MORE)), {}
+        case _:
+            return f"simplecache::file://{write(tmp_path, MORE)}", {}
+
+
+def test_objects_larger_than_they_may_be_are_refused(more):
+    store = resolve_store(more[0], storage_options=more[1])
+    for limit in (0, 100, len(MORE["big"]) - 1):
+        with pytest.raises(ObjectTooLargeError, match=rf"big.*more than the {limit} bytes"):
+            store.get("big", max_nbytes=limit)
+    for limit in (len(MORE["big"]), 1 << 40):
+        assert store.get("big", max_nbytes=limit).tobytes() == MORE["big"]
+    assert store.get("empty", max_nbytes=100).size == 0
+    assert store.get("none", max_nbytes=100) is None
+
+
+@pytest.mark.network
+def test_no_more_than_that_is_taken_from_a_server(http_server):
+    """Whatever the server answers: fsspec alone would take all."""
+    from zarrgpu.stores.http import read_http
+
+    filesystem = fsspec.filesystem("http")
+    for folder, start, end in (("whole", 5, 105), ("whole", None, 100), ("whole", -100, None)):
+        url = f"{http_server}/{folder}/big"
+        assert len(filesystem.cat_file(url, start=start, end=end)) == len(MORE["big"])
+        assert len(read_http(filesystem, url, start, end)) == 101
+    store = resolve_store(f"{http_server}/whole")
+    with pytest.raises(StoreError, match=r"big.*got more than 50 bytes; the server ignores byte"):
+        store.get_range("big", ByteRange(5, 50))
+
+
+@pytest.mark.network
+def test_servers_without_suffix_ranges(http_server):
+    store = resolve_store(f"{http_server}/no suffix")
+    data = TREE["sharded/zarr.json"]
+    for nbytes in (10, 20, len(data) + 5):
+        assert store.get_suffix("sharded/zarr.json", nbytes).tobytes() == data[-nbytes:]
+
+
+@pytest.mark.network
+def test_a_whole_object_and_a_suffix_are_one_request(http_server):
+    store = resolve_store(f"{http_server}/data")
+    for read in (
+        lambda: store.get("sharded/zarr.json", max_nbytes=1 << 20),
+        lambda: store.get_suffix("sharded/zarr.json", 20),
+    ):
+        RangeHandler.requests.clear()
+        read()
+        assert len(RangeHandler.requests) == 1
+
+
+def test_documents_and_chunks_have_a_largest_size(tmp_path, monkeypatch):
+    objects = encode(DATA, PLAIN)
+    write(tmp_path / "a", {**objects, "c/0/0": bytes(30 << 20)})
+    fsspec.filesystem("memory").pipe({f"/{tmp_path.name}/{k}": v for k, v in objects.items()})
+    fsspec.filesystem("memory").pipe_file(f"/{tmp_path.name}/c/0/0", bytes(30 << 20))
+    for root in (tmp_path / "a", f"memory://{tmp_path.name}"):
+        with pytest.raises(ChunkDecodeError, match=r"c/0/0.*takes more than \d+ bytes for 512"):
+            zg.open(root).read(device="cpu")
+        with monkeypatch.context() as patch:
+            patch.setattr("zarrgpu.hierarchy.MAX_DOCUMENT_NBYTES", 40)
+            with pytest.raises(ObjectTooLargeError, match=r"zarr\.json.*more than the 40 bytes"):
+                zg.open(root)
+
+
+def test_archives_anywhere(more):
+    root, options = more
+    if root.startswith("simplecache"):
+        root = root.replace("simplecache::", "", 1)
+    for url in (f"{root}/t.zarr.zip", f"zip://::{root}/t.zarr.zip"):
+        group = zg.open(url, storage_options=options)
+        assert group.keys() == ["plain 100%", "sharded"]
+        for name, recipe in (("sharded", RECIPE), ("plain 100%", PLAIN)):
+            wanted = expected(DATA, recipe)
+            np.testing.assert_array_equal(group[name].read(device="cpu"), wanted)
+    one = zg.open(f"{root}/t.zarr.zip/sharded", storage_options=options)
+    np.testing.assert_array_equal(one.read(device="cpu"), expected(DATA, RECIPE))
+
+
+@pytest.mark.network
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["http", "s3", "zip on http", "cached http"])
+def test_an_array_is_read_in_a_forked_process(request, kind):
+    """The event loop of fsspec has run in the parent; its thread is not in the child.
+
+    And what the child drops must not close the parent's connections.
+    """
+    options: dict[str, Any] = {}
+    if kind == "s3":
+        root, options = request.getfixturevalue("s3_server")
+    else:
+        server = request.getfixturevalue("http_server")
+        root = {
+            "http": f"{server}/data",
+            "zip on http": f"{server}/data/t.zarr.zip",
+            "cached http": f"simplecache::{server}/data",
+        }[kind]
+    array = zg.open(f"{root}/sharded", storage_options=options)
+    wanted = expected(DATA, RECIPE)
+    np.testing.assert_array_equal(array.read(device="cpu"), wanted)
+    children = []
+    for _ in range(2):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.alarm(20)  # a lost loop shows as a hang
+                os._exit(0 if np.array_equal(array.read(device="cpu"), wanted) else 1)
+            finally:
+                os._exit(2)
+        children.append(pid)
+    np.testing.assert_array_equal(array.read(device="cpu"), wanted)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
+
+
+@pytest.mark.network
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_does_not_take_the_parents_connections_from_its_loop(http_server):
+    """The two share an epoll: without our hook the parent would wait for an answer for ever."""
+    import aiohttp
+
+    filesystem = fsspec.filesystem(
+        "http", skip_instance_cache=True, timeout=aiohttp.ClientTimeout(total=5)
+    )
+    url = f"{http_server}/data/zarr.json"
+    assert filesystem.cat_file(url) == TREE["zarr.json"]  # the connection stays open
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.alarm(20)
+            filesystem._session._connector._close()  # as its finalizer does
+        finally:
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert filesystem.cat_file(url) == TREE["zarr.json"]
 
 
 # ---- requests -----------------------------------------------------------------------------------
