@@ -146,6 +146,11 @@ def test_a_shuffle_of_unknown_size_is_refused_and_sizes_may_be_text():
         group["v"]
     assert isinstance(dict(group.members())["v"], zg.UnreadableNode)
     document = json.loads(objects["g/v/.zarray"])
+    for dtype in ("\ud800", "<f4,", [], None, "<U\u0663"):
+        objects["g/v/.zarray"] = json.dumps({**document, "dtype": dtype}).encode()
+        assert isinstance(
+            dict(zg.open(MemoryStore(objects))["g"].members())["v"], zg.UnreadableNode
+        )
     for size, attrs in (("4", b"{}"), (4, b"{}"), ("0", annotated)):
         document["filters"] = [{"id": "shuffle", "elementsize": size}]
         document["compressor"] = {"id": "zlib", "level": "4"}

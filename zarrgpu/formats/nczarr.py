@@ -23,10 +23,9 @@ Three things that netcdf-c writes mean something else to numcodecs and zarr-pyth
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from zarrgpu.formats.document import Document
 from zarrgpu.formats.group import Dimension
@@ -35,6 +34,7 @@ SCALAR = "_scalar_"
 """Dimension of scalars, which is nobody's."""
 
 _MAX_DIGITS = 20
+_NUMBER = re.compile(r"[<>|][biufcSV]([0-9]{1,9})", re.ASCII)
 
 
 def parse_dimension_names(
@@ -131,10 +131,9 @@ def _adapt_codec(codec: Document, itemsize: int | None, *, annotated: bool) -> d
 
 
 def _itemsize(dtype: Any) -> int | None:
-    try:
-        return np.dtype(dtype).itemsize if isinstance(dtype, str) else None
-    except TypeError:
-        return None
+    """Bytes of an element, of those types that netCDF has; wrong types are complained of later."""
+    found = _NUMBER.fullmatch(dtype) if isinstance(dtype, str) else None
+    return None if found is None else int(found[1])
 
 
 def _annotation(
