@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 from zarrgpu import reader
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.resolve import DeviceLike, resolve_device
-from zarrgpu.errors import SelectionError
+from zarrgpu.errors import MemoryBudgetError, SelectionError
 from zarrgpu.fetch import ArraySource
 from zarrgpu.indexing import Box
 from zarrgpu.model import ArraySpec, ReadOptions
@@ -26,6 +26,9 @@ from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import ReadPlan
 from zarrgpu.plan.touches import MAX_PIECES
 from zarrgpu.selections import Fields, Orthogonal, Points, Selection, check_fields
+
+MAX_CHUNKS = 1 << 26
+"""Of one read: more are a mistake, or an array that claims to be what it is not."""
 
 
 class ExplainedPlan:
@@ -160,8 +163,16 @@ def _request_and_cuts(
         return _request(spec, selection.index.T, ones, ones), point_cuts(spec, selection.index)
     box = selection.box if isinstance(selection, Orthogonal) else selection
     request = _request(spec, np.array([box.start], np.int64), box.count, box.step)
-    if isinstance(selection, Box) and _num_crossed(spec, selection) <= MAX_PIECES:
-        return request, iter([None])
+    if isinstance(selection, Box):
+        crossed = _num_crossed(spec, selection)
+        if crossed > MAX_CHUNKS:
+            msg = (
+                f"{spec.source!r}: the selection crosses {crossed} chunks of "
+                f"{list(spec.chunk_shape)}, at most {MAX_CHUNKS} are read in one call"
+            )
+            raise MemoryBudgetError(msg)
+        if crossed <= MAX_PIECES:
+            return request, iter([None])
     indices = selection.indices if isinstance(selection, Orthogonal) else (None,) * spec.ndim
     return request, orthogonal_cuts(spec, box.start, box.count, box.step, indices)
 
