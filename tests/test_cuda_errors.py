@@ -163,6 +163,18 @@ def test_chunks_that_the_library_fails_on_are_the_hosts(monkeypatch):
                     array.read(device=device, options=replace(options, strict=True))
 
 
+def test_many_chunks_that_the_library_fails_on_stay_within_the_budget(monkeypatch):
+    from tests.emulator import decoders
+
+    monkeypatch.setitem(decoders._DECODERS, "zstd", lambda source, room: b"")
+    data = np.zeros((32, MIB), "u1") + np.arange(32, dtype="u1")[:, None]
+    array = zg.open(store_of(data, chunks=(1, MIB), codecs=CHAINS["zstd"]))
+    device = open_device("emulated")
+    options = zg.ReadOptions(memory_budget_bytes=12 * MIB)
+    same(array.read(device=device, options=options), data, device=device)
+    assert device.driver.registry.peak_nbytes < data.nbytes + 24 * MIB  # arenas grow by a quarter
+
+
 def test_slots_come_back_idle(cuda):
     """The work of a read that failed is done before anyone else gets its slots."""
     device = CudaDevice(cuda.driver)

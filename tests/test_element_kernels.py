@@ -334,15 +334,15 @@ def test_element_kernels_under_sanitizers(sanitizer):
     rng = np.random.default_rng(0)
     sources = [rng.integers(-100, 100, n).astype(">i2") for n in (0, 1, 130, 300)]
     targets = [np.dtype(t) for t in ("<i4", ">i8", "<i2", ">i4")]
-    status, decoded = run_delta(sources, targets, sanitizer=sanitizer)
+    status, decoded = run_delta(sources, targets, sanitizer=sanitizer, tile=200)
     assert status == [JobStatus.OK] * 4
     for source, target, got in zip(sources, targets, decoded, strict=True):
         np.testing.assert_array_equal(got, cumsum(source, target).view(np.uint8))
     floats = [s.astype("<f4") * 3 for s in sources]
-    floats[2][7] = np.nan
+    floats[2][[7, 8, 100]] = np.nan  # in several threads and tiles
     wanted = [JobStatus.OK, JobStatus.OK, JobStatus.INEXACT, JobStatus.OK]
     assert run_convert(floats, targets, scaling=(0.5, 3), sanitizer=sanitizer)[0] == wanted
-    packed = rng.integers(0, 256, 50, dtype=np.uint8)
+    packed = rng.integers(0, 256, 49, dtype=np.uint8)
     options = {"width": 4, "bits": 13, "first": 3, "sign": 30, "swap": True}
     status, got = run_unpack(packed, 30, sanitizer=sanitizer, **options)
     assert status == JobStatus.OK

@@ -269,9 +269,13 @@ def cut_waves(
 def _decode_again(context: WaveContext, slot: Slot, rows: Int64s) -> None:
     """Decode chunks on the host that the device got wrong, and gather them anew."""
     on_host = replace(context, chains=[None] * len(context.sources))
-    still_wrong = _finish(slot, start_wave(on_host, slot, rows, None))
-    if len(still_wrong):
-        msg = "the gather kernel refused a job; this is a bug in zarrgpu, please report it"
-        raise AssertionError(msg)
+    sizes = np.array([spec.chunk_nbytes for spec in context.plan.arrays], np.int64)
+    spent = np.cumsum(sizes[context.plan.chunks.array[rows]])
+    wave = spent // max(context.options.memory_budget_bytes // 2, 1)
+    for part in np.split(rows, np.flatnonzero(np.diff(wave)) + 1):
+        still_wrong = _finish(slot, start_wave(on_host, slot, part, None))
+        if len(still_wrong):
+            msg = "the gather kernel refused a job; this is a bug in zarrgpu, please report it"
+            raise AssertionError(msg)
     if context.options.strict:
         refuse_host_decoded(context, rows)
