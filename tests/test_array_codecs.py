@@ -32,6 +32,7 @@ from tests.chain_cases import (
     write,
 )
 from tests.zarr_cases import values
+from zarrgpu.codecs import delta
 from zarrgpu.codecs.base import CodecError
 from zarrgpu.codecs.registry import build_codec
 from zarrgpu.errors import MissingDependencyError
@@ -300,6 +301,19 @@ def test_delta_is_numcodecs(data: st.DataObject) -> None:
         expected = N.Delta(decoded, encoded).decode(array)
     got = run("delta", array.tobytes(), expected.nbytes, dtype=decoded, encoded_dtype=encoded)
     assert got == expected.tobytes()
+
+
+@pytest.mark.parametrize("encoded", ["i1", "u2", ">i4", "bool"])
+@pytest.mark.parametrize("decoded", ["u1", "i2", "u4", "i8"])
+def test_delta_is_the_same_without_imagecodecs(
+    decoded: str, encoded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = values((1003,), encoded)
+    options = {"dtype": decoded, "encoded_dtype": encoded}
+    nbytes = array.size * np.dtype(decoded).itemsize
+    with_it = run("delta", array.tobytes(), nbytes, **options)
+    monkeypatch.setattr(delta, "_imagecodecs_delta", lambda: None)
+    assert run("delta", array.tobytes(), nbytes, **options) == with_it
 
 
 NUMBER = st.one_of(
