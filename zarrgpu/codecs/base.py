@@ -159,7 +159,7 @@ class CodecChain:
 
     @property
     def widest_nbytes(self) -> int:
-        """Largest size that a chunk is known to have on its way: some codecs store wider elements."""
+        """Largest size known of a chunk on its way: some codecs store wider elements."""
         sizes = [*self.stage_nbytes(), self.encoded_nbytes]
         return max([self.decoded_nbytes, *(size for size in sizes if size is not None)])
 
