@@ -87,7 +87,7 @@ def decode_row(
         Naming the chunk.
     """
     try:
-        if encoded.size > encoded_limit_nbytes(chain.decoded_nbytes):
+        if encoded.size > encoded_limit_nbytes(chain.widest_nbytes):
             msg = f"takes {encoded.size} bytes for {chain.decoded_nbytes} decoded ones"
             raise CodecError(msg)
         return decode_chunk(chain, encoded, out)
