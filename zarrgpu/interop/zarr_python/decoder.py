@@ -99,7 +99,7 @@ def build_decoder(codecs: Sequence[Any], chunk: Any) -> Decoder:
     """
     from zarr.codecs._v2 import V2Codec
 
-    dtype = np.dtype(chunk.dtype.to_native_dtype())
+    dtype = _native_dtype(chunk.dtype)
     try:
         if len(codecs) == 1 and isinstance(codecs[0], V2Codec):
             return _v2_decoder(codecs[0], chunk)
@@ -141,7 +141,7 @@ def _v2_decoder(codec: Any, chunk: Any) -> ChunkDecoder:
             "zarr_format": 2,
             "shape": chunk.shape,
             "chunks": chunk.shape,
-            "dtype": chunk.dtype.to_json(zarr_format=2)["name"],
+            "dtype": _v2_name(chunk.dtype),
             "order": chunk.order,
             "filters": [f.get_config() for f in filters] or None,
             "compressor": codec.compressor.get_config() if codec.compressor else None,
@@ -159,6 +159,20 @@ def _chunk_decoder(spec: ArraySpec) -> ChunkDecoder:
 def _document(value: dict[str, Any]) -> Document:
     """Value as it would be read back: tuples are lists, and nothing but JSON is in it."""
     return Document(_SOURCE, json.loads(json.dumps(value)))
+
+
+def _native_dtype(dtype: Any) -> np.dtype[Any]:
+    """Elements as NumPy has them; zarr-python 3.0 has NumPy's types, since 3.1 its own."""
+    return dtype if isinstance(dtype, np.dtype) else np.dtype(dtype.to_native_dtype())
+
+
+def _v2_name(dtype: Any) -> Any:
+    """Elements as ``.zarray`` writes them."""
+    if not isinstance(dtype, np.dtype):
+        return dtype.to_json(zarr_format=2)["name"]
+    if dtype.hasobject:
+        return "|O"
+    return dtype.descr if dtype.fields else dtype.str
 
 
 def _refuse_foreign(codecs: Iterable[Any]) -> None:
