@@ -10,6 +10,7 @@ import itertools
 import struct
 from dataclasses import replace
 
+import numcodecs.blosc
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ import zarrgpu as zg
 from tests import zstd_cases
 from tests.blosc_cases import build
 from tests.gpu.devices import same
-from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values
+from tests.zarr_cases import BLOSC_INNER, CHAINS, MemoryStore, Recipe, encode, values
 from zarrgpu import reader
 from zarrgpu.errors import ChunkDecodeError
 from zarrgpu.output import output_format
@@ -200,6 +201,51 @@ def test_blosc_of_a_threaded_writer(cuda):
     ok = both(store, cuda)
     assert all(ok)
     same(zg.open(store).read(device=cuda), np.tile(data, (len(containers), 1)), device=cuda)
+
+
+@pytest.fixture
+def eight_blosc_threads():
+    numcodecs.blosc.use_threads = True
+    before = numcodecs.blosc.set_nthreads(8)
+    yield
+    numcodecs.blosc.set_nthreads(before)
+    numcodecs.blosc.use_threads = None
+
+
+@pytest.mark.parametrize("cname", BLOSC_INNER)
+def test_containers_of_c_blosc_all_decode_on_the_device(cuda, cname, eight_blosc_threads):
+    """Split or not, shuffled, memcpyed, with a short last block, by a writer with threads."""
+    rng = np.random.default_rng(0)
+    n = 20_000
+    data = np.repeat(rng.integers(0, 999, n // 4, dtype="<u2"), 4)
+    noise = rng.integers(0, 1 << 16, n, dtype="<u2")
+    containers, wanted = [], []
+    for shuffle, blocksize, typesize in itertools.product(range(3), (2048, 3000), (1, 2, 4)):
+        for clevel, content in ((5, data), (0, data), (9, noise)):
+            made = numcodecs.blosc.compress(
+                content.tobytes(), cname.encode(), clevel, shuffle, blocksize, typesize=typesize
+            )
+            containers.append(bytes(made))
+            wanted.append(content)
+    assert 0 < sum(c[2] & 2 != 0 for c in containers) < len(containers)
+    array = zg.open(blosc_store(containers, n))
+    got = array.read(device=cuda, options=zg.ReadOptions(strict=True))
+    same(got, np.stack(wanted), device=cuda)
+
+
+@pytest.mark.parametrize("cname", ["lz4", "zlib", "zstd"])
+def test_blocks_that_a_threaded_writer_left_out_of_order(cuda, cname, eight_blosc_threads):
+    n = 1 << 18
+    data = np.repeat(np.random.default_rng(0).integers(0, 999, n // 16, dtype="<u2"), 16)
+    for _ in range(50):
+        made = bytes(numcodecs.blosc.compress(data.tobytes(), cname.encode(), 5, 1, 1 << 13))
+        starts = struct.unpack_from("<64i", made, 16)
+        if starts != tuple(sorted(starts)):
+            break
+    else:
+        pytest.skip("in 50 trials threads wrote all blocks in order")
+    array = zg.open(blosc_store([made], n))
+    same(array.read(device=cuda, options=zg.ReadOptions(strict=True)), data[None], device=cuda)
 
 
 def test_blosc_of_snappy_needs_the_device(cuda):
