@@ -272,14 +272,17 @@ class ArraySpec:
         return self.location.shard_shape if isinstance(self.location, Sharded) else None
 
     @property
-    def fill_scalar(self) -> np.generic:
-        """Fill value as a NumPy scalar in native byte order; zero where it is undefined."""
-        native = native_dtype(self.dtype)
-        if self.fill_value is None:
-            value: np.generic = np.zeros(1, native)[0]
-        else:
-            value = np.array([self.fill_value], native)[0]
-        return value
+    def fill_scalar(self) -> Any:
+        """Fill value as a scalar in native byte order, or object; zero where it is undefined."""
+        native, value = native_dtype(self.dtype), self.fill_value
+        if value is None and native.kind == "O":
+            has_bytes = any(codec.name == "vlen-bytes" for codec in self.codecs[:1])
+            return b"" if has_bytes else None
+        if value is None:
+            return np.zeros(1, native)[0]
+        if native.hasobject or (isinstance(value, np.generic) and value.dtype == native):
+            return value  # as it is: made anew, a NaN could lose its payload
+        return np.array([value], native)[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

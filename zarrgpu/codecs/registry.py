@@ -28,6 +28,7 @@ CODECS: dict[str, tuple[str, str]] = {
     "crc32c": ("crc32c", "Crc32cCodec"),
     "crc32c_start": ("checksums", "Crc32cStartCodec"),
     "delta": ("delta", "DeltaCodec"),
+    "element_bytes": ("element_bytes", "ElementBytesCodec"),
     "fixedscaleoffset": ("scale_offset", "FixedScaleOffsetCodec"),
     "fletcher32": ("checksums", "Fletcher32Codec"),
     "gzip": ("deflate", "GzipCodec"),
@@ -37,6 +38,7 @@ CODECS: dict[str, tuple[str, str]] = {
     "lz4": ("lz4", "Lz4Codec"),
     "lzma": ("stdlib", "LzmaCodec"),
     "lzw": ("lzw", "LzwCodec"),
+    "n5_default": ("n5", "N5DefaultCodec"),
     "packbits": ("bit_packing", "BitPackingCodec"),
     "pcodec": ("numcodecs_call", "PcodecCodec"),
     "quantize": ("casts", "QuantizeCodec"),
@@ -87,9 +89,11 @@ def build_chain(specs: Sequence[CodecSpec], decoded_nbytes: int, *, source: str)
 def _build(table: Mapping[str, tuple[str, str]], spec: CodecSpec, source: str) -> Any:
     entry = table.get(spec.name.removeprefix("numcodecs."))
     if entry is None:
+        names = {**CODECS, **OBJECT_CODECS}
+        known = ", ".join(sorted(name for name in names if "imagecodecs_" not in name))
         msg = (
-            f"codec {spec.name[:80]!r} of {source!r} has no decoder; zarrgpu decodes "
-            f"{', '.join(sorted({**CODECS, **OBJECT_CODECS}))}"
+            f"codec {spec.name[:80]!r} of {source!r} has no decoder; zarrgpu decodes {known}, "
+            "imagecodecs_*"
         )
         raise UnsupportedCodecError(msg)
     module = import_module(f"zarrgpu.codecs.{entry[0]}")

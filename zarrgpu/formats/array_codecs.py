@@ -23,9 +23,11 @@ import numpy as np
 
 from zarrgpu.errors import MetadataError, UnsupportedCodecError
 from zarrgpu.formats import filters
-from zarrgpu.formats.codec_fields import NUMBERS, element_type, integer
-from zarrgpu.formats.data_types import parse_fill_value, parse_v3_data_type
+from zarrgpu.formats.codec_fields import NUMBERS, element_type, integer, refuse_others
+from zarrgpu.formats.data_types import parse_v3_data_type
 from zarrgpu.formats.document import Document, shown
+from zarrgpu.formats.extended_types import is_extended
+from zarrgpu.formats.fill_values import parse_fill_value
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -170,6 +172,8 @@ def _conversion(name: str, encoded: str, decoded: str, kinds: str) -> Rule:
         options = {}
         if name == "fixedscaleoffset":
             options = filters.fixedscaleoffset_options(configuration)
+        elif name == "quantize":
+            filters.check_digits(configuration)
         seen = _seen_as(configuration, decoded, kinds, dtype)
         default = None if name == "astype" else seen
         return Stage(
@@ -198,6 +202,7 @@ def _numcodecs_packbits(configuration: Document, dtype: np.dtype[Any], shape: Sh
 def _scale_offset(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
     if dtype.kind not in "iuf":
         raise configuration.fail(f"scales integers and floats, the elements here are {dtype}")
+    refuse_others(configuration, ("offset", "scale"))
     offset = _scalar(configuration, "offset", dtype, 0)
     scale = _scalar(configuration, "scale", dtype, 1)
     if scale == 0:
@@ -227,9 +232,10 @@ def _scalar(
 
 
 def _cast_value(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
+    refuse_others(configuration, ("data_type", "rounding", "out_of_range", "scalar_map"))
     encoded_dtype = parse_v3_data_type(configuration)
     for side in (dtype, encoded_dtype):
-        if side.kind not in "iuf":
+        if side.kind not in "iuf" or is_extended(side):
             place = ".".join(map(str, configuration.location))
             msg = (
                 f"{configuration.source!r} {place}: cast_value from {dtype} to {encoded_dtype} is "

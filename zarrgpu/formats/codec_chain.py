@@ -12,6 +12,7 @@ Spec: Zarr core 3.1, "codecs": array-to-array codecs, one array-to-bytes codec, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -26,15 +27,17 @@ from zarrgpu.formats.array_codecs import (
     Stage,
     parse_transpose,
 )
-from zarrgpu.formats.data_types import with_endian
 from zarrgpu.formats.document import Document, shown
+from zarrgpu.formats.extended_types import (
+    element_bytes,
+    is_extended,
+    type_string,
+    with_endian,
+)
 from zarrgpu.formats.filters import BYTES_RULES, bytes_shuffle
 from zarrgpu.model import CodecSpec
 
 Endian = Literal["little", "big"]
-
-_ARRAY_RULES = ARRAY_RULES | image_codecs.ARRAY_RULES
-_SERIALISER_RULES = SERIALISER_RULES | image_codecs.SERIALISER_RULES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,9 @@ def parse_codec_list(document: Document, key: str, dtype: np.dtype[Any], shape: 
     elif name != "sharding_indexed":
         endian = _parse_endian(configuration, inner_dtype)
     dtype, array_codecs = _fold_endian(stages, dtype, endian)
+    if name in ("bytes", "endian"):
+        reorder = element_bytes(inner_dtype, endian, document.source)
+        array_codecs += () if reorder is None else (CodecSpec("element_bytes", reorder),)
     return CodecList(
         axis_order=axis_order,
         dtype=dtype,
@@ -148,8 +154,12 @@ def _parse_array_codecs(
             continue
         if dtype.hasobject:
             raise configuration.fail(f"{name} works on numbers, the elements here are {dtype}")
-        stages.append(_ARRAY_RULES[name](configuration, dtype, shape))
-        dtype, shape = stages[-1].encoded_dtype, stages[-1].encoded_shape
+        stage = _ARRAY_RULES[name](configuration, dtype, shape)
+        if is_extended(dtype) and not stage.moves_only:
+            msg = f"{configuration.source!r}: {name} of {dtype} elements is not read"
+            raise UnsupportedCodecError(msg)
+        stages.append(stage)
+        dtype, shape = stage.encoded_dtype, stage.encoded_shape
     return axis_order, stages
 
 
@@ -157,10 +167,11 @@ def _refuse_array_codec(name: str, configuration: Document) -> None:
     if name in _ARRAY_RULES:
         return
     place = ".".join(map(str, configuration.location))
-    known = ", ".join(sorted({*_ARRAY_RULES, *_SERIALISER_RULES, "bytes", "sharding_indexed"}))
+    names = {*_ARRAY_RULES, *_SERIALISER_RULES, "bytes", "sharding_indexed"}
+    known = ", ".join(sorted(name for name in names if "imagecodecs_" not in name))
     msg = (
         f"{configuration.source!r} {place}: {shown(name)} is no array codec that zarrgpu decodes, "
-        f"expected one of {known}"
+        f"expected one of {known}, imagecodecs_*"
     )
     raise UnsupportedCodecError(msg)
 
@@ -170,7 +181,8 @@ def _parse_endian(configuration: Document, dtype: np.dtype[Any]) -> Endian:
     if dtype.hasobject:
         raise configuration.fail(f"cannot store elements of {dtype}, expected a vlen codec")
     has_order = _stored(dtype, "little") != _stored(dtype, "big")
-    default = None if has_order else "little"
+    # structures are found without one: little-endian, says the registry
+    default = None if has_order and dtype.names is None else "little"
     return cast("Endian", configuration.choice("endian", ("little", "big"), default))
 
 
@@ -188,7 +200,10 @@ def _fold_endian(
         encoded_dtype = _stored(stage.encoded_dtype, endian)
         if not stage.moves_only:
             endian = "little"
-        types = {"dtype": _stored(stage.dtype, endian).str, "encoded_dtype": encoded_dtype.str}
+        types = {
+            "dtype": type_string(_stored(stage.dtype, endian)),
+            "encoded_dtype": type_string(encoded_dtype),
+        }
         codecs.insert(0, CodecSpec(stage.name, {**types, **stage.configuration}))
     return _stored(dtype, endian), tuple(codecs)
 
@@ -207,3 +222,27 @@ def _parse_bytes_codec(
     if canonical not in BYTES_RULES:
         return CodecSpec(canonical, dict(configuration.value))
     return BYTES_RULES[canonical](configuration)
+
+
+def _n5_default(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
+    """N5 blocks, whose codec list is fixed but for a compressor."""
+    inner = parse_codec_list(configuration, "codecs", dtype, shape)
+    reverse = tuple(range(len(shape)))[::-1]
+    plain = inner.sharding is None and not inner.array_codecs
+    big = inner.dtype == _stored(dtype, "big")
+    if not (plain and big) or inner.axis_order != reverse or len(inner.bytes_codecs) > 1:
+        raise configuration.fail(
+            "expected a transpose that reverses the axes, big-endian bytes, and at most one codec",
+            "codecs",
+        )
+    return Stage(
+        name="n5_default",
+        dtype=dtype,
+        encoded_dtype=np.dtype("u1"),
+        encoded_shape=(math.prod(shape),),
+        configuration={"shape": list(shape), "codecs": list(inner.bytes_codecs)},
+    )
+
+
+_ARRAY_RULES = ARRAY_RULES | image_codecs.ARRAY_RULES
+_SERIALISER_RULES = SERIALISER_RULES | image_codecs.SERIALISER_RULES | {"n5_default": _n5_default}

@@ -11,8 +11,9 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from zarrgpu.formats.data_types import parse_fill_value, parse_v2_data_type
+from zarrgpu.formats.data_types import parse_v2_data_type
 from zarrgpu.formats.document import Document, shown
+from zarrgpu.formats.fill_values import parse_fill_value
 from zarrgpu.formats.filters import check_objects, parse_filter
 from zarrgpu.formats.group import GroupSpec
 from zarrgpu.formats.image_codecs import parse_v2_codec
@@ -37,7 +38,7 @@ def parse_array(document: Document, attributes: Mapping[str, Any], path: str) ->
         shape=shape,
         dtype=dtype,
         chunk_shape=chunk_shape,
-        fill_value=parse_fill_value(document, dtype),
+        fill_value=parse_fill_value(document, dtype, 2),
         codecs=_parse_codecs(document, dtype, chunk_shape),
         axis_order=axes if order == "C" else axes[::-1],
         location=ObjectPerChunk(KeyEncoding("v2", cast("Literal['/', '.']", separator), path)),

@@ -14,8 +14,9 @@ import numpy as np
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.chunk_grid import parse_chunk_grid
 from zarrgpu.formats.consolidated import parse_inline
-from zarrgpu.formats.data_types import parse_fill_value, parse_v3_data_type
+from zarrgpu.formats.data_types import parse_v3_data_type
 from zarrgpu.formats.document import Document, shown
+from zarrgpu.formats.fill_values import parse_fill_value
 from zarrgpu.formats.group import GroupSpec
 from zarrgpu.formats.nczarr import parse_dimensions
 from zarrgpu.formats.sharding import parse_chunk_codecs
@@ -82,7 +83,7 @@ def _parse_array(document: Document, path: str) -> ArraySpec:
     )
 
 
-def _parse_fill_value(document: Document, dtype: np.dtype[Any]) -> np.generic:
+def _parse_fill_value(document: Document, dtype: np.dtype[Any]) -> Any:
     value = parse_fill_value(document, dtype)
     if value is None:  # only v2 may leave it undefined
         raise document.fail(f"expected a value of {dtype}, got null", "fill_value", kind="type")
