@@ -12,6 +12,7 @@ from zarrgpu.errors import MissingDependencyError, StoreError
 from zarrgpu.stores.base import Store
 from zarrgpu.stores.fsspec import FsspecStore
 from zarrgpu.stores.local import LocalStore
+from zarrgpu.stores.obstore import ObjectStore, is_obstore
 from zarrgpu.stores.zip import ZipStore
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+(://|::)")
@@ -29,12 +30,12 @@ def resolve_store(
 
     Parameters
     ----------
-    path : path, URL or Store
+    path : path, URL, Store or obstore store
         A local path, any URL that fsspec knows (``s3://``, ``http://``, ``memory://``, chained
         ones too), or a store, returned as it is. A component that ends in ``.zip`` or ``.ozx`` and
         is a file is entered (``x.zarr.zip/0``), as is an archive of any name by fsspec's
         ``zip://0::s3://bucket/x``.
-    filesystem : fsspec filesystem, optional
+    filesystem : fsspec filesystem or obstore store, optional
         Then `path` is a path within it.
     storage_options : dict, optional
         For fsspec, with a URL; in a chained one by protocol, as fsspec takes them.
@@ -48,7 +49,11 @@ def resolve_store(
     """
     if isinstance(path, Store):
         return path
+    if is_obstore(path):
+        return ObjectStore(path)
     text = os.fspath(path)
+    if is_obstore(filesystem):
+        return _entered(ObjectStore(filesystem, text))
     if filesystem is not None:
         return _entered(FsspecStore(filesystem, str(filesystem._strip_protocol(text))))
     if text.startswith("zip://"):
@@ -81,16 +86,11 @@ def _chained_zip(url: str, storage_options: dict[str, Any]) -> ZipStore:
     return ZipStore(*split, first.removeprefix("zip://"))
 
 
-def _entered(store: LocalStore | FsspecStore) -> Store:
+def _entered(store: LocalStore | FsspecStore | ObjectStore) -> Store:
     """Enter the first zip archive on the way to a store's root, if there is one."""
     for match in _ARCHIVE.finditer(store.root):
         root, prefix = store.root[: match.end()], store.root[match.end() + 1 :]
-        there = (
-            LocalStore(root)
-            if isinstance(store, LocalStore)
-            else FsspecStore(store.filesystem, root)
-        )
-        split = split_file(there)
+        split = split_file(_at(store, root))
         # a folder may have such a name too
         size = None if split is None else split[0].size(split[1])
         if split is not None and size is not None:
@@ -120,6 +120,15 @@ def _fsspec_store(url: str, storage_options: dict[str, Any]) -> FsspecStore:
     return FsspecStore(filesystem, root)
 
 
+def _at(store: LocalStore | FsspecStore | ObjectStore, root: str) -> Store:
+    """Give the same place, seen from another root."""
+    if isinstance(store, LocalStore):
+        return LocalStore(root)
+    if isinstance(store, FsspecStore):
+        return FsspecStore(store.filesystem, root)
+    return ObjectStore(store.store, root)
+
+
 def split_file(store: Store) -> tuple[Store, str] | None:
     """Split a store rooted at a file into the store of its folder and the file's key."""
     if isinstance(store, LocalStore):
@@ -131,4 +140,7 @@ def split_file(store: Store) -> tuple[Store, str] | None:
     if isinstance(store, FsspecStore) and "/" in store.root:
         folder, name = store.root.rsplit("/", 1)
         return FsspecStore(store.filesystem, folder), name
+    if isinstance(store, ObjectStore) and store.root:
+        folder, _, name = store.root.rpartition("/")
+        return ObjectStore(store.store, folder), name
     return None
