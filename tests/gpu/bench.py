@@ -25,6 +25,7 @@ import numpy as np
 import zarrgpu
 from tests.gpu import machine
 from tests.gpu.devices import empty, is_emulated, open_device, to_host
+from tests.gpu.kernel_rates import kernel_rates
 from tests.gpu.stages import Stages
 from tests.zarr_cases import Codec, MemoryStore, Recipe, encode, write
 from zarrgpu.devices.cuda import CudaDevice
@@ -42,6 +43,16 @@ CODECS: dict[str, tuple[Codec, ...]] = {
     ),
     "lz4": (("numcodecs.lz4", {"acceleration": 1}),),
     "zstd+crc32c": (("zstd", {"level": 3, "checksum": False}), ("crc32c", {})),
+    "gzip": (("gzip", {"level": 5}),),
+    "zstd+checksum": (("zstd", {"level": 3, "checksum": True}),),
+    "blosc-blosclz-shuffle": (
+        ("blosc", {"cname": "blosclz", "clevel": 5, "shuffle": "shuffle", "blocksize": 0}),
+    ),
+    "shuffle+zlib+fletcher32": (
+        ("numcodecs.shuffle", {"elementsize": 2}),
+        ("numcodecs.zlib", {"level": 1}),
+        ("numcodecs.fletcher32", {}),
+    ),
 }
 """In the order in which they are measured."""
 
@@ -314,6 +325,13 @@ def main() -> None:
         "cache": "warm page cache; every case read once before it is timed",
         "memory_budget_bytes": options.memory_budget_bytes,
         "ceilings": ceilings(device, clock, 1 << (20 if args.rehearse else 30)),
+        "kernels alone": kernel_rates(
+            device,
+            clock.on_device,
+            rate,
+            n=2 if args.rehearse else 512,
+            nbytes=1 << (13 if args.rehearse else 19),
+        ),
         "cases": [],
         "not measured": [],
     }

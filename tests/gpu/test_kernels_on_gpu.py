@@ -1,4 +1,4 @@
-"""The tests of tests/test_kernels.py, on the device that a driver gives.
+"""The tests of tests/test_*kernel*.py, on the device that a driver gives.
 
 The slow half rehearses this file itself on the emulated driver.
 """
@@ -11,8 +11,41 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests import test_kernels
+from tests import (
+    test_blosclz_kernel,
+    test_checksum_kernels,
+    test_element_kernels,
+    test_kernels,
+)
 from tests.gpu.devices import open_device, to_device, to_host
+from tests.test_blosclz_kernel import (  # noqa: F401 - collected here again
+    test_a_bad_job_gets_a_status as test_a_bad_stream_gets_a_status,
+)
+from tests.test_blosclz_kernel import (  # noqa: F401 - collected here again
+    test_changed_streams_decode_as_by_c_blosc_or_not_at_all,
+    test_matches_beyond_the_short_distance,
+    test_streams_by_hand,
+    test_streams_of_the_real_encoder,
+)
+from tests.test_checksum_kernels import (  # noqa: F401 - collected here again
+    test_a_bad_job_gets_a_status as test_a_bad_checksum_gets_a_status,
+)
+from tests.test_checksum_kernels import (  # noqa: F401 - collected here again
+    test_every_byte_counts,
+    test_what_is_right_passes_and_one_bit_less_does_not,
+    test_xxh64_is_that_of_zstd,
+)
+from tests.test_element_kernels import (  # noqa: F401 - collected here again
+    test_a_bad_job_gets_a_status as test_bad_elements_get_a_status,
+)
+from tests.test_element_kernels import (  # noqa: F401 - collected here again
+    test_casts_are_those_of_numpy,
+    test_delta_is_cumsum,
+    test_floats_at_the_ends_of_integers,
+    test_packed_bools_of_numcodecs,
+    test_scaling_rounds_twice_as_numpy_does,
+    test_values_of_any_bits,
+)
 from tests.test_kernels import (  # noqa: F401 - collected here again
     test_a_bad_gather_job_gets_a_status_and_writes_nothing,
     test_a_bad_job_gets_a_status_and_writes_nothing,
@@ -92,5 +125,8 @@ def bench(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let the tests use a device."""
     DeviceBench.device = open_device(request.param)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(test_kernels, "Bench", DeviceBench)
+        for module in (
+            test_kernels, test_checksum_kernels, test_blosclz_kernel, test_element_kernels,
+        ):  # fmt: skip
+            patch.setattr(module, "Bench", DeviceBench)
         yield
