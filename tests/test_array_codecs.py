@@ -35,7 +35,7 @@ from tests.zarr_cases import values
 from zarrgpu.codecs import delta
 from zarrgpu.codecs.base import CodecError
 from zarrgpu.codecs.registry import build_codec
-from zarrgpu.errors import MissingDependencyError
+from zarrgpu.errors import MissingDependencyError, UnsupportedCodecError
 from zarrgpu.model import CodecSpec
 
 N = numcodecs
@@ -448,10 +448,46 @@ def test_array_codecs_report_their_exact_sizes() -> None:
             assert {len(objects[key]) for key in chunk_keys(objects)} == {size}, name
 
 
-@pytest.mark.parametrize("name", ["pcodec", "zfpy"])
-def test_a_codec_whose_package_is_absent_says_so(name: str) -> None:
-    if importlib.util.find_spec(name) is None:
-        with pytest.raises(MissingDependencyError, match=f"pip install {name}"):
-            codec(name)
-    else:
-        assert codec(name).name == name
+NUMBERS = ("u2", "u4", "u8", "i2", "i4", "i8", "f2", "f4", "f8")
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+def test_pcodec_or_the_package_that_is_absent(dtype: str) -> None:
+    document = V2_DOCUMENT | {"dtype": np.dtype(dtype).str, "compressor": {"id": "pcodec"}}
+    objects = {".zarray": json.dumps(document).encode()}
+    if importlib.util.find_spec("pcodec") is None:
+        with pytest.raises(MissingDependencyError, match="pip install pcodec"):
+            chain_of(parse(objects))
+        return
+    pcodec = importlib.import_module("pcodec")
+    data = values((50,), dtype)
+    encoded = pcodec.standalone.simple_compress(data, pcodec.ChunkConfig())
+    assert_same(read(objects | {"0": encoded}), data)
+    spec = parse(objects)
+    good = np.frombuffer(encoded, np.uint8)
+    rng = np.random.default_rng(0)
+    short = pcodec.standalone.simple_compress(data[:49], pcodec.ChunkConfig())
+    long = pcodec.standalone.simple_compress(np.append(data, data), pcodec.ChunkConfig())
+    for whole in (short, long):
+        with pytest.raises(CodecError):
+            decode(spec, chain_of(spec), np.frombuffer(whole, np.uint8))
+    for at in rng.integers(0, good.size, 200):
+        bad = good[: rng.integers(good.size + 1)].copy() if at % 3 == 0 else good.copy()
+        if bad.size:
+            bad[at % bad.size] ^= int(rng.integers(1, 256))
+        try:
+            assert decode(spec, chain_of(spec), bad).shape == (50,)
+        except CodecError:
+            continue
+
+
+V2_DOCUMENT: dict[str, Any] = {
+    "zarr_format": 2, "shape": [50], "chunks": [50], "fill_value": 0, "order": "C", "filters": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("codec_id", ["zfpy", "pickle"])
+def test_codecs_that_are_not_safe_are_refused_with_the_reason(codec_id: str) -> None:
+    document = V2_DOCUMENT | {"dtype": "<f4", "compressor": {"id": codec_id}}
+    with pytest.raises(UnsupportedCodecError, match=rf"m://a.*compressor.*{codec_id} is refused"):
+        parse({".zarray": json.dumps(document).encode()})

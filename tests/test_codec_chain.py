@@ -186,6 +186,8 @@ def test_strings_begin_their_chain() -> None:
          "not filters of LZMA"),
         ([LITTLE, codec("numcodecs.lzma", format=3, filters=[{"id": 33, "dict_size": 1 << 31}])],
          "f4", MetadataError, "dictionary above"),
+        (["numcodecs.zfpy"], "f4", UnsupportedCodecError, "codecs.0.*zfpy is refused.*damaged"),
+        (["zfp"], "f4", UnsupportedCodecError, "codecs.0: zfp is refused"),
         (["numcodecs.pcodec"], "bool", MetadataError, "pcodec holds.*bool"),
         ([codec("n5_default", codecs=[SWAP, LITTLE])], "i4", MetadataError, "big-endian"),
         ([codec("n5_default", codecs=[BIG])], "i4", MetadataError, "reverses the axes"),

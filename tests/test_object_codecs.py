@@ -31,7 +31,7 @@ HAS_MSGPACK = importlib.util.find_spec("msgpack") is not None
 
 def object_codec(codec: Any) -> ObjectCodec:
     """Ours for a numcodecs codec, by way of its v2 metadata."""
-    spec = parse_filter(Document("m://a", json.loads(json.dumps(codec.get_config()))))
+    spec = parse_filter(Document("m://a", json.loads(json.dumps(codec.get_config()))), OBJECT)
     chain = build_chain([spec], 0, source="m://a")
     assert chain.codecs == ()
     assert isinstance(chain.object_codec, ObjectCodec)
@@ -166,7 +166,7 @@ def test_what_strings_cannot_hold_is_an_error() -> None:
 
 def test_pickle_is_refused_with_the_reason() -> None:
     with pytest.raises(UnsupportedCodecError, match=r"m://a.*filters.0.*runs whatever code"):
-        parse_filter(Document("m://a", {"id": "pickle", "protocol": 5}, ("filters", 0)))
+        parse_filter(Document("m://a", {"id": "pickle", "protocol": 5}, ("filters", 0)), OBJECT)
 
 
 def test_msgpack_says_what_to_install() -> None:

@@ -331,6 +331,20 @@ def _numbers(name: str, types: tuple[str, ...]) -> Rule:
     return rule
 
 
+def _unsafe(name: str) -> Rule:
+    """Codec whose library is known to read beyond the end of a damaged stream."""
+
+    def rule(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
+        place = ".".join(map(str, configuration.location))
+        msg = (
+            f"{configuration.source!r} {place}: {name} is refused for {dtype} chunks of "
+            f"{list(shape)}: its library reads beyond the end of damaged streams"
+        )
+        raise UnsupportedCodecError(msg)
+
+    return rule
+
+
 def _to_bytes(
     name: str, dtype: np.dtype[Any], shape: Shape, configuration: Mapping[str, Any] | None = None
 ) -> Stage:
@@ -361,7 +375,8 @@ ARRAY_RULES: dict[str, Rule] = {
 
 SERIALISER_RULES: dict[str, Rule] = {
     "numcodecs.pcodec": _numbers("pcodec", ("u2", "u4", "u8", "i2", "i4", "i8", "f2", "f4", "f8")),
-    "numcodecs.zfpy": _numbers("zfpy", ("i4", "i8", "f4", "f8")),
+    "numcodecs.zfpy": _unsafe("numcodecs.zfpy"),
+    "zfp": _unsafe("zfp"),
     "packbits": _packbits,
     "vlen-bytes": _objects("vlen-bytes"),
     "vlen-utf8": _objects("vlen-utf8"),

@@ -174,6 +174,14 @@ def _vlen_array(document: Document) -> CodecSpec:
     )
 
 
+def _zfpy(document: Document) -> CodecSpec:
+    msg = (
+        f"{document.source!r} {'.'.join(map(str, document.location))}: zfpy is refused, since its "
+        "library reads beyond the end of damaged streams"
+    )
+    raise UnsupportedCodecError(msg)
+
+
 def _pickle(document: Document) -> CodecSpec:
     msg = (
         f"{document.source!r} {'.'.join(map(str, document.location))}: pickle is refused, since "
@@ -199,6 +207,7 @@ FILTER_RULES: dict[str, FilterRule] = {
     "quantize": _quantize,
     "shuffle": _shuffle,
     "vlen-array": _vlen_array,
+    "zfpy": _zfpy,
 }
 """numcodecs' ids whose configuration matters when decoding."""
 
@@ -226,8 +235,8 @@ def check_objects(document: Document, dtype: np.dtype[Any], codecs: Sequence[Cod
         raise document.fail(f"objects need a filter that makes them: one of {known}", "filters")
 
 
-def parse_filter(document: Document) -> CodecSpec:
-    """Parse one v2 filter or compressor.
+def parse_filter(document: Document, dtype: np.dtype[Any]) -> CodecSpec:
+    """Parse one v2 filter or compressor, which is given elements of `dtype`.
 
     Raises
     ------
@@ -236,6 +245,8 @@ def parse_filter(document: Document) -> CodecSpec:
     codec_id = document.require("id")
     if not isinstance(codec_id, str):
         raise document.fail(f"expected a string, got {shown(codec_id)}", "id", kind="type")
+    if codec_id == "pcodec":
+        return CodecSpec(codec_id, {"dtype": dtype.str})
     rule = FILTER_RULES.get(codec_id)
     if rule is not None:
         return rule(document)

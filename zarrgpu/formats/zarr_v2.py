@@ -82,7 +82,8 @@ def _parse_codecs(
     encoded_dtype = dtype
     for key, item in named:
         child = document.child(key, item)
-        codecs.append(parse_v2_codec(child, encoded_dtype, chunk_shape) or parse_filter(child))
+        image = parse_v2_codec(child, encoded_dtype, chunk_shape)
+        codecs.append(image or parse_filter(child, encoded_dtype))
         encoded_dtype = np.dtype(codecs[-1].configuration.get("encoded_dtype", encoded_dtype))
     check_objects(document, dtype, codecs)
     return tuple(codecs)
