@@ -115,7 +115,7 @@ def open_slide(
         cache=cache,
     )
     if not isinstance(node, Slide):
-        where = path.url if isinstance(path, Store) else os.fspath(path)
+        where = path.url if isinstance(path, Store) else str(path)
         msg = f"{where!r} is a {type(node).__name__}, not a slide; use open()"
         raise UnsupportedFormatError(msg)
     return node
