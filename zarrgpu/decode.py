@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from zarrgpu.codecs.base import CodecChain, CodecError, PartialCodec, checked
 from zarrgpu.codecs.run import decode_chunk, encoded_limit_nbytes
 from zarrgpu.errors import ChunkDecodeError
-from zarrgpu.model import ArraySpec, ByteArray, Manifest, ObjectPerChunk, Sharded, grid_count
+from zarrgpu.model import (
+    ArraySpec,
+    AxisStarts,
+    ByteArray,
+    Manifest,
+    ObjectPerChunk,
+    Sharded,
+    grid_count,
+)
 from zarrgpu.plan.locate import shard_of_chunks
 from zarrgpu.plan.tables import ReadPlan
 
@@ -37,15 +45,34 @@ def object_key(spec: ArraySpec, object_id: int) -> str:
     return location.key_encoding.key(_object_coords(spec, object_id))
 
 
-def _object_coords(spec: ArraySpec, object_id: int) -> tuple[int, ...]:
-    """Coordinates of a chunk or shard that is an object of its own."""
+def read_keys(plan: ReadPlan) -> list[str]:
+    """Key of the object of each row of the read table: many at once, which costs less."""
+    reads, keys = plan.reads, []
+    for index in np.unique(reads.array).tolist():
+        spec, ids = plan.arrays[index], reads.object_id[reads.array == index]
+        location = spec.location
+        if isinstance(location, Manifest) or not spec.ndim:
+            keys += [object_key(spec, 0)] * len(ids)
+            continue
+        shape, starts = _object_grid(spec)
+        counts = tuple(map(grid_count, shape, starts, spec.shape))
+        keys += location.key_encoding.keys(np.unravel_index(ids, counts))
+    return keys
+
+
+def _object_grid(spec: ArraySpec) -> tuple[tuple[int, ...], AxisStarts]:
+    """Shape and starts of what is an object of its own: chunks or shards."""
     location = spec.location
     shape, starts = spec.chunk_shape, spec.chunk_starts
     if isinstance(location, Sharded):
         shape, starts = location.shard_shape, location.shard_starts
+    return shape, starts or (None,) * spec.ndim
+
+
+def _object_coords(spec: ArraySpec, object_id: int) -> tuple[int, ...]:
+    """Coordinates of a chunk or shard that is an object of its own."""
     coords = []
-    axes = zip(shape, starts or (None,) * spec.ndim, spec.shape, strict=True)
-    for axis in reversed(list(axes)):
+    for axis in reversed(list(zip(*_object_grid(spec), spec.shape, strict=True))):
         object_id, coord = divmod(object_id, grid_count(*axis))  # np.unravel_index is slow for one
         coords.append(coord)
     return tuple(reversed(coords))

@@ -175,15 +175,21 @@ def check_encoded_sizes(plan: ReadPlan) -> None:
 
 
 def fetch_read(
-    plan: ReadPlan, sources: tuple[ArraySource, ...], read: int, allocate: Allocate
+    plan: ReadPlan,
+    sources: tuple[ArraySource, ...],
+    read: int,
+    allocate: Allocate,
+    key: str | None = None,
 ) -> ByteArray | None:
     """Bytes of one row of the read table, or None if the object is not stored.
 
-    They lie in memory from `allocate` if the store can read into it.
+    They lie in memory from `allocate` if the store can read into it. `key` is the object's, where
+    the caller knows it.
     """
     reads = plan.reads
     source = sources[reads.array[read]]
-    key = object_key(source.spec, int(reads.object_id[read]))
+    if key is None:
+        key = object_key(source.spec, int(reads.object_id[read]))
     nbytes = int(reads.nbytes[read])
     store: Store = source.store
     if plan.chunks.windows is not None and not _is_whole_chunk(plan, store, key, read):

@@ -86,6 +86,10 @@ def gather_pieces(
         slices.scatter.place(chunk, rows, out, fill=False)
         return
     if output is None or output.scale is None:
+        if chunk.dtype == out.dtype:
+            for row in rows:
+                out[slices.dst[row]] = chunk[slices.src[row]]
+            return
         with quiet():
             for row in rows:
                 out[slices.dst[row]] = chunk[slices.src[row]]

@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.decode import absent_error, decode_elements, decode_row, encoded_bytes
+from zarrgpu.decode import (
+    absent_error,
+    decode_elements,
+    decode_row,
+    encoded_bytes,
+    read_keys,
+)
 from zarrgpu.devices.host import run_threads, scratch
 from zarrgpu.errors import DataError, MemoryBudgetError, SelectionError
 from zarrgpu.fetch import ArraySource, fetch_chunk, fetch_read, num_io_threads
@@ -42,6 +48,8 @@ class _Run:
         Array axes from slowest to fastest in `out`.
     piece_elements : int64 (C,)
         Elements of all pieces of each chunk.
+    keys : list of str
+        Of the object of each read.
     cached : list of (array or None), or None
         Elements of each chunk that an earlier read has left; None if no array has a cache.
     """
@@ -55,6 +63,7 @@ class _Run:
     converts: bool
     axis_order: tuple[int, ...]
     piece_elements: Int64s
+    keys: list[str]
     cached: list[NDArray[Any] | None] | None
 
     def read(self, read: int) -> tuple[int, int, int]:
@@ -65,7 +74,9 @@ class _Run:
             if not rows:
                 return 0, 0, 0
         try:
-            data = fetch_read(self.plan, self.sources, read, partial(scratch, "encoded"))
+            data = fetch_read(
+                self.plan, self.sources, read, partial(scratch, "encoded"), self.keys[read]
+            )
         except DataError:
             return self._read_apart(rows)
         if data is None:
@@ -207,6 +218,7 @@ def _make_run(
         converts=not (plain and in_order) and not output.dtype.hasobject,
         axis_order=axis_order,
         piece_elements=elements,
+        keys=read_keys(plan),
         cached=_cached_chunks(plan, sources),
     )
 

@@ -8,7 +8,7 @@ chain, and a `ChunkLocation` that says where the encoded bytes of each chunk are
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -104,6 +104,18 @@ class KeyEncoding:
         else:
             chunk = self.separator.join(parts) if parts else "0"
         return f"{self.prefix}/{chunk}" if self.prefix else chunk
+
+    def keys(self, coords: Sequence[NDArray[np.int64]]) -> list[str]:
+        """Keys of chunks from their coordinates, one array per axis: for many at once.
+
+        >>> KeyEncoding("v2", ".", "a").keys([np.array([0, 1]), np.array([2, 3])])
+        ['a/0.2', 'a/1.3']
+        """
+        head = f"{self.prefix}/" if self.prefix else ""
+        if self.name == "default":
+            head += f"c{self.separator}"
+        join = self.separator.join
+        return [head + join(map(str, each)) for each in zip(*(c.tolist() for c in coords))]  # noqa: B905
 
 
 def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

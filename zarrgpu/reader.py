@@ -64,7 +64,7 @@ def plan_read(
         indexes = None
         if isinstance(source.spec.location, Sharded):
             shard_id, _ = shard_of_chunks(source.spec, touch.chunk_id)
-            indexes = fetch_shard_indexes(source, np.unique(shard_id), options)
+            indexes = fetch_shard_indexes(source, shard_id, options)
         locations.append(locate_chunks(source.spec, touch.chunk_id, indexes))
     gap, cap = _coalescing(sources, options)
     return build_plan(

@@ -6,6 +6,7 @@ Example: ``{"name": "zstd", "configuration": {"level": 3, "checksum": false}}``.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ _MAGIC = 0xFD2FB528
 _SKIPPABLE_MAGIC = 0x184D2A50
 _BLOCK_MAX = 128 << 10
 _UNSIZED_SLACK = 1 << 20
+_contexts = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,19 @@ def parse_frame_header(encoded: ByteArray) -> FrameHeader:
     return FrameHeader(content, at, bool(descriptor & 4), dictionary != 0)
 
 
+def is_one_frame(encoded: ByteArray, header: FrameHeader) -> bool:
+    """Whether the first frame's blocks end where `encoded` does."""
+    at, last = header.header_nbytes, False
+    while not last:
+        raw = encoded[at : at + 3].tobytes()
+        if len(raw) < 3:
+            return False
+        block = int.from_bytes(raw, "little")
+        last = bool(block & 1)
+        at += 3 + (1 if (block >> 1) & 3 == 1 else block >> 3)
+    return at + 4 * header.has_checksum == encoded.size
+
+
 def decoded_bound(encoded: ByteArray) -> int:
     """Upper bound of the decoded size of all frames, by walking their block headers."""
     at, bound = 0, 0
@@ -87,6 +102,27 @@ def decoded_bound(encoded: ByteArray) -> int:
     return bound
 
 
+def decode_frame(encoded: ByteArray, out: ByteArray) -> None:
+    """Decode one frame that says it has ``out.size`` bytes, with a context that is used again.
+
+    Making a context for each frame, as numcodecs and imagecodecs do, costs more than decoding a
+    small chunk.
+    """
+    import zstandard
+
+    decompressor = getattr(_contexts, "decompressor", None)
+    if decompressor is None:
+        decompressor = _contexts.decompressor = zstandard.ZstdDecompressor()
+    try:
+        reader = decompressor.stream_reader(encoded.data)
+        got = reader.readinto(out)
+        # the end of the frame, with its checksum, is looked at when more is asked for
+        more = reader.read(1) if got == out.size else b""
+    except zstandard.ZstdError as error:
+        raise CodecError(str(error)) from error
+    checked(got + len(more), out.size, exact=True)
+
+
 @dataclass(frozen=True, slots=True)
 class ZstdCodec(Compressor):
     """Zstandard frames; the content checksum is verified by the library where it is present."""
@@ -94,7 +130,7 @@ class ZstdCodec(Compressor):
     name: ClassVar[str] = "zstd"
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
-        """Decode with libzstd (numcodecs)."""
+        """Decode with libzstd: one frame by python-zstandard, several by numcodecs."""
         from numcodecs import zstd
 
         header = parse_frame_header(encoded)
@@ -108,6 +144,9 @@ class ZstdCodec(Compressor):
             return self._decode_unsized(encoded, nbytes)
         else:
             target = out
+        if header.content_nbytes is not None and is_one_frame(encoded, header):
+            decode_frame(encoded, target)
+            return target
         try:
             zstd.decompress(encoded, target)
         except (RuntimeError, ValueError) as error:

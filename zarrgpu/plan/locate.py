@@ -44,7 +44,12 @@ class ShardIndexes:
 
     def missing(self, shard_id: Int64s) -> Int64s:
         """Those of the given shards that are not known, sorted and distinct."""
-        return np.setdiff1d(shard_id, self.shard_id)
+        wanted: Int64s = np.unique(shard_id)
+        if not len(self.shard_id):
+            return wanted
+        place = np.minimum(np.searchsorted(self.shard_id, wanted), len(self.shard_id) - 1)
+        unknown: Int64s = wanted[self.shard_id[place] != wanted]
+        return unknown
 
     def merge(self, other: ShardIndexes, *, max_nbytes: int) -> ShardIndexes:
         """Union; what was known before is dropped where both together exceed `max_nbytes`."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TypeVar
 
 from zarrgpu.errors import StoreError
 from zarrgpu.model import ByteArray, ByteRange
 from zarrgpu.stores.base import Allocate, check_size, new_bytes
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+Result = TypeVar("Result")
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
@@ -45,33 +44,34 @@ class LocalStore:
         self, key: str, allocate: Allocate = new_bytes, max_nbytes: int | None = None
     ) -> ByteArray | None:
         """Whole file, or None if there is none."""
-        with self._opened(key) as fd:
-            if fd is None:
-                return None
-            size = os.fstat(fd).st_size
+
+        def whole(fd: int, size: int) -> ByteArray:
             check_size(self.url, key, size, max_nbytes)
-            return self._read(fd, key, ByteRange(0, size), allocate)
+            return self._read(fd, key, 0, size, size, allocate)
+
+        return self._opened(key, whole)
 
     def get_range(
         self, key: str, byte_range: ByteRange, allocate: Allocate = new_bytes
     ) -> ByteArray | None:
         """Exactly the bytes of `byte_range`, or None if there is no such file."""
-        with self._opened(key) as fd:
-            return None if fd is None else self._read(fd, key, byte_range, allocate)
+        offset, nbytes = byte_range.offset, byte_range.nbytes
+        return self._opened(
+            key, lambda fd, size: self._read(fd, key, offset, nbytes, size, allocate)
+        )
 
     def get_suffix(self, key: str, nbytes: int) -> ByteArray | None:
         """Last `nbytes` bytes or the whole file, or None if there is none."""
-        with self._opened(key) as fd:
-            if fd is None:
-                return None
-            size = os.fstat(fd).st_size
+
+        def suffix(fd: int, size: int) -> ByteArray:
             start = max(0, size - nbytes)
-            return self._read(fd, key, ByteRange(start, size - start))
+            return self._read(fd, key, start, size - start, size, new_bytes)
+
+        return self._opened(key, suffix)
 
     def size(self, key: str) -> int | None:
         """Size of the file in bytes, or None if there is none."""
-        with self._opened(key) as fd:
-            return None if fd is None else os.fstat(fd).st_size
+        return self._opened(key, lambda _, size: size)
 
     def list_dir(self, prefix: str) -> list[str]:
         """Names directly under `prefix`, sorted."""
@@ -91,25 +91,25 @@ class LocalStore:
             raise StoreError(msg)
         return f"{self.root}/{key}" if key else self.root
 
-    @contextmanager
-    def _opened(self, key: str) -> Iterator[int | None]:
-        """Yield a descriptor, or None where there is no such file."""
+    def _opened(self, key: str, work: Callable[[int, int], Result]) -> Result | None:
+        """Result of `work` on a file's descriptor and size, or None where there is no such file."""
         try:  # without waiting for the writer of a pipe
             fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             if error.errno in _ABSENT:
-                yield None
-                return
+                return None
             raise self._error(key, error) from error
         except ValueError as error:  # a name that no file can have
             msg = f"{self.url!r} key {key!r}: {error}"
             raise StoreError(msg) from error
         try:
-            mode = os.fstat(fd).st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                msg = f"{self.url!r} key {key!r}: is no regular file"
-                raise StoreError(msg)
-            yield fd if stat.S_ISREG(mode) else None
+            found = os.fstat(fd)
+            if stat.S_ISREG(found.st_mode):
+                return work(fd, found.st_size)
+            if stat.S_ISDIR(found.st_mode):
+                return None
+            msg = f"{self.url!r} key {key!r}: is no regular file"
+            raise StoreError(msg)
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
@@ -118,19 +118,19 @@ class LocalStore:
             os.close(fd)
 
     def _read(
-        self, fd: int, key: str, byte_range: ByteRange, allocate: Allocate = new_bytes
+        self, fd: int, key: str, offset: int, nbytes: int, size: int, allocate: Allocate
     ) -> ByteArray:
-        size = os.fstat(fd).st_size
-        if byte_range.end > size:
+        """Bytes of a file of `size`, all of them or an error."""
+        if offset + nbytes > size:
             msg = (
-                f"{self.url!r} key {key!r}: bytes {byte_range.offset}-{byte_range.end} lie beyond "
-                f"the end of the object ({size} bytes); the file is truncated or its index is wrong"
+                f"{self.url!r} key {key!r}: bytes {offset}-{offset + nbytes} lie beyond the end of "
+                f"the object ({size} bytes); the file is truncated or its index is wrong"
             )
             raise StoreError(msg)
-        out = allocate(byte_range.nbytes)
+        out = allocate(nbytes)
         view, done = out.data, 0
-        while done < byte_range.nbytes:
-            got = os.preadv(fd, [view[done:]], byte_range.offset + done)
+        while done < nbytes:
+            got = os.preadv(fd, [view[done:] if done else view], offset + done)
             if got == 0:
                 msg = f"{self.url!r} key {key!r}: the object shrank while it was read"
                 raise StoreError(msg)
