@@ -23,8 +23,6 @@ from zarrgpu.formats import image_codecs
 from zarrgpu.formats.array_codecs import (
     ARRAY_RULES,
     SERIALISER_RULES,
-    Shape,
-    Stage,
     parse_transpose,
 )
 from zarrgpu.formats.document import Document, shown
@@ -35,6 +33,7 @@ from zarrgpu.formats.extended_types import (
     with_endian,
 )
 from zarrgpu.formats.filters import BYTES_RULES, bytes_shuffle
+from zarrgpu.formats.stage import Shape, Stage
 from zarrgpu.model import CodecSpec
 
 Endian = Literal["little", "big"]

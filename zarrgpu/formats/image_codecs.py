@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from zarrgpu.formats.array_codecs import Rule, Shape, Stage
 from zarrgpu.formats.document import Document
+from zarrgpu.formats.stage import Rule, Shape, Stage
 from zarrgpu.model import CodecSpec
 
 _PREFIX: Final = "imagecodecs_"
