@@ -20,7 +20,7 @@ from zarrgpu.devices.tables import (
     swap_nbytes,
 )
 from zarrgpu.errors import SelectionError
-from zarrgpu.model import ArraySpec
+from zarrgpu.model import ArraySpec, native_dtype
 from zarrgpu.output import OutputFormat
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import Int64s, PieceTable
@@ -51,8 +51,9 @@ class Target:
 
 
 def check_device_dtype(dtype: np.dtype[Any], source: str) -> None:
-    """Refuse element types that CuPy arrays cannot have."""
-    if dtype.kind not in _DEVICE_KINDS:
+    """Refuse element types that CuPy arrays cannot have, ml_dtypes' and long doubles among them."""
+    builtin = native_dtype(dtype).isbuiltin == 1 and dtype.char not in "gG"
+    if dtype.kind not in _DEVICE_KINDS or not builtin:
         msg = f"{source!r}: elements of type {dtype} cannot lie on a GPU; read with device='cpu'"
         raise SelectionError(msg)
 
@@ -120,7 +121,7 @@ def gather_table(
     made["scale"], made["offset"] = target.scale, target.offset
     made["n_channels"] = 0 if output.scale is None else output.scale.size
     made["ndim"] = max(1, len(axes))
-    native = spec.dtype.newbyteorder("=")
+    native = native_dtype(spec.dtype)
     made["source_type"] = element_type(native)
     made["target_type"] = element_type(output.dtype)
     made["swap_nbytes"] = 0 if fill else swap_nbytes(spec.dtype)

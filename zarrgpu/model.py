@@ -123,6 +123,16 @@ def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype if dtype.hasobject else dtype.newbyteorder("=")
 
 
+def is_native(dtype: np.dtype[Any]) -> bool:
+    """Whether all bytes are in native order; NumPy's ``isnative`` overlooks fields with a shape.
+
+    >>> many = np.dtype([("a", ">u2", (3,))])
+    >>> many.isnative, is_native(many)
+    (True, False)
+    """
+    return dtype == native_dtype(dtype)
+
+
 AxisStarts: TypeAlias = tuple[NDArray[np.int64] | None, ...]
 """Per axis: None where all chunks are of one length, else the first element of each and the end."""
 

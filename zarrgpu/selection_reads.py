@@ -19,7 +19,7 @@ from zarrgpu.devices.resolve import DeviceLike, resolve_device
 from zarrgpu.errors import MemoryBudgetError, SelectionError
 from zarrgpu.fetch import ArraySource
 from zarrgpu.indexing import Box
-from zarrgpu.model import ArraySpec, ReadOptions
+from zarrgpu.model import ArraySpec, ReadOptions, is_native
 from zarrgpu.output import OutputFormat, output_format
 from zarrgpu.plan.cuts import Cut, count_crossed, orthogonal_cuts, point_cuts
 from zarrgpu.plan.request import ReadRequest
@@ -138,7 +138,7 @@ def plan_request(
         (source,),
         request,
         options=ReadOptions(),
-        allow_direct=source.spec.dtype.isnative,
+        allow_direct=is_native(source.spec.dtype),
         narrow=not isinstance(resolve_device(device), CudaDevice),
         cut=cut,
     )

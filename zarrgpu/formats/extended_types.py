@@ -60,7 +60,7 @@ def extended_type(name: str, source: str) -> np.dtype[Any]:
     try:
         import ml_dtypes
     except ImportError as error:
-        msg = f"{source!r}: elements of {name} need ml_dtypes: pip install 'ml_dtypes>=0.5'"
+        msg = f"{source!r}: elements of {name} need ml_dtypes: pip install 'zarrgpu[extended]'"
         raise MissingDependencyError(msg) from error
     scalar = getattr(ml_dtypes, EXTENDED_TYPES[name], None)
     if scalar is None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.model import ArraySpec
+from zarrgpu.model import ArraySpec, is_native
 from zarrgpu.plan.chunk_shapes import split_by_chunk_shape
 from zarrgpu.plan.coalesce import coalesce_ranges
 from zarrgpu.plan.cuts import Cut
@@ -235,5 +235,5 @@ def _direct_chunks(
 
 def _stored_like_output(spec: ArraySpec) -> bool:
     """Whether decoded bytes are C-ordered native elements."""
-    native = spec.dtype.isnative and not spec.dtype.hasobject
+    native = is_native(spec.dtype) and not spec.dtype.hasobject
     return native and spec.axis_order == tuple(range(spec.ndim))
