@@ -23,7 +23,7 @@ from zarrgpu.errors import ZarrGPUError
 from zarrgpu.formats import zarr_v2
 from zarrgpu.formats.document import Document
 from zarrgpu.formats.sharding import parse_chunk_codecs
-from zarrgpu.model import ArraySpec, KeyEncoding, ObjectPerChunk, Sharded
+from zarrgpu.model import ArraySpec, KeyEncoding, ObjectPerChunk, Sharded, is_native
 
 _TRUSTED = {"zarr", "numcodecs", "imagecodecs"}
 _SOURCE = "zarr-python array"
@@ -52,7 +52,7 @@ class ChunkDecoder:
     @property
     def in_order(self) -> bool:
         """Whether decoded bytes are the elements in C order and native byte order."""
-        native = self.spec.dtype.isnative
+        native = is_native(self.spec.dtype)
         in_order = self.spec.axis_order == tuple(range(self.spec.ndim))
         return native and in_order and not self.spec.dtype.hasobject
 
