@@ -52,8 +52,9 @@ class Target:
 
 def check_device_dtype(dtype: np.dtype[Any], source: str) -> None:
     """Refuse element types that CuPy arrays cannot have, ml_dtypes' and long doubles among them."""
-    builtin = native_dtype(dtype).isbuiltin == 1 and dtype.char not in "gG"
-    if dtype.kind not in _DEVICE_KINDS or not builtin:
+    # 2 is a type of another package; byte orders of one type are 0 or 1
+    foreign = dtype.isbuiltin == 2 or dtype.char in "gG"
+    if dtype.kind not in _DEVICE_KINDS or foreign:
         msg = f"{source!r}: elements of type {dtype} cannot lie on a GPU; read with device='cpu'"
         raise SelectionError(msg)
 
