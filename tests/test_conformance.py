@@ -1,4 +1,4 @@
-"""Law 3, on everyone's arrays: what another library wrote, zarrgpu reads bit for bit, or names why not.
+"""Law 3, on others' arrays: what they wrote, zarrgpu reads bit for bit, or names why it does not.
 
 1. Every kind of array that zarr-python 3.4.2 writes: the 44 of shared/facts/zarr.md, which every
    other reader opens in part, and those that the list leaves out.
@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,10 @@ from tests.conformance.fixtures import (
     can_be_on_a_gpu,
     expected,
 )
+from tests.conformance.matrix import CHOICES, TENSORSTORE, Case, cases, stored
+from tests.conformance.matrix import expected as zarr_python_reads
 from tests.gpu.devices import same
+from tests.zarr_cases import MemoryStore
 from zarrgpu.errors import SelectionError
 
 # ---- what zarr-python 3.4.2 writes ---------------------------------------------------------------
@@ -81,3 +85,97 @@ def test_trees_that_zarr_python_342_writes(zarr_format, use_consolidated):
     assert dict(group["g/h"].attrs) == {"n": 1}
     assert group["a"].read(device="cpu").tolist() == [1, 2, 3]
     assert group["g/h/b"].read(device="cpu").tolist() == [[1, 2], [3, 4]]
+
+
+# ---- a drawn matrix ------------------------------------------------------------------------------
+
+
+def test_the_matrix_has_every_choice_and_few_cases():
+    assert len(cases()) < 350
+    for name, choices in CHOICES.items():
+        assert {getattr(case, name) for case in cases()} == set(choices)
+    assert len({(case.dtype, case.compressor) for case in cases()}) > 250
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_the_matrix_equals_zarr_python(case):
+    wanted = zarr_python_reads(case)
+    array = zg.open(MemoryStore(stored(case)))
+    assert_same(array.read(device="cpu"), wanted)
+    selection = tuple(slice(n // 4, n - 1, 3) for n in case.shape)
+    assert_same(array.read(selection, device="cpu"), wanted[selection])
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_the_matrix_on_a_device_equals_zarr_python(case, cuda):
+    wanted = zarr_python_reads(case)
+    array = zg.open(MemoryStore(stored(case)))
+    if wanted.dtype.kind not in "biufc":
+        with pytest.raises(SelectionError, match="cannot lie on a GPU"):
+            array.read(device=cuda)
+        return
+    same(array.read(device=cuda), wanted, device=cuda)
+
+
+def test_a_matrix_equals_tensorstore():
+    tensorstore = pytest.importorskip("tensorstore")
+    read = [case for case in cases(tensorstore=True) if same_as_tensorstore(tensorstore, case)]
+    assert len(read) > 100
+    assert {case.dtype for case in read} == set(TENSORSTORE["dtype"])
+    assert {case.compressor for case in read} == set(TENSORSTORE["compressor"])
+    assert {case.shards for case in read} == set(CHOICES["shards"])
+
+
+def same_as_tensorstore(tensorstore: Any, case: Case) -> bool:
+    """Compare with TensorStore; False if it refuses to open the array."""
+    context = tensorstore.Context()
+    memory = {"driver": "memory", "path": "a/"}
+    objects = tensorstore.KvStore.open(memory, context=context).result()
+    for key, value in stored(case).items():
+        objects[key] = value
+    driver = "zarr" if case.zarr_format == 2 else "zarr3"
+    try:
+        theirs = tensorstore.open({"driver": driver, "kvstore": memory}, context=context).result()
+    except ValueError:
+        return False
+    array = zg.open(MemoryStore(stored(case)))
+    assert_same(array.read(device="cpu"), np.asarray(theirs.read().result()))
+    assert_same(array.read(device="cpu"), zarr_python_reads(case))
+    return True
+
+
+# ---- types that NumPy lacks ----------------------------------------------------------------------
+
+FEW_BITS = (
+    "bfloat16", "float8_e3m4", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz",
+    "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn", "int4", "int2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("driver", ["zarr3", "zarr"])
+@pytest.mark.parametrize("name", FEW_BITS)
+def test_types_of_few_bits_equal_tensorstore(name, driver, cuda):
+    tensorstore = pytest.importorskip("tensorstore")
+    pytest.importorskip("ml_dtypes")
+    context = tensorstore.Context()
+    memory = {"driver": "memory", "path": "a/"}
+    grid = {"name": "regular", "configuration": {"chunk_shape": [3, 4]}}
+    metadata = {"shape": [7, 6], "chunks": [3, 4], "dtype": name}
+    if driver == "zarr3":
+        metadata = {"shape": [7, 6], "chunk_grid": grid, "data_type": name}
+    theirs = tensorstore.open(
+        {"driver": driver, "kvstore": memory, "metadata": metadata}, context=context, create=True
+    ).result()
+    dtype = theirs.dtype.numpy_dtype
+    bits = np.random.default_rng(0).integers(0, 256, 42 * dtype.itemsize, dtype=np.uint8)
+    if "int" in name:
+        low = 1 << int(name[-1]) - 1
+        data = (bits % (2 * low)).astype("i1") - low
+    else:
+        data = (bits % 16 if name.startswith("float4") else bits).view(dtype)
+    theirs.write(data.reshape(7, 6).astype(dtype)).result()
+    kept = tensorstore.KvStore.open(memory, context=context).result()
+    array = zg.open(MemoryStore({key.decode(): kept[key] for key in kept.list().result()}))
+    assert_same(array.read(device="cpu"), np.asarray(theirs.read().result()))
+    with pytest.raises(SelectionError, match=rf"elements of type {name} cannot lie on a GPU"):
+        array.read(device=cuda)
