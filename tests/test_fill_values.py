@@ -1,8 +1,8 @@
 """Laws of fill values.
 
 1. What zarr-python reads from a JSON value, zarrgpu reads, to the bit.
-2. A value that the specification writes in hexadecimal keeps every bit, NaN payloads too, all the way
-   into the result of a read: on the host, and on a CUDA device.
+2. A value that the specification writes in hexadecimal keeps every bit, NaN payloads too, all the
+   way into the result of a read: on the host, and on a CUDA device.
 3. Whatever JSON stands for a fill value gives one of the array's type, or an error that names the
    place within it.
 """
@@ -25,7 +25,7 @@ from zarrgpu.errors import MetadataError
 from zarrgpu.formats import zarr_v2, zarr_v3
 from zarrgpu.formats.document import Document
 from zarrgpu.formats.fill_values import parse_fill_value
-from zarrgpu.model import ArraySpec
+from zarrgpu.model import ArraySpec, native_dtype
 
 MOST = (1 << 64) - 1
 
@@ -117,9 +117,7 @@ V3_CASES: list[tuple[Any, list[Any]]] = [
 def test_v3_as_zarr_python(data_type, value):
     wanted = zarr.core.dtype.get_data_type_from_json(data_type, zarr_format=3)
     spec = v3_spec(data_type, value)
-    assert (
-        spec.dtype.newbyteorder("=") == wanted.to_native_dtype() if not spec.dtype.hasobject else 1
-    )
+    assert native_dtype(spec.dtype) == wanted.to_native_dtype()
     with np.errstate(all="ignore"):
         same_scalar(spec.fill_scalar, wanted.from_json_scalar(value, zarr_format=3), spec.dtype)
 
@@ -164,7 +162,7 @@ def test_v2_as_zarr_python(dtype, codec, value):
         (lambda: v3_spec("bytes", [0, 255]), b"\0\xff"),
         (lambda: v3_spec("bytes", ""), b""),
         (lambda: v3_spec(SECONDS, 7.0), np.datetime64(7, "10s")),
-        (lambda: v3_spec("complex_float32", ["0x7fc00001", 1]).fill_scalar.real.view("u4"), 0x7FC00001),
+        (lambda: v3_spec("complex_float32", [2, 1]), np.complex64(2 + 1j)),
         (lambda: v3_spec("int4", -8), ml_dtypes.int4(-8)),
         (lambda: v3_spec("uint2", 3.0), ml_dtypes.uint2(3)),
         (lambda: v3_spec("bfloat16", 1.5), ml_dtypes.bfloat16(1.5)),
@@ -268,10 +266,7 @@ def test_every_bit_arrives_on_the_host(name, tmp_path):
 def test_every_bit_arrives_on_the_device(name, tmp_path, cuda):
     for value, data in bits_of(name):
         dtype = {"float16": ">f2", "float32": "<f4", "float64": ">f8"}.get(name, f">c{len(data)}")
-        array = empty_array(tmp_path, v2_document(dtype, 0) | {"shape": [5]}, ".zarray")
-        document = v2_document(dtype, value) | {"shape": [5]}
-        (tmp_path / ".zarray").write_text(json.dumps(document))
-        array = zg.open(tmp_path)
+        array = empty_array(tmp_path, v2_document(dtype, value) | {"shape": [5]}, ".zarray")
         got = array.read(device=cuda)
         assert np.asarray(cuda_to_host(got)).tobytes() == data * 5
 
@@ -352,7 +347,7 @@ def test_refusals(data_type, value, message):
 
 
 def test_fields_of_many_elements_are_not_given_one_by_one():
-    with pytest.raises(MetadataError, match="at fill_value.a: .*expected base64 of the whole"):
+    with pytest.raises(MetadataError, match=r"at fill_value.a: .*expected base64 of the whole"):
         v2_spec([["a", "<i4", [2]]], {"a": [1, 2]})
 
 
@@ -394,9 +389,12 @@ def test_any_json_is_a_value_or_an_error(dtype, value, zarr_format):
     try:
         got = parse_fill_value(document, dtype, zarr_format)
     except MetadataError as error:
-        assert error.location[0] == "fill_value"
-        return
-    if value is None or dtype.hasobject:
+        place = error.location
+    else:
+        place = ()
+    if place:
+        assert place[0] == "fill_value"
+    elif value is None or dtype.hasobject:
         assert got is None or isinstance(got, (str, bytes))
     else:
         assert np.array([got], dtype.newbyteorder("=")).dtype == dtype.newbyteorder("=")
