@@ -23,10 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zarrgpu as zg
+from zarrgpu.codecs.base import CodecError
+from zarrgpu.codecs.element_bytes import ElementBytesCodec
 from zarrgpu.errors import (
     MetadataError,
     MissingDependencyError,
     SelectionError,
+    UnsupportedCodecError,
     UnsupportedFormatError,
 )
 from zarrgpu.formats.data_types import object_data_type, parse_v2_data_type, parse_v3_data_type
@@ -351,6 +354,44 @@ def test_cuda_refuses_what_no_cupy_array_holds(dtype, tmp_path, cuda):
     ) as error:
         zg.open(tmp_path).read(device=cuda)
     assert str(dtype) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        {},
+        {"order": [0], "mask": None},
+        {"order": [], "mask": []},
+        {"order": [0, 0], "mask": [255, 255]},
+        {"order": [0, 1], "mask": [255, 256]},
+        {"order": [0, 1], "mask": [255]},
+        {"order": [True, 0], "mask": [255, 255]},
+        {"order": [["a"], 0], "mask": [255, 255]},
+    ],
+)
+def test_the_order_of_bytes_is_not_for_documents(configuration, tmp_path):
+    v3(tmp_path, "uint16", np.zeros((2, 2), "<u2"), 0, "little")
+    document = json.loads((tmp_path / "zarr.json").read_text())
+    document["codecs"].append(named("element_bytes", **configuration))
+    (tmp_path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(UnsupportedCodecError, match="is not one of Zarr's"):
+        zg.open(tmp_path)
+
+
+def test_order_of_bytes_keeps_whole_elements():
+    codec = ElementBytesCodec.from_configuration({"order": [2, 0, 1], "mask": [255, 15, 255]})
+    encoded = np.arange(250, 256, dtype=np.uint8)
+    wanted = [252, 250 & 15, 251, 255, 253 & 15, 254]
+    out = np.empty(6, np.uint8)
+    assert codec.decode_host(encoded, 6, None).tolist() == wanted
+    assert codec.decode_host(encoded, 6, out) is out
+    assert out.tolist() == wanted
+    assert codec.encoded_nbytes(6) == 6
+    for size in (3, 7):
+        with pytest.raises(CodecError):
+            codec.decode_host(np.zeros(size, np.uint8), 6, out)
+    with pytest.raises(CodecError, match="not whole elements of 3"):
+        codec.decode_host(np.zeros(4, np.uint8), 6, None)
 
 
 # ---- what is a type, and what is not ------------------------------------------------------------

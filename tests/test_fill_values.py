@@ -262,6 +262,24 @@ def test_every_bit_arrives_on_the_host(name, tmp_path):
             assert array.read_patches([(-1, -1)], (2, 2)).tobytes() == data * 4
 
 
+@pytest.mark.parametrize(
+    ("dtype", "codec", "value", "wanted"),
+    [
+        ("|O", "vlen-utf8", "a\u00e9", "a\u00e9"),
+        ("|O", "vlen-bytes", "YQBiAA==", b"a\0b\0"),
+        ("|O", "json2", [1, {"a": None}], [1, {"a": None}]),
+        ("|O", "json2", None, None),
+        (">U3", None, "abc", "abc"),
+        ("|S3", None, "YQBi", b"a\0b"),
+    ],
+)
+def test_strings_and_objects_arrive(dtype, codec, value, wanted, tmp_path):
+    filters = [codec] if codec else []
+    array = empty_array(tmp_path, v2_document(dtype, value, *filters), ".zarray")
+    assert array[...].tolist() == [wanted] * 4
+    assert array.oindex[[3, 1]].tolist() == [wanted] * 2
+
+
 @pytest.mark.parametrize("name", ["float16", "float32", "float64", "complex64", "complex128"])
 def test_every_bit_arrives_on_the_device(name, tmp_path, cuda):
     for value, data in bits_of(name):

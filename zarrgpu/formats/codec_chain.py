@@ -5,7 +5,8 @@ Spec: Zarr core 3.1, "codecs": array-to-array codecs, one array-to-bytes codec, 
 1. Transposes that come first move no data: they become the array's stored axis order.
 2. Every further array codec is told the type and shape of its elements (`array_codecs`).
 3. The byte order that the ``bytes`` codec states is folded back: into the last codec that computes
-   with elements, else into the array's own type.
+   with elements, else into the array's own type; types of ml_dtypes have none, for them a codec
+   ``element_bytes`` is added.
 4. ``sharding_indexed`` is handed over as a document, with the codecs around it: whoever parses
    shards calls `parse_codec_list` again for the lists inside.
 """
