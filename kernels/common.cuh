@@ -72,16 +72,16 @@ enum ChecksumKind {
     CHECKSUM_XXH64 = 4,       // low half of XXH64 with seed 0: zstd's content checksum
 };
 
-struct DeltaJob {       // differences of neighbours, over n integers
+struct DeltaJob {       // differences of neighbours, over n numbers
     u64 source;         // address
     i64 source_nbytes;  // readable there
     u64 target;         // address, a multiple of its element size; must not overlap the source
     i64 target_nbytes;  // writable there
     i64 n;              // elements
-    u64 sums;           // address of u64[tiles], scratch
+    u64 sums;           // address of u64[tiles], scratch; 0 for floats
     i64 sums_nbytes;    // writable there
-    i32 source_type;    // ElementType, an integer
-    i32 target_type;    // ElementType, an integer
+    i32 source_type;    // ElementType, an integer or a float
+    i32 target_type;    // ElementType, likewise
     i32 source_swap;    // reverse the bytes of each element: its size; 0: native
     i32 target_swap;    // likewise
 };

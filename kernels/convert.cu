@@ -18,25 +18,6 @@ __device__ inline i32 check(const ConvertJob& job, i64 n_tiles, i32 tile_element
 }
 
 // ------------------------------------------------------------------------------------- scaling
-// A NaN that an operation makes or passes on has the bits that x86-64 gives it.
-
-__device__ inline float fix_nan(float result, float a, float b) {
-    if (result == result) return result;
-    if (a != a) return __uint_as_float(__float_as_uint(a) | 0x00400000u);
-    if (b != b) return __uint_as_float(__float_as_uint(b) | 0x00400000u);
-    return __uint_as_float(0xffc00000u);
-}
-
-__device__ inline u64 quiet(double value) {
-    return u64(__double_as_longlong(value)) | 0x0008000000000000ull;
-}
-
-__device__ inline double fix_nan(double result, double a, double b) {
-    if (result == result) return result;
-    if (a != a) return __longlong_as_double(i64(quiet(a)));
-    if (b != b) return __longlong_as_double(i64(quiet(b)));
-    return __longlong_as_double(i64(0xfff8000000000000ull));
-}
 
 __device__ inline float scale_f32(float x, float divisor, float addend) {
     const float quotient = fix_nan(__fdiv_rn(x, divisor), x, divisor);

@@ -29,20 +29,23 @@ pytestmark = pytest.mark.filterwarnings("ignore:Numcodecs codecs")
 STRICT = zg.ReadOptions(strict=True)
 
 V2_ON_HOST = {
-    "delta f4", "delta f8 -> f4", "delta f2", "astype of text", "astype complex", "jenkins_lookup3",
+    "astype of text", "astype complex", "jenkins_lookup3",
     "jenkins_lookup3 seeded", "base64", "bz2", "lzma", "lzma alone", "lzma raw", "two compressors",
 }  # fmt: skip
 V3_ON_HOST = {"bz2", "lzma", "jenkins_lookup3"}
+WITH_CHUNKS_ON_HOST = {"delta f4"}
+"""Where a NaN meets a different one."""
+
 NOT_ON_A_GPU = {"delta of dates", "categorize", "categorize wide"}
 
 
-def check(objects, cuda, *, on_host):
+def check(objects, cuda, *, on_host, whole=True):
     array = zg.open(MemoryStore(objects))
     wanted = array.read(device="cpu")
     same(array.read(device=cuda), wanted, device=cuda)
     text = array.plan(device=cuda).explain()
     assert ("no device decoder" in text) == on_host
-    if on_host:
+    if on_host or not whole:
         with pytest.raises(UnsupportedCodecError, match="strict"):
             array.read(device=cuda, options=STRICT)
     else:
@@ -54,7 +57,8 @@ def check(objects, cuda, *, on_host):
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("name", sorted(V2_CASES.keys() - NOT_ON_A_GPU))
 def test_every_v2_filter(cuda, name, order):
-    check(v2_objects(name, order), cuda, on_host=name in V2_ON_HOST)
+    whole = name not in WITH_CHUNKS_ON_HOST
+    check(v2_objects(name, order), cuda, on_host=name in V2_ON_HOST, whole=whole)
 
 
 @pytest.mark.parametrize("endian", ["little", "big"])
@@ -88,7 +92,7 @@ def filters(draw, nbytes):
         return {"id": kind, "elementsize": draw(st.sampled_from([1, 2, 4, 8]))}, nbytes
     if kind == "bitround":
         return {"id": kind, "keepbits": 4}, nbytes
-    types = INTEGERS if kind == "delta" else NUMBERS
+    types = NUMBERS[1:] if kind == "delta" else NUMBERS
     decoded = draw(st.sampled_from(types))
     encoded = draw(st.sampled_from(types))
     size = nbytes // size_of(decoded) * size_of(encoded)
@@ -113,6 +117,8 @@ COMPRESSORS = [
     None, {"id": "zlib", "level": 1}, {"id": "gzip", "level": 1}, {"id": "lz4", "acceleration": 1},
     {"id": "zstd", "level": 1, "checksum": True},
     {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0},
+    {"id": "blosc", "cname": "zlib", "clevel": 5, "shuffle": 1, "blocksize": 512},
+    {"id": "blosc", "cname": "zstd", "clevel": 5, "shuffle": 2, "blocksize": 512},
 ]  # fmt: skip
 
 
@@ -139,7 +145,9 @@ def random_chunks(dtype, chain, size, outer, compressor, rng):
         encoded = (chunk % 2 if row % 2 else chunk).tobytes()
         for codec in (*outer, compressor):
             if codec is not None:
-                encoded = bytes(numcodecs.get_codec(dict(codec)).encode(encoded))
+                # Blosc takes the size of elements from what it is given
+                typed = np.frombuffer(encoded, "<u4" if len(encoded) % 4 == 0 else "|u1")
+                encoded = bytes(numcodecs.get_codec(dict(codec)).encode(typed))
         objects[f"{row}.0"] = encoded
     objects[".zarray"] = json.dumps({
         "zarr_format": 2, "shape": [N_CHUNKS, N_ELEMENTS], "chunks": [1, N_ELEMENTS],

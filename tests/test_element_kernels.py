@@ -111,6 +111,37 @@ def test_delta_is_cumsum(shapes, tile, seed):
         np.testing.assert_array_equal(got, cumsum(source, target).view(np.uint8))
 
 
+FLOATS = ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"]
+
+
+def run_float_delta(sources, targets, **options):
+    options = {"tile": 10_000, **options}
+    return run_elements(["delta_floats"], DELTA_JOB, sources, targets, set_types, **options)
+
+
+@given(
+    st.lists(st.tuples(counts, st.sampled_from(FLOATS), st.sampled_from(FLOATS)), min_size=1,
+             max_size=3),
+    st.booleans(), st.integers(0, 2**32),
+)  # fmt: skip
+@few
+def test_delta_of_floats_is_cumsum(shapes, tame, seed):
+    rng = np.random.default_rng(seed)
+    shapes = [(n, *sorted(pair, key=lambda t: np.dtype(t).itemsize)) for n, *pair in shapes]
+    sources = [random_elements(rng, np.dtype(s), n).view(s) for n, s, _ in shapes]
+    if tame:  # sums of random bits soon are infinite or NaN
+        sources = [(rng.standard_normal(s.size) * 100).astype(s.dtype) for s in sources]
+    status, decoded = run_float_delta(sources, [np.dtype(t) for *_, t in shapes])
+    for source, (*_, target), code, got in zip(sources, shapes, status, decoded, strict=True):
+        with np.errstate(all="ignore"):
+            wanted = cumsum(source, np.dtype(target))
+        if code == JobStatus.OK:
+            np.testing.assert_array_equal(got, wanted.view(np.uint8))
+        else:  # a NaN met another one
+            assert code == JobStatus.INEXACT
+            assert (np.isnan(source[1:]) & np.isnan(wanted[:-1])).any()
+
+
 # ---- convert -------------------------------------------------------------------------------------
 
 
@@ -338,6 +369,10 @@ def test_element_kernels_under_sanitizers(sanitizer):
     assert status == [JobStatus.OK] * 4
     for source, target, got in zip(sources, targets, decoded, strict=True):
         np.testing.assert_array_equal(got, cumsum(source, target).view(np.uint8))
+    floats = [s.astype("<f4") / 7 for s in sources]
+    status, decoded = run_float_delta(floats, [np.dtype(">f8")] * 4, sanitizer=sanitizer)
+    assert status == [JobStatus.OK] * 4
+    assert decoded[3].tobytes() == cumsum(floats[3], ">f8").tobytes()
     floats = [s.astype("<f4") * 3 for s in sources]
     floats[2][[7, 8, 100]] = np.nan  # in several threads and tiles
     wanted = [JobStatus.OK, JobStatus.OK, JobStatus.INEXACT, JobStatus.OK]

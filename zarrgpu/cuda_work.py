@@ -72,6 +72,7 @@ KERNEL_STEPS: Final = {
     ),
     "convert": KernelStep(CONVERT_JOB, ELEMENT_TILE, ("convert",), "n"),
     "delta": KernelStep(DELTA_JOB, ELEMENT_TILE, ("delta_sums", "delta_apply"), "n"),
+    "delta_floats": KernelStep(DELTA_JOB, WHOLE_TILE, ("delta_floats",), "n"),
     "unpack_bits": KernelStep(UNPACK_JOB, ELEMENT_TILE, ("unpack_bits",), "n"),
     "xxh64": KernelStep(CHECKSUM_JOB, WHOLE_TILE, ("checksum_xxh64",)),
 }

@@ -36,6 +36,7 @@ JOBS: dict[str, tuple[np.dtype[Any], list[tuple[str, str | int]]]] = {
     "checksum_xxh64": (CHECKSUM_JOB, _CHECKSUM),
     "delta_sums": (DELTA_JOB, [*_BYTES, ("sums", "sums_nbytes")]),
     "delta_apply": (DELTA_JOB, [*_BYTES, ("sums", "sums_nbytes")]),
+    "delta_floats": (DELTA_JOB, _BYTES),
     "convert": (CONVERT_JOB, _BYTES),
     "unpack_bits": (UNPACK_JOB, [*_BYTES, ("padding", 1)]),
 }

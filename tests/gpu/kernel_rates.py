@@ -109,6 +109,9 @@ def steps(chunks: Chunks) -> dict[str, tuple[str, Columns, int]]:
     found["delta, i2 to i4"] = (
         "delta", element_columns(chunks, ElementType.I2, ElementType.I4, 2), 2 * nbytes
     )  # fmt: skip
+    found["delta, f2 to f4"] = (
+        "delta_floats", element_columns(chunks, ElementType.F2, ElementType.F4, 2), 2 * nbytes
+    )  # fmt: skip
     found["x / scale + offset, u2 to f4"] = (
         "convert", element_columns(chunks, ElementType.U2, ElementType.F4, 2), 2 * nbytes
     )  # fmt: skip

@@ -41,6 +41,7 @@ from tests.test_element_kernels import (  # noqa: F401 - collected here again
 from tests.test_element_kernels import (  # noqa: F401 - collected here again
     test_casts_are_those_of_numpy,
     test_delta_is_cumsum,
+    test_delta_of_floats_is_cumsum,
     test_floats_at_the_ends_of_integers,
     test_packed_bools_of_numcodecs,
     test_scaling_rounds_twice_as_numpy_does,

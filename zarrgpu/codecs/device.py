@@ -14,7 +14,7 @@ import numpy as np
 from zarrgpu.codecs.base import CodecChain
 from zarrgpu.codecs.device_elements import CHECKSUM_NBYTES, Checksum, ElementStage, Kernel, Rooms
 from zarrgpu.codecs.device_stages import checksum_of, element_stage
-from zarrgpu.codecs.device_steps import DECODED, FETCHED, DecodeTables, Int64s, read_word
+from zarrgpu.codecs.device_steps import ELEMENTS, FETCHED, DecodeTables, Int64s, read_word
 from zarrgpu.codecs.device_streams import COMPRESSORS
 from zarrgpu.devices.tables import ChecksumKind
 from zarrgpu.model import ByteArray
@@ -26,11 +26,11 @@ DEVICE_DECODERS = {
     "crc32": "own kernels",
     "adler32": "own kernels",
     "fletcher32": "own kernels",
-    "astype": "own kernel",
+    "astype": "own kernel; values that no cast agrees on, on the host",
     "bitround": "no decoding needed",
     "cast_value": "own kernel where integers become a type that holds them all; else the host",
-    "delta": "own kernels for integers; floats on the host",
-    "fixedscaleoffset": "own kernel",
+    "delta": "own kernels",
+    "fixedscaleoffset": "own kernel; values that no cast agrees on, on the host",
     "packbits": "own kernel",
     "quantize": "own kernel",
     "reshape": "no decoding needed",
@@ -182,7 +182,7 @@ def _add_elements(
     fused = isinstance(last, Kernel) and last.columns.get("typesize") == itemsize
     rooms = Rooms(tables, len(rows), max(stage.nbytes for stage in stages))
     at = tables.result[rows]
-    for level, stage in enumerate(stages[: len(stages) - fused], DECODED):
+    for level, stage in enumerate(stages[: len(stages) - fused], ELEMENTS):
         at = stage.add(tables, level, rows, at, rooms)
     tables.result[rows] = at
     if fused:  # the gather unshuffles

@@ -1,10 +1,9 @@
 """Which element codecs a device runs: a rule for each, that says how or gives None.
 
-Only what gives NumPy's results bit for bit is run. Left to the host are sums and products of floats
-in an order that a device does not keep (delta of floats), rounding that a kernel of ours does not
-do (most of cast_value), integers that must divide without remainder (scale_offset), complex
-numbers, and times, whose NaT propagates. A conversion kernel also gives up on chunks with values
-whose cast depends on the machine.
+Only what gives NumPy's results bit for bit is run. Left to the host are rounding that a kernel of
+ours does not do (most of cast_value), integers that must divide without remainder (scale_offset),
+delta that NumPy computes in a third type, complex numbers, and times, whose NaT propagates. Kernels
+also give up on chunks with values whose result depends on the machine.
 """
 
 from __future__ import annotations
@@ -79,13 +78,15 @@ def _columns(codec: Any, nbytes: int) -> dict[str, int] | None:
 
 def _delta(codec: Any, nbytes: int) -> ElementStage | None:
     columns = _columns(codec, nbytes)
-    sides = codec.encoded_dtype, codec.dtype
-    # NumPy adds in the type that holds both, which for u8 with a signed type is a float
-    if columns is None or any(side.kind not in "iu" for side in sides):
+    encoded, decoded = codec.encoded_dtype, codec.dtype
+    if columns is None or not np.can_cast(encoded, decoded, "same_kind"):
         return None
-    if not np.can_cast(*sides, "same_kind") or np.result_type(*sides).kind not in "iu":
-        return None
-    return Kernel("delta", nbytes, columns, scratch="sums")
+    computed = np.result_type(encoded, decoded)  # NumPy adds in the type that holds both
+    if encoded.kind in "iu" and decoded.kind in "iu" and computed.kind in "iu":
+        return Kernel("delta", nbytes, columns, scratch="sums")
+    if encoded.kind == "f" and decoded.kind == "f" and computed == decoded.newbyteorder("="):
+        return Kernel("delta_floats", nbytes, columns)
+    return None
 
 
 def _cast(codec: Any, nbytes: int) -> ElementStage | None:

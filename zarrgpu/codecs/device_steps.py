@@ -35,8 +35,9 @@ POSITIONS = ("source", "target", "stored", "parts", "sums", "padding")
 NOWHERE = -1
 """Position of what a row does not have; address 0."""
 
-FETCHED, STREAMS, DECODED = 0, 1, 2
-"""Levels: what needs fetched bytes only, decompression, and the first level after it."""
+FETCHED, STREAMS, DECODED, ELEMENTS = 0, 1, 2, 3
+"""Levels: what needs fetched bytes only, decompression, what finishes it, and the first of as many
+levels as there are element codecs."""
 
 WORK_ALIGNMENT = 16
 

@@ -84,7 +84,9 @@ DELTA_JOB = np.dtype(
         ("target_swap", "<i4"),
     ]
 )
-"""``DeltaJob``: running sums of `n` integers; `sums` is scratch memory, 8 bytes a tile."""
+"""``DeltaJob``: running sums of `n` numbers.
+
+For integers `sums` is scratch memory, 8 bytes a tile."""
 
 CONVERT_JOB = np.dtype(
     [
@@ -241,6 +243,7 @@ KERNELS: Mapping[str, tuple[str, tuple[Parameter, ...]]] = MappingProxyType(
         "checksum_xxh64": ("checksum_xxh64.cu", _COPY_PARAMETERS),
         "delta_sums": ("delta.cu", _COPY_PARAMETERS),
         "delta_apply": ("delta.cu", _COPY_PARAMETERS),
+        "delta_floats": ("delta_floats.cu", _COPY_PARAMETERS),
         "convert": ("convert.cu", _COPY_PARAMETERS),
         "unpack_bits": ("unpack_bits.cu", _COPY_PARAMETERS),
         "gather": (
