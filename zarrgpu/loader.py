@@ -6,6 +6,7 @@ its batches touch is fetched and decoded once. That is the largest gain there is
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -28,6 +29,7 @@ from zarrgpu.patches import (
 )
 from zarrgpu.read_ahead import Cancelled, read_ahead
 from zarrgpu.reader import OnError
+from zarrgpu.recycled import RecycledMemory
 from zarrgpu.sampling import PatchTable, Sampler
 from zarrgpu.stats import ReadStats
 
@@ -39,7 +41,8 @@ class Batch:
     Attributes
     ----------
     images : array of the loader's device, shape (N, H, W, C) or (N, C, H, W)
-        A view of the window that it was read with.
+        A view of the window that it was read with, whose memory is used again once nothing refers
+        to it.
     locations : int64 (N, 2)
         (x, y) of each patch in its slide's level-0 frame.
     slides : int32 (N,)
@@ -162,6 +165,8 @@ class PatchLoader:
         self._resumes = False
         self._iteration = object()
         self._stats_lock = threading.Lock()
+        # windows: one that the consumer has, and those that are ready or being made
+        self._memory = RecycledMemory(self.prefetch + 2)
         patch_request(sampler.slides, [], [], sampler.levels, sampler.size)
         axis_layout(sampler.slides[0].axes, layout)
         fitting = self._fitting_batches()
@@ -246,13 +251,19 @@ class PatchLoader:
 
     def _fitting_batches(self) -> int:
         """Batches of which as many windows fit the memory budget as are held at a time."""
-        sampler = self.sampler
-        width, height = sampler.size
-        made = patch_format(sampler.slides, self.dtype, self.normalize, sampler.levels)
-        patch = width * height * sampler.slides[0].channel_count * made.dtype.itemsize
+        shape, dtype = self._window_format(1)
+        patch = math.prod(shape) * dtype.itemsize
         # without prefetch the consumer still has one batch of the last window while another is read
         budget = self.options.memory_budget_bytes // (max(self.prefetch, 1) + 1)
         return max(1, budget // max(1, patch * self.batch_size))
+
+    def _window_format(self, n: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and type of `n` patches."""
+        sampler = self.sampler
+        (width, height), channels = sampler.size, sampler.slides[0].channel_count
+        made = patch_format(sampler.slides, self.dtype, self.normalize, sampler.levels)
+        nhwc, nchw = (height, width, channels), (channels, height, width)
+        return (n, *(nhwc if self.layout == "NHWC" else nchw)), made.dtype
 
     def _windows(self, table: PatchTable, batches: range) -> Generator[list[Batch], None, None]:
         """Generate windows (lists of batches), read ahead where asked."""
@@ -273,6 +284,9 @@ class PatchLoader:
     ) -> list[Batch]:
         """Read the patches of several batches in one plan, and cut the result into batches."""
         stats = ReadStats()
+        out = None
+        if isinstance(self._device, HostDevice):
+            out = self._memory.take(*self._window_format(len(rows)))
         images, valid = read_slide_patches(
             self.sampler.slides,
             table.slide[rows],
@@ -283,6 +297,7 @@ class PatchLoader:
             dtype=self.dtype,
             normalize=self.normalize,
             device=self._device,
+            out=out,
             options=self.options,
             stats=stats,
             on_error=self.on_error,

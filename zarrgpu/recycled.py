@@ -1,0 +1,68 @@
+"""Large results in memory that was used before.
+
+Fresh memory is given page by page and zeroed, which costs about as much as filling it. A loop that
+makes result after result takes memory from here: what nothing refers to any more is used again.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zarrgpu.model import ByteArray
+
+_ONLY_HELD = 2
+"""References to memory that nobody uses: the list that holds it, and the call that counts."""
+
+
+class RecycledMemory:
+    """Memory for results on the host, safe for threads.
+
+    A result, its views and what shares it (slices, tensors, DLPack capsules) refer to the memory
+    under it, so the interpreter's own count of references says when it is free.
+
+    Parameters
+    ----------
+    max_results : int
+        Pieces of memory that are kept for later; more are made where all are in use.
+    """
+
+    def __init__(self, max_results: int) -> None:
+        self.max_results = max_results
+        self._held: list[ByteArray] = []
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> int:
+        return self.max_results
+
+    def __setstate__(self, max_results: int) -> None:
+        self.__init__(max_results)  # type: ignore[misc]
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Array with undefined elements, C order."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        with self._lock:
+            memory = self._free(nbytes)
+        return memory[:nbytes].view(dtype).reshape(shape)
+
+    def _free(self, nbytes: int) -> ByteArray:
+        """Memory of at least `nbytes` that nothing refers to."""
+        for index in range(len(self._held)):
+            if self._held[index].size >= nbytes and self._is_free(index):
+                return self._held[index]
+        memory = np.empty(nbytes, np.uint8)
+        # what is too small for this result is too small for the next
+        for index in reversed(range(len(self._held))):
+            if self._is_free(index):
+                del self._held[index]
+        if len(self._held) < self.max_results:
+            self._held.append(memory)
+        return memory
+
+    def _is_free(self, index: int) -> bool:
+        return sys.getrefcount(self._held[index]) == _ONLY_HELD
