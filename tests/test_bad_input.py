@@ -445,7 +445,7 @@ def test_objects_far_larger_than_their_chunk_are_not_read(tmp_path):
     with (tmp_path / "c/0/0").open("ab") as file:
         file.truncate(1 << 34)  # sparse
     array = zg.open(tmp_path)
-    with Bounded(), pytest.raises(ChunkDecodeError, match="takes 17179869184 bytes"):
+    with Bounded(), pytest.raises(ChunkDecodeError, match=r"takes more than [0-9]+ bytes for 256"):
         array.read(device="cpu")
 
 
@@ -565,12 +565,12 @@ def test_paths_with_nothing_to_read(tmp_path):
             zg.open(text)
 
 
-@pytest.mark.parametrize("name", ["lzma", "pcodec", "imagecodecs_jpegxl", "no/such"])
+@pytest.mark.parametrize("name", ["gdeflate", "imagecodecs_nosuch", "numcodecs.nosuch", "no/such"])
 def test_unknown_codecs_are_named_when_opened(name):
     objects = encode(values((4, 4), "u2"), RECIPES["v3"])
     document = json.loads(objects["zarr.json"])
     document["codecs"].append({"name": name})
-    with pytest.raises(UnsupportedCodecError, match=name) as caught:
+    with pytest.raises(UnsupportedCodecError, match=name.removeprefix("numcodecs.")) as caught:
         zg.open(MemoryStore({**objects, "zarr.json": json.dumps(document).encode()}))
     assert "zstd" in str(caught.value)
     assert "dict://test" in str(caught.value)
