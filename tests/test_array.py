@@ -13,6 +13,7 @@ import threading
 import warnings
 from pathlib import Path
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -33,6 +34,7 @@ from tests.zarr_cases import (
     write,
 )
 from zarrgpu.errors import DeviceUnavailableError, SelectionError
+from zarrgpu.model import native_dtype
 
 V2_DTYPES = (
     *(order + name for name in DTYPES if np.dtype(name).itemsize > 1 for order in "<>"),
@@ -55,9 +57,12 @@ FILLS = {
 
 def same(got: np.ndarray, wanted: np.ndarray) -> None:
     """Same type, shape and bytes (so that NaN and -0.0 count), native byte order."""
-    assert got.dtype == wanted.dtype.newbyteorder("=")
+    assert got.dtype == native_dtype(wanted.dtype)
     assert got.dtype.isnative
     assert got.shape == wanted.shape
+    if wanted.dtype.hasobject:  # whose bytes are addresses
+        assert got.tolist() == wanted.tolist()
+        return
     native = np.ascontiguousarray(wanted.astype(wanted.dtype.newbyteorder("=")))
     assert np.ascontiguousarray(got).tobytes() == native.tobytes()
 
@@ -436,8 +441,7 @@ def test_tensorstore_reads_the_same(recipe, dtype, tmp_path):
 
 # ---- other people's files -----------------------------------------------------------------------
 
-READABLE = 81
-REFUSED = 15
+READABLE = 96
 
 
 def array_folders(root: Path) -> list[Path]:
@@ -454,12 +458,13 @@ def is_array_document(path: Path) -> bool:
 
 @pytest.mark.filterwarnings("ignore")
 def test_real_arrays_equal_zarr_python(shared_data):
-    readable, refused = [], []
+    readable = []
     for folder in array_folders(shared_data / "zarr") + array_folders(shared_data / "ome"):
-        try:
-            array = zg.open(folder)
-        except (zg.UnsupportedCodecError, zg.UnsupportedFormatError) as error:
-            refused.append((folder.name, str(error)))
+        array = zg.open(folder)
+        if folder.name == "1d.contiguous.json2.O":  # zarr-python 3 reads no such objects
+            decoded = numcodecs.JSON().decode((folder / "0").read_bytes())
+            assert array[...].tolist() == decoded.tolist()
+            readable.append(folder.name)
             continue
         wanted = zarr.open_array(folder, mode="r")
         same(array.read(device="cpu"), np.asarray(wanted[...]))
@@ -468,7 +473,7 @@ def test_real_arrays_equal_zarr_python(shared_data):
         assert array.shards == wanted.shards
         assert dict(array.attrs) == dict(wanted.attrs)
         readable.append(folder.name)
-    assert (len(readable), len(refused)) == (READABLE, REFUSED), refused
+    assert len(readable) == READABLE
 
 
 # ---- what surrounds a read ----------------------------------------------------------------------
