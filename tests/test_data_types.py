@@ -319,6 +319,41 @@ def test_transposed_types_of_ml_dtypes(tmp_path):
     same(zg.open(tmp_path)[:, :-1], data)
 
 
+@pytest.mark.parametrize(
+    ("name", "bits"), [("int4", 4), ("uint2", 2), ("float6_e3m2fn", 6), ("bfloat16", 16)]
+)
+def test_packed_types_of_ml_dtypes(name, bits, tmp_path):
+    data = extended_values(name, np.dtype(getattr(ml_dtypes, name)), (3, 5))
+    each = data.reshape(-1, 1).view(np.uint8)
+    packed = np.packbits(
+        np.unpackbits(each, axis=1, bitorder="little")[:, :bits], bitorder="little"
+    )
+    v3(tmp_path, name, data, 0, "little")
+    document = json.loads((tmp_path / "zarr.json").read_text()) | {"codecs": ["packbits"]}
+    (tmp_path / "zarr.json").write_text(json.dumps(document))
+    (tmp_path / "c/0/0").write_bytes(packed.tobytes())
+    got = zg.open(tmp_path)[:, :-1]
+    np.testing.assert_array_equal(got.astype(float), data.astype(float))
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        {"name": "numcodecs.delta", "configuration": {"dtype": "<f4"}},
+        {"name": "scale_offset", "configuration": {"offset": 1}},
+        {"name": "cast_value", "configuration": {"data_type": "int8"}},
+    ],
+)
+def test_no_codec_computes_with_ml_dtypes(codec, tmp_path):
+    data_type = "float8_e5m2"  # NumPy takes it for a float of its own
+    v3(tmp_path, data_type, np.zeros((2, 2), np.uint8), 0, "little")
+    document = json.loads((tmp_path / "zarr.json").read_text())
+    document["codecs"].insert(0, codec)
+    (tmp_path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises((UnsupportedCodecError, MetadataError), match=r"float8_e5m2"):
+        zg.open(tmp_path)
+
+
 def test_missing_ml_dtypes_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ml_dtypes", None)
     with pytest.raises(MissingDependencyError, match=r"bfloat16.*pip install 'zarrgpu.extended"):

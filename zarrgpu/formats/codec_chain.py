@@ -113,6 +113,8 @@ def parse_codec_list(document: Document, key: str, dtype: np.dtype[Any], shape: 
     name, configuration = items[split]
     endian: Endian = "little"
     if name in _SERIALISER_RULES:
+        if name != "packbits":
+            _refuse_extended(name, configuration, inner_dtype)
         stages.append(_SERIALISER_RULES[name](configuration, inner_dtype, inner_shape))
     elif name != "sharding_indexed":
         endian = _parse_endian(configuration, inner_dtype)
@@ -155,12 +157,18 @@ def _parse_array_codecs(
         if dtype.hasobject:
             raise configuration.fail(f"{name} works on numbers, the elements here are {dtype}")
         stage = _ARRAY_RULES[name](configuration, dtype, shape)
-        if is_extended(dtype) and not stage.moves_only:
-            msg = f"{configuration.source!r}: {name} of {dtype} elements is not read"
-            raise UnsupportedCodecError(msg)
+        if not stage.moves_only:
+            _refuse_extended(name, configuration, dtype)
         stages.append(stage)
         dtype, shape = stage.encoded_dtype, stage.encoded_shape
     return axis_order, stages
+
+
+def _refuse_extended(name: str, configuration: Document, dtype: np.dtype[Any]) -> None:
+    """Types of ml_dtypes are for codecs that only move elements, or their bits."""
+    if is_extended(dtype):
+        msg = f"{configuration.source!r}: {name} of {dtype} elements is not read"
+        raise UnsupportedCodecError(msg)
 
 
 def _refuse_array_codec(name: str, configuration: Document) -> None:
