@@ -248,6 +248,23 @@ def test_types_of_ml_dtypes_as_tensorstore_writes_them(name, endian, tmp_path):
     same(array[:5], data[:5])
 
 
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e5m2", "int4", "float6_e2m3fn"])
+def test_types_of_ml_dtypes_as_float32(name, tmp_path):
+    data = extended_values(name, np.dtype(getattr(ml_dtypes, name)))
+    v3(tmp_path, name, data, 1, "little")
+    array = zg.open(tmp_path)
+    got = array.read(dtype="float32")
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got[:, :-1], data.astype(np.float32))
+    assert (got[:, -1] == 1).all()
+
+
+def test_complex_numbers_of_ml_dtypes_are_not_cast(tmp_path):
+    v3(tmp_path, "complex_float16", np.zeros((2, 2), "V4"), [1, 1], "little")
+    with pytest.raises(SelectionError, match="cannot deliver complex32 as float32"):
+        zg.open(tmp_path).read(dtype="float32")
+
+
 def test_bfloat16_of_v2_as_tensorstore_writes_it(tmp_path):
     spec = {
         "driver": "zarr",

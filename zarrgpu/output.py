@@ -110,7 +110,10 @@ def output_format(
     if wanted is None:
         wanted = native if normalize is None else np.dtype("f4")
     converts = wanted != native or normalize is not None
-    castable = native.kind in _CASTABLE and native.itemsize <= 8 and wanted in _CAST_TARGETS
+    real = native.kind in _CASTABLE and native.itemsize <= 8
+    # ml_dtypes' real numbers, bfloat16 and the like: all of them fit float32
+    real = real or (native.isbuiltin == 2 and np.can_cast(native, np.float32))
+    castable = real and wanted in _CAST_TARGETS
     if converts and not castable:
         msg = (
             f"cannot deliver {native} as {wanted}: the result type must be the stored one, "
