@@ -52,7 +52,8 @@ test-main: $(VENV)/.installed-dev  ## pytest with torch, doctests and slow tests
 test-others: $(addprefix test-in-,$(OTHER_VENVS))  ## pytest on the other Pythons found here
 
 # What tests the kernels alone does not depend on Python: once is enough.
-KERNEL_TESTS := $(addprefix --ignore=tests/,test_emulator.py test_kernels.py test_nvrtc.py gpu)
+KERNEL_TESTS := $(addprefix --ignore=tests/,test_emulator.py test_kernels.py test_nvrtc.py gpu \
+	test_checksum_kernels.py test_blosclz_kernel.py test_element_kernels.py test_planted_faults.py)
 
 test-in-%: %/.installed-dev
 	$*/bin/python -m pytest -q -m "not slow" -p no:cacheprovider $(KERNEL_TESTS) $(PYTEST_FLAGS)

@@ -157,7 +157,7 @@ def random_chunks(dtype, chain, size, outer, compressor, rng):
     return objects
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     chains(), st.lists(st.sampled_from(CHECKSUMS), max_size=2), st.sampled_from(COMPRESSORS),
     st.integers(0, 2**32),

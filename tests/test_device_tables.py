@@ -84,7 +84,20 @@ def tables_of(names, chunks: list[bytes], nbytes: int, *, itemsize=1, verify=Tru
 def carry_out(
     tables: DecodeTables, payload: np.ndarray, nbytes: int, itemsize: int
 ) -> dict[int, bytes]:
-    """Decode as a device would; the content of every chunk that it takes, by row."""
+    """Decode as a device would; the content of every chunk that it takes, by row.
+
+    Steps of one level go in any order: they are carried out in two.
+    """
+    first, second = (
+        _carry_out(tables, payload, nbytes, itemsize, reverse=reverse) for reverse in (False, True)
+    )
+    assert first == second
+    return first
+
+
+def _carry_out(
+    tables: DecodeTables, payload: np.ndarray, nbytes: int, itemsize: int, *, reverse: bool
+) -> dict[int, bytes]:
     work = np.full(tables.work_nbytes, 0xAA, np.uint8)
     written = np.zeros(tables.work_nbytes, np.int64)
 
@@ -101,7 +114,8 @@ def carry_out(
         work[at : at + decoded.size] = decoded
         written[at : at + decoded.size] += 1
 
-    for step in sorted(tables.live_steps(), key=lambda step: step.level):
+    steps = sorted(tables.live_steps(), key=lambda step: step.name, reverse=reverse)
+    for step in sorted(steps, key=lambda step: step.level):
         names = list(step.columns)
         for values in zip(*step.columns.values(), strict=True):
             carry_out_row(step.name, dict(zip(names, map(int, values), strict=True)), read, write)

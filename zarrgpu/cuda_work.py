@@ -31,7 +31,7 @@ from zarrgpu.devices.tables import (
     UNSHUFFLE_JOB,
     WHOLE_TILE,
     grid_blocks,
-    opaque_type,
+    opaque_types,
     tile_starts,
 )
 from zarrgpu.plan.tables import Int64s
@@ -171,8 +171,7 @@ def _transpose_work(driver: Driver, columns: Columns, stream: Stream) -> Work:
         layouts["target_strides"][:, k] = stride
         stride *= columns[f"extent{k}"]
     layouts["ndim"], layouts["channel_dim"] = MAX_DIMS, -1
-    types = [opaque_type(int(size)) for size in columns["itemsize"]]
-    layouts["source_type"] = layouts["target_type"] = types
+    layouts["source_type"] = layouts["target_type"] = opaque_types(columns["itemsize"])
     layouts["swap_nbytes"] = columns["swap"]
     return gather_work(driver, row, jobs, layouts, stream)
 

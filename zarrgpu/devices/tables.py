@@ -278,9 +278,15 @@ def element_type(dtype: np.dtype[Any]) -> ElementType | None:
     return known if known is not None else _RAW_TYPES.get(dtype.itemsize)
 
 
-def opaque_type(itemsize: int) -> ElementType:
-    """Type code of elements of 1, 2, 4, 8 or 16 bytes that are moved as they are."""
-    return _RAW_TYPES[itemsize]
+def opaque_types(itemsize: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Type codes of elements of 1, 2, 4, 8 or 16 bytes that are moved as they are.
+
+    >>> opaque_types(np.array([16, 2])).tolist()
+    [16, 13]
+    """
+    codes = np.full(max(_RAW_TYPES) + 1, -1, np.int32)
+    codes[list(_RAW_TYPES)] = list(_RAW_TYPES.values())
+    return codes[itemsize]
 
 
 def swap_nbytes(dtype: np.dtype[Any]) -> int:
