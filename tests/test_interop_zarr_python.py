@@ -422,6 +422,29 @@ def test_a_broken_chunk_is_named(kind, tmp_path):
     np.testing.assert_array_equal(array[8:], data()[8:])
 
 
+@pytest.mark.parametrize("broken", ["c/0/0/0", "c/2/2/0"])
+def test_an_error_ends_a_read_whose_requests_are_still_out(broken):
+    store = CountingStore()
+    array = create(store, data(), compressors=[GzipCodec(level=1), Crc32cCodec()])
+    zarr.core.sync.sync(store.set(broken, cpu.Buffer.from_bytes(b"nonsense")))
+    with config.set({"async.concurrency": 3}), pytest.raises(ChunkDecodeError, match=broken):
+        zarr.core.sync.sync(array.async_array.getitem(...), timeout=20)
+    assert store.now <= 3
+
+
+def test_an_error_of_the_store_is_the_reads():
+    class Failing(CountingStore):
+        async def get(self, key, prototype=None, byte_range=None):
+            if key.endswith("1/1/0"):
+                raise PermissionError(key)
+            return await super().get(key, prototype, byte_range)
+
+    store = Failing()
+    array = create(store, data())
+    with pytest.raises(PermissionError):
+        zarr.core.sync.sync(array.async_array.getitem(...), timeout=20)
+
+
 @pytest.mark.parametrize("location", ["start", "end"])
 @pytest.mark.parametrize("kind", ["local", "memory"])
 def test_a_broken_shard_is_an_error_or_right(kind, location, tmp_path):

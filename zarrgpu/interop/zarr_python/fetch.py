@@ -6,7 +6,7 @@ Two ways with the same result:
   into memory that they use again. The event loop is left once for the whole read.
 - `read_async`: anything else is fetched through its byte getter on the event loop, at most
   ``async.concurrency`` requests at once. Whatever has arrived is decoded on threads while the rest
-  is on its way; a bounded queue keeps what waits for decoding small.
+  is on its way; what waits for decoding is bounded too.
 """
 
 from __future__ import annotations
@@ -83,11 +83,12 @@ def local_store(jobs: Sequence[Job]) -> LocalStore | None:
     from zarr.storage import LocalStore as ZarrLocalStore
     from zarr.storage import StorePath
 
-    stores = {id(store): store for job in jobs if (store := getattr(job.getter, "store", None))}
-    if len(stores) != 1 or any(type(job.getter) is not StorePath for job in jobs):
+    if any(type(job.getter) is not StorePath for job in jobs):
         return None
-    (store,) = stores.values()
-    return LocalStore(store.root) if type(store) is ZarrLocalStore else None
+    store = jobs[0].getter.store
+    if type(store) is not ZarrLocalStore or any(job.getter.store is not store for job in jobs):
+        return None
+    return LocalStore(store.root)
 
 
 # local files
@@ -173,15 +174,20 @@ async def read_async(jobs: Sequence[Job], prototype: Any) -> list[Outcome]:
         await _decode(await _fetch(*pending[0], prototype))
         _finish(jobs)
         return outcomes
-    arrived: asyncio.Queue[list[Ready] | Exception] = asyncio.Queue(limit)
+    arrived: asyncio.Queue[list[Ready] | BaseException] = asyncio.Queue()
+    room = asyncio.Semaphore(2 * limit)
 
     async def fetch_some() -> None:
         while pending:
+            await room.acquire()
+            if not pending:
+                return
             job, outcome = pending.popleft()
             try:
-                await arrived.put(await _fetch(job, outcome, prototype))
-            except Exception as error:  # raised by whoever waits for the job
-                await arrived.put(error)
+                arrived.put_nowait(await _fetch(job, outcome, prototype))
+            except BaseException as error:  # raised below, where the read is waited for
+                arrived.put_nowait(error)
+                return  # also when cancelled: nobody waits for more
 
     fetchers = [asyncio.create_task(fetch_some()) for _ in range(limit)]
     waiting = len(jobs)
@@ -190,13 +196,15 @@ async def read_async(jobs: Sequence[Job], prototype: Any) -> list[Outcome]:
             batch = [await arrived.get()]
             while not arrived.empty():
                 batch.append(arrived.get_nowait())
-            waiting -= len(batch)
             ready: list[Ready] = []
             for item in batch:
-                if isinstance(item, Exception):
+                if isinstance(item, BaseException):
                     raise item
                 ready += item
             await _decode(ready)
+            waiting -= len(batch)
+            for _ in batch:
+                room.release()
     finally:
         for fetcher in fetchers:
             fetcher.cancel()

@@ -21,7 +21,7 @@ from zarr.core.codec_pipeline import (  # noqa: TID253
 )
 
 from zarrgpu.devices.resolve import cuda_problem
-from zarrgpu.errors import MissingDependencyError
+from zarrgpu.errors import RequestError
 from zarrgpu.interop.zarr_python.counts import PipelineStats
 from zarrgpu.interop.zarr_python.decoder import ChunkDecoder, Decoder, NotOursError, build_decoder
 from zarrgpu.interop.zarr_python.fetch import Job, Outcome, local_store, read_async, read_local
@@ -91,7 +91,7 @@ class Pipeline(BatchedCodecPipeline):  # type: ignore[misc]
                 outcomes = await _read_on_host(batch, decoders, memory, drop_axes)
             else:
                 outcomes = await _read_into_device_memory(batch, decoders, out, drop_axes)
-        except (NotOursError, MissingDependencyError) as refused:
+        except (NotOursError, RequestError) as refused:  # an optional package is missing, say
             reason = str(refused).partition(";")[0]
             self.stats.add_delegated(nested=nested, chunks=len(batch), reason=reason)
             result: tuple[dict[str, str], ...] | None = await super().read(batch, out, drop_axes)
@@ -134,8 +134,7 @@ async def _read_on_host(
     files = local_store(jobs)
     if files is not None:
         return await asyncio.to_thread(read_local, files, jobs)
-    prototype = jobs[0].chunk.prototype
-    return await read_async(jobs, prototype if _is_host(prototype) else cpu.buffer_prototype)
+    return await read_async(jobs, _prototype(*batch[0][:2]))
 
 
 def _host_job(item: _Item, decoder: Decoder, target: Any, drop_axes: tuple[int, ...]) -> Job:
@@ -187,7 +186,8 @@ async def _read_into_device_memory(
     ]
     device = f"cuda:{out.as_ndarray_like().device.id}"
     loop = asyncio.get_running_loop()
-    return await asyncio.to_thread(read_on_device, jobs, device, loop, cpu.buffer_prototype)
+    prototype = _prototype(*batch[0][:2])
+    return await asyncio.to_thread(read_on_device, jobs, device, loop, prototype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,5 +202,11 @@ class _Place:
         self.out[self.selection] = self.buffer.from_ndarray_like(part)
 
 
-def _is_host(prototype: Any) -> bool:
-    return issubclass(prototype.buffer, cpu.Buffer)
+def _prototype(getter: Any, chunk: Any) -> Any:
+    """What to fetch encoded bytes into: host memory, whatever the result lies in.
+
+    Within a shard that zarr-python reads, bytes are already where it put them.
+    """
+    prototype = chunk.prototype
+    on_host = issubclass(prototype.buffer, cpu.Buffer)
+    return prototype if on_host or not hasattr(getter, "store") else cpu.buffer_prototype
