@@ -43,10 +43,15 @@ zstd_codecs = st.builds(
 )
 crc32c: Codec = ("crc32c", {})
 lz4: Codec = ("numcodecs.lz4", {"acceleration": 1})
+checksums: list[Codec] = [
+    ("numcodecs.fletcher32", {}), ("numcodecs.crc32", {"location": "start"}),
+    ("numcodecs.adler32", {"location": "end"}),
+]  # fmt: skip
 one_codec = st.one_of(
     blosc_codecs,
     zstd_codecs,
     st.sampled_from([lz4, crc32c, ("gzip", {"level": 1}), ("numcodecs.zlib", {"level": 1})]),
+    st.sampled_from(checksums),
 )
 chains = st.one_of(
     st.just(()),
