@@ -6,6 +6,7 @@ the same bytes. Failures are raised, or masked patch by patch.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import pickle
 import threading
@@ -266,3 +267,19 @@ def test_scratch_belongs_to_its_thread_and_use():
     thread.join()
     assert not np.shares_memory(mine, theirs[0])
     assert scratch("a", 1000).size == 1000
+
+
+@pytest.mark.parametrize("shards", [None, (1 << 21,)])
+def test_chunks_that_are_stored_wider_than_they_decode(shards):
+    """A chunk of bytes kept as float64 is eight times its decoded size, and that is right."""
+    data = np.arange(1 << 21, dtype=np.int64).astype(np.int8)
+    objects = encode(data.astype("<f8"), Recipe(chunks=(1 << 21,), shards=shards))
+    document = json.loads(objects["zarr.json"])
+    document["data_type"] = "int8"
+    configuration = {"decode_dtype": "|i1", "encode_dtype": "<f8"}
+    codecs = document["codecs"]
+    if shards:
+        codecs = codecs[0]["configuration"]["codecs"]
+    codecs.insert(0, {"name": "numcodecs.astype", "configuration": configuration})
+    objects["zarr.json"] = json.dumps(document).encode()
+    np.testing.assert_array_equal(zg.open(MemoryStore(objects)).read(device="cpu"), data)

@@ -148,7 +148,7 @@ def _fetch_index(source: ArraySource, location: Sharded, shard_id: int) -> tuple
             chain,
             encoded,
             endian=location.index_endian,
-            chunk_nbytes=spec.decoded_limit_nbytes,
+            chunk_nbytes=source.chain.widest_nbytes,
         )
     except CodecError as error:
         raise _index_error(spec, key, f"shard index: {error}") from error
@@ -159,9 +159,14 @@ def _index_error(spec: ArraySpec, key: str, reason: str) -> ChunkDecodeError:
     return ChunkDecodeError(reason, source=spec.source, chunk=key, codec="sharding_indexed")
 
 
-def check_encoded_sizes(plan: ReadPlan) -> None:
+def encoded_limit(source: ArraySource) -> int:
+    """Size above which a stored chunk cannot be one."""
+    return encoded_limit_nbytes(source.chain.widest_nbytes)
+
+
+def check_encoded_sizes(plan: ReadPlan, sources: Sequence[ArraySource]) -> None:
     """Refuse sizes that no encoder writes, before memory is taken for them."""
-    limits = np.array([encoded_limit_nbytes(s.decoded_limit_nbytes) for s in plan.arrays], np.int64)
+    limits = np.array([encoded_limit(source) for source in sources_of(plan, sources)], np.int64)
     chunks = plan.chunks
     bad = (chunks.nbytes > limits[chunks.array]) | (chunks.nbytes == 0) | (chunks.offset < 0)
     if bad.any():
@@ -195,7 +200,7 @@ def fetch_read(
     if plan.chunks.windows is not None and not _is_whole_chunk(plan, store, key, read):
         return None
     if nbytes < 0:
-        return _fetch_whole(plan, store, key, read, allocate)
+        return _fetch_whole(plan, source, key, read, allocate)
     return store.get_range(key, ByteRange(int(reads.offset[read]), nbytes), allocate)
 
 
@@ -213,13 +218,12 @@ def _is_whole_chunk(plan: ReadPlan, store: Store, key: str, read: int) -> bool:
 
 
 def _fetch_whole(
-    plan: ReadPlan, store: Store, key: str, read: int, allocate: Allocate
+    plan: ReadPlan, source: ArraySource, key: str, read: int, allocate: Allocate
 ) -> ByteArray | None:
     """Bytes of a whole object, refused where it is too large to be the chunk."""
-    decoded = plan.arrays[plan.reads.array[read]].decoded_limit_nbytes
-    limit = encoded_limit_nbytes(decoded)
+    decoded, limit = source.spec.decoded_limit_nbytes, encoded_limit(source)
     try:
-        return store.get(key, allocate, limit)
+        return source.store.get(key, allocate, limit)
     except ObjectTooLargeError as error:
         row = int(plan.reads.chunk_start[read])
         reason = f"takes more than {limit} bytes for {decoded} decoded ones"

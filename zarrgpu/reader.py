@@ -179,7 +179,7 @@ def _checked_plan(
     plan = plan_read(
         sources, request, options=options, allow_direct=allow_direct, narrow=narrow, cut=cut
     )
-    check_encoded_sizes(plan)
+    check_encoded_sizes(plan, sources)
     return plan
 
 
