@@ -12,7 +12,7 @@ from typing import Any
 
 from zarrgpu.codecs import imagecodecs_recipes
 from zarrgpu.codecs.base import Codec, CodecChain, ObjectCodec
-from zarrgpu.errors import UnsupportedCodecError
+from zarrgpu.errors import MissingDependencyError, UnsupportedCodecError
 from zarrgpu.model import CodecSpec
 
 CODECS: dict[str, tuple[str, str]] = {
@@ -96,4 +96,7 @@ def _build(table: Mapping[str, tuple[str, str]], spec: CodecSpec, source: str) -
         )
         raise UnsupportedCodecError(msg)
     module = import_module(f"zarrgpu.codecs.{entry[0]}")
-    return getattr(module, entry[1]).from_configuration(spec.configuration)
+    try:
+        return getattr(module, entry[1]).from_configuration(spec.configuration)
+    except (UnsupportedCodecError, MissingDependencyError) as error:
+        raise type(error)(f"{source!r}: {error}") from error  # a codec does not know where it is
