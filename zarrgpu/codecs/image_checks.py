@@ -22,7 +22,6 @@ from zarrgpu.codecs.jpeg2k_stream import read_codestream
 
 _EOI: Final = b"\xff\xd9"
 _EXTENSION, _IMAGE, _TRAILER = b"\x21", b"\x2c", b"\x3b"
-_PCODEC_VERSION: Final = 3
 _QOI_END: Final = bytes(7) + b"\1"
 _SOT, _QCD, _QCC = 0x90, 0x5C, 0x5D
 _MAX_EXPONENT: Final = 28
@@ -183,18 +182,6 @@ def _gif_palette_nbytes(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _check_pcodec(data: bytes, count: int) -> None:
-    """Element count of the standalone header: 6 bits tell its length, least significant first."""
-    if data[:4] != b"pco!" or len(data) < 16 or data[4] != _PCODEC_VERSION:
-        msg = f"not a Pcodec file of version {_PCODEC_VERSION}: starts with {data[:5].hex()}"
-        raise CodecError(msg)
-    bits = int.from_bytes(data[6:16], "little")
-    hint = (bits >> 6) & ((2 << (bits & 63)) - 1)
-    if hint != count:
-        msg = f"Pcodec file of {hint} elements, expected {count}"
-        raise CodecError(msg)
-
-
 CHECKS: Final[Mapping[str, Callable[[bytes, int], None]]] = MappingProxyType(
     {
         "avif_decode": _check_avif,
@@ -205,7 +192,6 @@ CHECKS: Final[Mapping[str, Callable[[bytes, int], None]]] = MappingProxyType(
         "jpegls_decode": _check_jpegls,
         "jpegxr_decode": _check_jpegxr,
         "ljpeg_decode": _check_ljpeg,
-        "pcodec_decode": _check_pcodec,
         "qoi_decode": _check_qoi,
     }
 )

@@ -98,7 +98,6 @@ IMAGES: Final[Mapping[str, Recipe]] = {
         takes=("dtype",),
         squeezed=False,
     ),
-    "pcodec": Recipe(function="pcodec_decode", takes=("shape", "dtype"), squeezed=False),
     "pixarlog": Recipe(function="pixarlog_decode", options=("deflate",), takes=("shape", "dtype")),
     "png": Recipe(function="png_decode"),
     "qoi": Recipe(function="qoi_decode"),
@@ -109,7 +108,6 @@ IMAGES: Final[Mapping[str, Recipe]] = {
     "spng": Recipe(function="spng_decode"),
     "tiff": Recipe(function="tiff_decode", options=("index", "asrgb"), fixed={"index": None}),
     "webp": Recipe(function="webp_decode", options=("index", "hasalpha")),
-    "zfp": Recipe(function="zfp_decode", squeezed=False, fixed=_ONE_THREAD),
 }
 """Array to bytes: name without ``imagecodecs_`` -> call."""
 
@@ -158,9 +156,11 @@ FILTERS: Final[Mapping[str, Recipe]] = {
 
 REFUSED: Final[Mapping[str, str]] = {
     "cms": "imagecodecs cannot decode it either",
+    "pcodec": "its library aborts the process on damaged data",
     "sperr": "its library aborts the process on damaged data, and does not find cut-off data",
     "ultrahdr": "its library leaves its memory on damaged data",
     "sz3": "its library leaves its memory on damaged data, and does not find damaged data",
+    "zfp": "its library leaves its memory on damaged data, and does not find cut-off data",
 }
 """Codecs that are left out on purpose, and why (measured: imagecodecs 2026.3.6)."""
 

@@ -184,8 +184,8 @@ def _elements(
 
 def _same_size(name: str, dtype: np.dtype[Any], stated: Any) -> np.dtype[Any]:
     other: np.dtype[Any] = np.dtype("V0")
-    with contextlib.suppress(TypeError):
-        other = np.dtype(stated)
+    with contextlib.suppress(TypeError, ValueError, SyntaxError):
+        other = np.dtype(str(stated))  # a JSON value, which may be anything
     if other.itemsize != dtype.itemsize or other.kind not in "biuf":
         msg = f"codec {name!r}: dtype {str(stated)[:40]!r} is not the size of {dtype}"
         raise UnsupportedCodecError(msg)
@@ -198,8 +198,6 @@ def _implied(
     """Arguments that follow from others."""
     if codec == "webp" and options.get("hasalpha") is None and shape[-1] == _ALPHA_SAMPLES:
         return {"hasalpha": True}  # libwebp drops alpha that is opaque everywhere
-    if codec == "zfp" and options.get("header") is False:
-        return {"shape": shape, "dtype": dtype}
     if codec == "jpeg" and (space := options.get("encoded_color_space")) is not None:
         if space not in _LIBJPEG_SPACES:
             msg = f"codec 'jpeg': encoded_color_space {str(space)[:40]!r} is not rgb or ycbcr"
