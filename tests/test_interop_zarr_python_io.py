@@ -5,6 +5,7 @@ zarr-python what is not ours, and ends with an error that names what is broken.
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import os
 import pickle
@@ -250,6 +251,24 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_the_page_tells_what_the_record_shows():
+    """docs/zarr-python.md has a row for each run of zarr-python's tests that is recorded."""
+    text = (ROOT / "docs" / "zarr-python.md").read_text()
+    record = json.loads((ROOT / "docs" / "benchmarks" / "zarr-python-suite.json").read_text())
+    rows = [line for line in text.splitlines() if line.startswith("| 3.")]
+    assert len(rows) == len(record["runs"])
+    for row, (version, run) in zip(rows, record["runs"].items(), strict=True):
+        default, ours, suite = run["default"], run["zarrgpu"], run["codec_pipeline_tests"]
+        assert ours["failed"] == 0
+        assert ours["passed"] >= default["passed"]
+        assert run["share_of_reads"] > 0.95
+        passed = f"{suite['passed']} passed" if suite else "none yet"
+        assert suite is None or suite["failed"] == 0
+        cells = [version, f"{default['passed']:,}", f"{ours['passed']:,}", str(ours["failed"]),
+                 passed, f"{100 * run['share_of_reads']:.2f} %"]  # fmt: skip
+        assert row == f"| {' | '.join(cells)} |"
 
 
 @pytest.mark.slow
