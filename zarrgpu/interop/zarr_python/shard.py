@@ -165,8 +165,8 @@ def coalesced(
     located: list[tuple[ByteRange, Piece]], *, max_gap_bytes: int, max_coalesced_bytes: int
 ) -> list[tuple[ByteRange, list[tuple[ByteRange, Piece]]]]:
     """Group byte ranges of one object into requests: the range to fetch and what lies in it."""
-    if not located:
-        return []
+    if len(located) <= 1:  # the usual case of small reads needs no tables
+        return [(byte_range, [(byte_range, piece)]) for byte_range, piece in located]
     located = sorted(located, key=lambda entry: entry[0].offset)
     offset = np.array([r.offset for r, _ in located], np.int64)
     nbytes = np.array([r.nbytes for r, _ in located], np.int64)
