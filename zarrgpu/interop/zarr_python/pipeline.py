@@ -4,6 +4,9 @@ It derives from `BatchedCodecPipeline`, which therefore does all writing, valida
 and reads what is refused here. A chunk's codecs and specification are all that decoding needs, so
 the pipeline is made from codecs alone, and serves the inner chunks of shards that zarr-python reads
 just as well.
+
+zarr-python imports this module in every process, through the entry point, whichever pipeline is
+used. So only what every version of it has is imported here; the rest where it is needed.
 """
 
 from __future__ import annotations
@@ -15,10 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from zarr.core.buffer import cpu  # noqa: TID253 - this module is imported by zarr-python
-from zarr.core.codec_pipeline import (  # noqa: TID253
-    BatchedCodecPipeline,
-    fill_value_or_default,
-)
+from zarr.core.codec_pipeline import BatchedCodecPipeline  # noqa: TID253
 
 from zarrgpu.devices.resolve import cuda_problem
 from zarrgpu.errors import RequestError
@@ -152,7 +152,7 @@ def _host_job(item: _Item, decoder: Decoder, target: Any, drop_axes: tuple[int, 
         )
     else:
         part = shard_part(decoder, getter, chunk, chunk_selection, target, out_selection, drop_axes)
-    return Job(getter, chunk, part, fill_value_or_default(chunk))
+    return Job(getter, chunk, part, _fill_value(chunk))
 
 
 async def _read_into_device_memory(
@@ -175,7 +175,7 @@ async def _read_into_device_memory(
             getter=getter,
             decoder=decoder,
             shape=chunk.shape,
-            fill_value=fill_value_or_default(chunk),
+            fill_value=_fill_value(chunk),
             box=box,
             place=_Place(out, selection, chunk.prototype.nd_buffer),
         )
@@ -210,3 +210,9 @@ def _prototype(getter: Any, chunk: Any) -> Any:
     prototype = chunk.prototype
     on_host = issubclass(prototype.buffer, cpu.Buffer)
     return prototype if on_host or not hasattr(getter, "store") else cpu.buffer_prototype
+
+
+def _fill_value(chunk: Any) -> Any:
+    from zarr.core.codec_pipeline import fill_value_or_default
+
+    return fill_value_or_default(chunk)
