@@ -1,6 +1,6 @@
 // Elements as values: what kernels that compute with them share.
 #pragma once
-#include "common.cuh"
+#include "floats.cuh"
 
 __device__ inline float as_f32(i32 type, u64 bits) {
     switch (type) {

@@ -25,6 +25,7 @@ from zarrgpu.devices.tables import (
     KERNELS,
     STRUCTS,
     UNSHUFFLE_JOB,
+    ChecksumKind,
     ElementType,
     JobStatus,
 )
@@ -103,7 +104,11 @@ def test_structs_and_dtypes_are_the_same_bytes(tmp_path):
 
 def test_enums_and_constants_are_the_same_numbers():
     text = (kernels_folder() / "common.cuh").read_text()
-    for prefix, enum in (("STATUS", JobStatus), ("TYPE", ElementType)):
+    for prefix, enum in (
+        ("STATUS", JobStatus),
+        ("TYPE", ElementType),
+        ("CHECKSUM", ChecksumKind),
+    ):
         found = dict(re.findall(rf"^    {prefix}_(\w+) = (\d+),", text, re.MULTILINE))
         assert {name: int(value) for name, value in found.items()} == {
             member.name: member.value for member in enum
