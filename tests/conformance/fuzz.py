@@ -2,13 +2,14 @@
 
 A *subject* is an array that reads; a *mutation* changes one of its objects: a member of a metadata
 document, bytes of a chunk, or an entry of a shard's index whose checksum is made right again. Each
-is told by a seed and a number, so that a failure repeats: ``python -m tests.conformance.fuzz 10000
-7`` runs ten thousand of seed 7, and ``... 1 7 1234`` the one numbered 1234 again.
+is told by a seed and a number, so that a failure repeats: ``python -m tests.conformance.fuzz
+fixtures 10000 7`` runs ten thousand of seed 7, and ``... fixtures 1 7 1234`` the one numbered 1234.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import resource
@@ -25,8 +26,9 @@ import numpy as np
 
 import zarrgpu as zg
 from tests.conformance.fixtures import ARCHIVE, KINDS, expected
+from tests.gpu.devices import open_device, to_host
 from tests.zarr_cases import MemoryStore, apply_codec
-from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError, ZarrGPUError
+from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError, SelectionError, ZarrGPUError
 
 URL = "dict://test"
 BUDGET_BYTES = 32 << 20
@@ -72,6 +74,7 @@ class Subject:
         return [k for k in self.objects if k not in self.documents and self.objects[k]]
 
 
+@functools.cache
 def fixtures() -> dict[str, Subject]:
     """What zarr-python 3.4.2 wrote: every kind, and two trees with consolidated metadata."""
     found: dict[str, Objects] = {name: {} for name in (*KINDS, "tree2", "tree3")}
@@ -81,6 +84,60 @@ def fixtures() -> dict[str, Subject]:
             if name in found and rest:
                 found[name][rest] = archive.read(key)
     return {name: Subject(name=name, objects=objects) for name, objects in found.items()}
+
+
+@functools.cache
+def coded() -> dict[str, Subject]:
+    """An array for each v2 filter and v3 codec that numcodecs has, and a NetCDF dataset."""
+    from tests.test_array_codecs import V2_CASES, V3_CASES, v2_objects, v3_objects
+    from tests.test_nczarr import netcdf_objects
+
+    found = {f"filter {name}": v2_objects(name, "F") for name in V2_CASES}
+    found |= {f"codec {name}": v3_objects(name, "big") for name in V3_CASES}
+    found["nczarr"] = netcdf_objects("attributes")
+    return {name: Subject(name=name, objects=objects) for name, objects in found.items()}
+
+
+def objects() -> dict[str, Subject]:
+    """Arrays of objects, by every codec that makes them."""
+    from tests.test_object_codecs import CASES
+
+    found = {}
+    for name, (codec, items) in CASES.items():
+        chunk = np.empty(len(items), object)
+        for index, item in enumerate(items):
+            chunk[index] = item
+        document = {
+            "zarr_format": 2, "shape": [2 * len(items)], "chunks": [len(items)], "dtype": "|O",
+            "fill_value": None, "order": "C", "filters": [codec.get_config()], "compressor": None,
+        }  # fmt: skip
+        kept = {".zarray": json.dumps(document).encode(), "0": bytes(codec.encode(chunk))}
+        found[name] = Subject(name=name, objects=kept)
+    return found
+
+
+def images() -> dict[str, Subject]:
+    """An array of one chunk for each image codec, encoded by imagecodecs."""
+    from tests.test_zarr_image_codecs import IDS, IMAGES, reference, sample
+
+    found = {}
+    for name, (codec, dtype, shape, options) in zip(IDS, IMAGES, strict=True):
+        codec = codec.removeprefix(">")
+        document = {
+            "zarr_format": 2, "shape": shape, "chunks": shape, "dtype": np.dtype(dtype).str,
+            "fill_value": 0, "order": "C", "filters": None, "dimension_separator": "/",
+            "compressor": {"id": f"imagecodecs_{codec}", **options},
+        }  # fmt: skip
+        stream = bytes(reference(codec, options).encode(sample(dtype, shape)))
+        key = "/".join("0" * len(shape))
+        kept = {".zarray": json.dumps(document).encode(), key: stream}
+        found[name] = Subject(name=name, objects=kept)
+    return found
+
+
+FAMILIES: dict[str, Callable[[], dict[str, Subject]]] = {
+    "fixtures": fixtures, "coded": coded, "objects": objects, "images": images,
+}  # fmt: skip
 
 
 # ---- mutations -----------------------------------------------------------------------------------
@@ -167,7 +224,8 @@ def changed_index(subject: Subject, key: str, rng: np.random.Generator) -> tuple
     if "zarr.json" not in subject.objects:
         return None
     document = json.loads(subject.objects["zarr.json"])
-    codec = document.get("codecs", [{"name": "none"}])[0]
+    codecs = document.get("codecs", [])
+    codec = codecs[0] if len(codecs) == 1 else {"name": "none"}
     configuration = codec.get("configuration", {})
     if codec["name"] != "sharding_indexed" or len(configuration["index_codecs"]) != 2:
         return None
@@ -210,15 +268,15 @@ def mutation(
 # ---- what a reader may make of it ----------------------------------------------------------------
 
 
-def read_corner(node: Any) -> Any:
+def read_corner(node: Any, device: Any = "cpu") -> Any:
     """At most 12 elements along each axis; of a group, of all that it holds."""
     if isinstance(node, zg.Group):
-        return [read_corner(member) for _, member in node.members(max_depth=None)]
+        return [read_corner(member, device) for _, member in node.members(max_depth=None)]
     if not isinstance(node, zg.Array):
         return None
     corner = tuple(slice(0, min(n, 12)) for n in node.shape)
     options = zg.ReadOptions(memory_budget_bytes=BUDGET_BYTES)
-    got = node.read(corner, device="cpu", options=options)
+    got = node.read(corner, device=device, options=options)
     assert got.dtype == node.dtype
     assert got.shape == tuple(min(n, 12) for n in node.shape)
     return got
@@ -253,7 +311,7 @@ def check(subject: Subject, objects: Objects, key: str) -> str:
     if subject.name not in KINDS or not isinstance(got, np.ndarray):
         return "read"
     wanted = expected(subject.name)
-    wanted = wanted[tuple(slice(0, 12) for _ in wanted.shape)]
+    wanted = wanted[(*(slice(0, 12) for _ in wanted.shape), ...)]
     equal = got.dtype == wanted.dtype and got.shape == wanted.shape
     if equal and got.dtype.hasobject:
         equal = got.tolist() == np.asarray(wanted).tolist()
@@ -264,8 +322,37 @@ def check(subject: Subject, objects: Objects, key: str) -> str:
     return "same" if equal else "other"
 
 
+def compare(device: Any) -> Callable[[Subject, Objects, str], str]:
+    """Make a check that a device gives what the host gives, or refuses it as the host does."""
+
+    def outcome(objects: Objects, where: Any) -> Any:
+        try:
+            return read_corner(zg.open(MemoryStore(objects, URL)), where)
+        except ZarrGPUError as error:
+            return error
+
+    def check_device(subject: Subject, objects: Objects, key: str) -> str:
+        host, other = outcome(objects, "cpu"), outcome(objects, device)
+        if isinstance(other, ZarrGPUError):
+            check_refusal(other, key if key in subject.chunks else "")
+            assert isinstance(host, ZarrGPUError) or "lie on a GPU" in str(other), str(other)
+            if isinstance(host, ChunkDecodeError) and not isinstance(other, SelectionError):
+                assert (other.chunk, other.codec) == (host.chunk, host.codec), str(other)
+            return type(other).__name__
+        assert not isinstance(host, ZarrGPUError), f"the host says {host}"
+        if isinstance(host, np.ndarray):
+            assert to_host(other).tobytes() == host.tobytes()
+        return "same"
+
+    return check_device
+
+
 def case(
-    subjects: Mapping[str, Subject], donors: list[Any], seed: int, number: int
+    subjects: Mapping[str, Subject],
+    donors: list[Any],
+    seed: int,
+    number: int,
+    check: Callable[[Subject, Objects, str], str] = check,
 ) -> tuple[str, Callable[[], str]] | None:
     """Description of the mutation of a number, and what reads it."""
     rng = np.random.default_rng([seed, number])
@@ -287,14 +374,18 @@ def documents_of(subjects: Mapping[str, Subject]) -> list[Any]:
 
 
 def campaign(
-    subjects: Mapping[str, Subject], n: int, seed: int, first: int = 0
+    subjects: Mapping[str, Subject],
+    n: int,
+    seed: int,
+    first: int = 0,
+    check: Callable[[Subject, Objects, str], str] = check,
 ) -> tuple[Counter[str], list[str]]:
     """Run `n` mutations; count the outcomes, and describe those that must not be."""
     donors = documents_of(subjects)
     outcomes: Counter[str] = Counter()
     wrong = []
     for number in range(first, first + n):
-        drawn = case(subjects, donors, seed, number)
+        drawn = case(subjects, donors, seed, number, check)
         if drawn is None:
             continue
         try:
@@ -306,11 +397,14 @@ def campaign(
 
 def main() -> None:
     """Run a campaign, and say what came of it and what memory it took."""
-    warnings.simplefilter("error")
-    n, seed = int(sys.argv[1]), int(sys.argv[2])
-    first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    warnings.simplefilter("ignore")
+    family, (n, seed) = sys.argv[1], map(int, sys.argv[2:4])
+    first = int(sys.argv[4]) if len(sys.argv) > 4 else 0
+    checked = check
+    if family.startswith("device-"):  # the emulated one
+        checked = compare(open_device("emulated"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    outcomes, wrong = campaign(fixtures(), n, seed, first)
+    outcomes, wrong = campaign(FAMILIES[family.removeprefix("device-")](), n, seed, first, checked)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     lines = [*wrong, str(dict(outcomes)), f"{after - before} KiB more, {after} at most"]
     sys.stdout.write("\n".join(lines) + "\n")
