@@ -89,7 +89,8 @@ class MetadataError(DataError, ValueError):
         self.source = source
         self.location = location
         self.kind = kind
-        where = f" at {'.'.join(map(str, location))}" if location else ""
+        # names of members come from the document, and may be of any length
+        where = f" at {'.'.join(str(part)[:80] for part in location)}" if location else ""
         super().__init__(f"{source!r}{where}: {message}")
 
 
