@@ -59,6 +59,7 @@ test-in-%: %/.installed-dev
 	$*/bin/python -m pytest -q -m "not slow" -p no:cacheprovider $(KERNEL_TESTS) $(PYTEST_FLAGS)
 
 bench: $(VENV)/.installed-dev  ## measure on the CPU beside peers: JSON in docs/benchmarks
+	@$(call PIP,$(VENV)) --group bench
 	$(BIN)/python -m tests.benchmarks.planning
 	$(BIN)/python -m tests.benchmarks.slides
 	$(BIN)/python -m tests.benchmarks.reads
