@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from zarrgpu.codecs.device import DeviceChain, decode_tables
 from zarrgpu.codecs.device_steps import NOWHERE, POSITIONS, WORK, DecodeTables
-from zarrgpu.codecs.run import encoded_limit_nbytes
 from zarrgpu.cuda_fetch import ABSENT, DECODED, ENCODED, WaveFetcher, WaveRows
 from zarrgpu.cuda_work import Columns, Work, gather_work, step_work, submit
 from zarrgpu.decode import chunk_name
 from zarrgpu.devices.cuda import ALIGNMENT, Slot
 from zarrgpu.devices.driver import Driver
 from zarrgpu.errors import DataError, UnsupportedCodecError
-from zarrgpu.fetch import ArraySource
+from zarrgpu.fetch import ArraySource, encoded_limit
 from zarrgpu.gather_tables import Target, gather_table
 from zarrgpu.indexing import expand_counts
 from zarrgpu.model import ReadOptions
@@ -120,7 +119,7 @@ def _decode_tables(
         chain, spec = context.chains[index], context.plan.arrays[index]
         if chain is None:  # nothing of it is left encoded
             continue
-        limit = encoded_limit_nbytes(spec.chunk_nbytes)
+        limit = encoded_limit(context.sources[index])
         encoded = (array == index) & (wave.state == ENCODED)
         refused.append(np.flatnonzero(encoded & (wave.nbytes > limit)))
         places = np.flatnonzero(encoded & (wave.nbytes <= limit))

@@ -325,8 +325,7 @@ class ReadOptions:
     num_threads : int or None
         Decoding threads on the host; None takes the cores this process may use.
     verify_checksums : bool
-        Whether a CUDA device checks crc32c trailers and leaves to the host what it could not check
-        (zstd frames with a checksum). The host always checks.
+        Whether a CUDA device checks the checksums of chunks and streams. The host always does.
     strict : bool
         With a CUDA device, raise instead of decoding on the host what has no device decoder.
     """

@@ -113,7 +113,7 @@ def read_local(store: LocalStore, jobs: Sequence[Job]) -> list[Outcome]:
 
 
 def _local_chunk(store: LocalStore, job: Job, piece: Piece, outcome: Outcome) -> None:
-    most = encoded_limit_nbytes(piece.decoder.chain.decoded_nbytes)
+    most = encoded_limit_nbytes(piece.decoder.chain.widest_nbytes)
     encoded = store.get(job.getter.path, partial(scratch, "encoded"), most)
     if encoded is None:
         _fill(job, outcome)

@@ -79,7 +79,7 @@ class Piece:
         """Bytes of the decoded chunk: `out`, or a view of `encoded`."""
         chain = self.decoder.chain
         try:
-            if encoded.size > encoded_limit_nbytes(chain.decoded_nbytes):
+            if encoded.size > encoded_limit_nbytes(chain.widest_nbytes):
                 msg = f"takes {encoded.size} bytes for {chain.decoded_nbytes} decoded ones"
                 raise CodecError(msg)
             return decode_chunk(chain, encoded, out)
