@@ -407,7 +407,7 @@ def main() -> None:
     outcomes, wrong = campaign(FAMILIES[family.removeprefix("device-")](), n, seed, first, checked)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     lines = [*wrong, str(dict(outcomes)), f"{after - before} KiB more, {after} at most"]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.buffer.write("\n".join([*lines, ""]).encode("utf-8", "backslashreplace"))
     sys.exit(bool(wrong))
 
 

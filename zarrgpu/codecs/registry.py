@@ -99,4 +99,5 @@ def _build(table: Mapping[str, tuple[str, str]], spec: CodecSpec, source: str) -
     try:
         return getattr(module, entry[1]).from_configuration(spec.configuration)
     except (UnsupportedCodecError, MissingDependencyError) as error:
-        raise type(error)(f"{source!r}: {error}") from error  # a codec does not know where it is
+        # a codec does not know where it is, nor how long what it was given is
+        raise type(error)(f"{source!r}: {str(error)[:500]}") from error
