@@ -30,10 +30,13 @@ from zarr.codecs import (
 
 import zarrgpu as zg
 from tests.gpu.devices import same
-from tests.zarr_cases import MemoryStore
+from tests.zarr_cases import MemoryStore, Recipe, encode
 from zarrgpu.errors import ChunkDecodeError, DataError, MetadataError, UnsupportedCodecError
 from zarrgpu.formats.document import Document
 from zarrgpu.formats.zarr_v3 import parse_node
+from zarrgpu.output import output_format
+from zarrgpu.plan.request import ReadRequest
+from zarrgpu.reader import read
 
 Edges = tuple[int | list[Any], ...]
 
@@ -194,6 +197,27 @@ def test_rectilinear_patches_on_every_device(cuda):
     for each in (array, sharded):
         host = each.read_patches(starts, (8, 9), device="cpu")
         same(each.read_patches(starts, (8, 9), device=cuda), host, device=cuda)
+
+
+def test_arrays_of_both_kinds_in_one_request_in_any_order():
+    uneven = opened(rectilinear(DATA, EDGES, missing=frozenset({(0, 1)})))
+    even = opened(encode(DATA[::-1], Recipe(chunks=(5, 8))))
+    starts = np.array([[0, 0], [3, 9], [-2, 30], [15, 22], [6, 8], [1, 1]])
+    for arrays in itertools.product((uneven, even), repeat=3):
+        index = np.array([0, 1, 2, 2, 1, 0], np.int32)
+        request = ReadRequest(
+            arrays=tuple(array.spec for array in arrays),
+            array_index=index,
+            start=starts,
+            count=(8, 9),
+            step=(1, 1),
+        )
+        sources = [array.source for array in arrays]
+        output = output_format(np.dtype(np.uint16))
+        got, _ = read(sources, request, output=output, device="cpu")
+        for patch, i, start in zip(got, index, starts, strict=True):
+            alone = arrays[i].read_patches([start], (8, 9), device="cpu")[0]
+            np.testing.assert_array_equal(patch, alone)
 
 
 def test_equal_lengths_are_a_regular_grid():

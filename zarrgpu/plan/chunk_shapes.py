@@ -59,6 +59,7 @@ def split_by_chunk_shape(
             split.append((_part(touch, rows, len(arrays)), _located(location, rows)))
             arrays.append(replace(spec, chunk_shape=tuple(shape)))
             base.append(touch.array)
+    split.sort(key=lambda pair: pair[0].array)  # tables are sorted by array
     request = replace(request, arrays=tuple(arrays))
     return request, [pair[0] for pair in split], [pair[1] for pair in split], tuple(base)
 
