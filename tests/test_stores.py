@@ -34,7 +34,7 @@ from zarrgpu.errors import (
     ObjectTooLargeError,
     StoreError,
 )
-from zarrgpu.model import ByteRange
+from zarrgpu.model import ByteRange, ReadOptions
 from zarrgpu.stores.base import Store
 from zarrgpu.stores.fsspec import FsspecStore
 from zarrgpu.stores.local import LocalStore
@@ -70,6 +70,13 @@ def _zipped() -> bytes:
 
 
 MORE["t.zarr.zip"] = _zipped()
+UNCOMPRESSED = np.arange(1, 300 * 128 + 1, dtype=np.uint16).reshape(300, 128)
+MORE |= {
+    f"plain/{key}": data
+    for key, data in encode(
+        UNCOMPRESSED, Recipe(chunks=(256, 128), missing=frozenset({(1, 0)}))
+    ).items()
+}
 
 
 class RangeHandler(http.server.BaseHTTPRequestHandler):
@@ -85,12 +92,19 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         if self.command == "GET":
             type(self).requests.append((key, wanted))
-        if folder in ("403", "500") or (folder == "503 once" and self.fails_once()):
+        if (
+            folder in ("403", "500")
+            or (folder == "503 once" and self.fails_once())
+            or (folder == "500 chunks" and "/c/" in key)
+        ):
             return self.answer(int(folder[:3]), b"no")
         body = TREE.get(key, MORE.get(key))
         if body is None:
             return self.answer(404, b"")
-        if wanted is None or folder == "whole" or (folder == "no suffix" and "=-" in wanted):
+        whole = folder in ("whole", "no length") or (
+            folder == "no suffix" and "=-" in (wanted or "")
+        )
+        if wanted is None or whole:
             return self.answer(200, body)
         first, last = wanted.removeprefix("bytes=").split("-")
         start = max(0, len(body) - int(last)) if not first else int(first)
@@ -109,7 +123,11 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, status: int, body: bytes, content_range: str | None = None) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        if self.path.startswith("/no%20length/"):
+            self.close_connection = True
+            self.send_header("Connection", "close")
+        else:
+            self.send_header("Content-Length", str(len(body)))
         self.send_header("Accept-Ranges", "bytes")
         if content_range:
             self.send_header("Content-Range", content_range)
@@ -532,6 +550,36 @@ def test_servers_without_suffix_ranges(http_server):
     data = TREE["sharded/zarr.json"]
     for nbytes in (10, 20, len(data) + 5):
         assert store.get_suffix("sharded/zarr.json", nbytes).tobytes() == data[-nbytes:]
+
+
+@pytest.mark.network
+def test_what_fails_over_http_is_not_missing(http_server, pauses):
+    for folder in ("500", "403"):  # fsspec's info raises FileNotFoundError whatever failed
+        store = resolve_store(f"{http_server}/{folder}")
+        with pytest.raises(StoreError, match=folder):
+            store.size("big")
+    store = resolve_store(f"{http_server}/no length")
+    assert store.size("big") is None
+    assert store.get_suffix("none", 5) is None
+    with pytest.raises(StoreError, match="does not tell its size"):
+        store.get_suffix("big", 5)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("folder", ["data", "whole", "no length", "500 chunks"])
+def test_parts_of_chunks_from_servers_of_every_kind(http_server, pauses, folder):
+    array = zg.open(f"{http_server}/{folder}/plain")
+    options = ReadOptions(max_gap_bytes=0)
+    where = (slice(100, 110), slice(None))
+    if folder == "500 chunks":
+        with pytest.raises(StoreError, match="500"):
+            array.read(where, device="cpu", options=options)
+        return
+    np.testing.assert_array_equal(
+        array.read(where, device="cpu", options=options), UNCOMPRESSED[where]
+    )
+    missing = array.read(slice(260, 270), device="cpu", options=options)
+    np.testing.assert_array_equal(missing, np.zeros((10, 128), np.uint16))
 
 
 @pytest.mark.network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -197,24 +198,44 @@ def fetch_read(
         key = object_key(source.spec, int(reads.object_id[read]))
     nbytes = int(reads.nbytes[read])
     store: Store = source.store
-    if plan.chunks.windows is not None and not _is_whole_chunk(plan, store, key, read):
-        return None
     if nbytes < 0:
         return _fetch_whole(plan, source, key, read, allocate)
-    return store.get_range(key, ByteRange(int(reads.offset[read]), nbytes), allocate)
+    where = ByteRange(int(reads.offset[read]), nbytes)
+    if isinstance(source.spec.location, ObjectPerChunk):
+        return _fetch_part(plan, source, key, read, where, allocate)
+    return store.get_range(key, where, allocate)
 
 
-def _is_whole_chunk(plan: ReadPlan, store: Store, key: str, read: int) -> bool:
-    """Whether an object of which a part is read is there; refuse one that cannot be its chunk."""
+def _fetch_part(
+    plan: ReadPlan,
+    source: ArraySource,
+    key: str,
+    read: int,
+    where: ByteRange,
+    allocate: Allocate,
+) -> ByteArray | None:
+    """Part of a chunk that is an object of its own, refused where its size is not the chunk's.
+
+    Servers need not tell sizes, and some ignore ranges: then the whole object is asked for.
+    """
+    size = source.store.size(key)
+    if size is not None:
+        _check_object_size(plan, read, size)
+        with suppress(ObjectTooLargeError):
+            return source.store.get_range(key, where, allocate)
+    whole = _fetch_whole(plan, source, key, read, allocate)
+    if whole is None:
+        return None
+    _check_object_size(plan, read, whole.size)
+    return whole[where.offset : where.end]
+
+
+def _check_object_size(plan: ReadPlan, read: int, size: int) -> None:
     row = int(plan.reads.chunk_start[read])
-    spec = plan.arrays[plan.chunks.array[row]]
-    if not isinstance(spec.location, ObjectPerChunk) or plan.reads.nbytes[read] < 0:
-        return True
-    size = store.size(key)
-    if size is not None and size != spec.chunk_nbytes:
-        reason = f"object has {size} bytes, expected {spec.chunk_nbytes}"
+    expected = plan.arrays[plan.chunks.array[row]].chunk_nbytes
+    if size != expected:
+        reason = f"object has {size} bytes, expected {expected}"
         raise chunk_error(plan, row, "bytes", reason)
-    return size is not None
 
 
 def _fetch_whole(

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from zarrgpu.errors import StoreError
+from zarrgpu.errors import ObjectTooLargeError, StoreError
 from zarrgpu.model import ByteArray, ByteRange
 from zarrgpu.stores.base import Allocate, check_size, new_bytes
 from zarrgpu.stores.http import read_http
@@ -114,18 +114,19 @@ class FsspecStore:
         """Exactly the bytes of `byte_range`, or None if there is no such object."""
         del allocate  # fsspec gives bytes of its own
         if byte_range.nbytes == 0:
-            return None if self.size(key) is None else np.empty(0, np.uint8)
+            return None if self._info(key) is None else np.empty(0, np.uint8)
         data = self._cat(key, byte_range.offset, byte_range.end)
-        if data is not None and data.size != byte_range.nbytes:
-            more = data.size > byte_range.nbytes
+        if data is not None and data.size > byte_range.nbytes:
             msg = (
                 f"{self.url!r} key {key!r}: asked for bytes {byte_range.offset}-{byte_range.end}, "
-                f"got {f'more than {byte_range.nbytes}' if more else data.size} bytes; "
-                + (
-                    "the server ignores byte ranges: copy the data to one that does not"
-                    if more
-                    else "the object is truncated or its index is wrong"
-                )
+                f"got more than {byte_range.nbytes} bytes; the server ignores byte ranges: copy "
+                "the data to one that does not"
+            )
+            raise ObjectTooLargeError(msg)
+        if data is not None and data.size < byte_range.nbytes:
+            msg = (
+                f"{self.url!r} key {key!r}: asked for bytes {byte_range.offset}-{byte_range.end}, "
+                f"got {data.size} bytes; the object is truncated or its index is wrong"
             )
             raise StoreError(msg)
         return data
@@ -142,18 +143,34 @@ class FsspecStore:
                 if data is None or data.size <= nbytes:
                     return data
             self._has_suffixes = False  # Azure's http knows no suffixes, for one
-        size = self.size(key)
-        if size is None:
+        info = self._info(key)
+        if info is None:
             return None
-        start = max(0, size - nbytes)
-        return self.get_range(key, ByteRange(start, size - start))
+        if info.get("size") is None:
+            msg = f"{self.url!r} key {key!r}: the server does not tell its size, nor its last bytes"
+            raise StoreError(msg)
+        start = max(0, int(info["size"]) - nbytes)
+        return self.get_range(key, ByteRange(start, int(info["size"]) - start))
 
     def size(self, key: str) -> int | None:
-        """Size of the object in bytes, or None if there is none."""
-        info = self._attempt(key, self.filesystem.info)
-        if info is None or info.get("type") == "directory":
-            return None
-        return None if info.get("size") is None else int(info["size"])
+        """Size of the object in bytes; None if there is none, or the server does not tell."""
+        info = self._info(key)
+        return None if info is None or info.get("size") is None else int(info["size"])
+
+    def _info(self, key: str) -> dict[str, Any] | None:
+        """What the filesystem knows of an object, or None if there is none."""
+
+        def request(path: str) -> Any:
+            try:
+                return self.filesystem.info(path)
+            except FileNotFoundError as error:  # over http it says so whatever failed
+                cause = error.__cause__
+                if cause is None or http_status(cause) == 404 or self.protocol not in _HTTP:
+                    raise
+                raise cause from None
+
+        info: dict[str, Any] | None = self._attempt(key, request)
+        return None if info is None or info.get("type") == "directory" else info
 
     def list_dir(self, prefix: str) -> list[str]:
         """Names directly under `prefix`, sorted."""
