@@ -257,6 +257,14 @@ def test_threads_take_every_item_once_and_raise_the_first_error():
     assert len(done) < 100_000
 
 
+def test_reads_of_any_number_of_items_share_few_threads():
+    """Each keeps the memory that it decoded into."""
+    before = threading.active_count()
+    for n in [*range(2, 33), *range(2, 33)]:
+        assert len(run_threads(lambda k: k, range(n), 32)) == n
+    assert threading.active_count() - before <= 2 + 4 + 8 + 16 + 32
+
+
 def test_scratch_belongs_to_its_thread_and_use():
     mine, other = scratch("a", 100), scratch("b", 100)
     assert not np.shares_memory(mine, other)

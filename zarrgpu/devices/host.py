@@ -83,11 +83,13 @@ def scratch(use: str, nbytes: int) -> ByteArray:
 
 
 def _pool(num_threads: int) -> ThreadPoolExecutor:
-    key = (os.getpid(), num_threads)
+    """Pool of at least so many threads; few sizes, because threads keep their memory."""
+    size = 1 << (num_threads - 1).bit_length()
+    key = (os.getpid(), size)
     with _pools_lock:
         pool = _pools.get(key)
         if pool is None:
-            pool = ThreadPoolExecutor(num_threads, thread_name_prefix="zarrgpu")
+            pool = ThreadPoolExecutor(size, thread_name_prefix="zarrgpu")
             _pools[key] = pool
         return pool
 
