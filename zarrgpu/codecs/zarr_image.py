@@ -16,7 +16,6 @@ have any width and height with as many pixels as the chunk.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import math
 from collections.abc import Mapping
@@ -90,7 +89,7 @@ class ZarrImageCodec:
             dtype=dtype,
             positional=positional,
             named=named,
-            header=options.get("header") or b"" if codec.startswith("jpeg") else b"",
+            header=_jpeg_header(name, options) if codec.startswith("jpeg") else b"",
         )
 
     def encoded_nbytes(self, decoded_nbytes: int) -> int | None:
@@ -206,6 +205,14 @@ def _implied(
     return {}
 
 
+def _jpeg_header(name: str, options: Mapping[str, Any]) -> bytes:
+    header = options.get("header") or b""
+    if not isinstance(header, bytes):
+        msg = f"codec {name!r}: header {str(header)[:40]!r} is not base64"
+        raise UnsupportedCodecError(msg)
+    return header
+
+
 def _with_bytes(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with the binary ones, which JSON holds as base64, decoded."""
     decoded = dict(options)
@@ -213,7 +220,7 @@ def _with_bytes(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(options.get(key), str):
             try:
                 decoded[key] = base64.b64decode(options[key], validate=True)
-            except binascii.Error as error:
+            except ValueError as error:
                 msg = f"codec {name!r}: {key} is not base64: {error}"
                 raise UnsupportedCodecError(msg) from None
     return decoded
