@@ -11,6 +11,9 @@ import multiprocessing
 import pickle
 import threading
 import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,13 @@ import zarrgpu as zg
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, expected, values, write
 from zarrgpu import host_engine, reader
 from zarrgpu.devices.host import run_threads, scratch
-from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError, SelectionError
+from zarrgpu.errors import (
+    ChunkDecodeError,
+    MemoryBudgetError,
+    ReadCancelledError,
+    SelectionError,
+    StoreError,
+)
 from zarrgpu.output import output_format
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.stats import ReadStats
@@ -150,6 +159,54 @@ def test_masked_failures_leave_the_other_patches():
     assert stats.patches == 5
 
 
+class LostStore(MemoryStore):
+    """Gives some shards' indexes only."""
+
+    lost: Callable[[str], bool]
+
+    def get_suffix(self, key: str, nbytes: int) -> Any:
+        found = super().get_suffix(key, nbytes)
+        if self.lost(key):
+            msg = f"{key} is lost"
+            raise StoreError(msg)
+        return found
+
+
+def test_a_shard_that_cannot_be_had_is_asked_for_few_times():
+    data = values((64, 64), "u2")
+    store = LostStore(encode(data, Recipe(chunks=(4, 4), shards=(8, 8), fill_value=7)))
+    store.lost = lambda key: key.startswith("c/1/")
+    array = zg.open(store)
+    starts = np.random.default_rng(0).integers(0, 60, (200, 2))
+    request = request_of([array], [0] * 200, starts, (3, 3))
+    store.requests.clear()
+    got, ok = reader.read(
+        (array.source,), request, output=output_format(array.dtype), device="cpu", on_error="mask"
+    )
+    lost = (starts[:, 0] + 2 >= 8) & (starts[:, 0] < 16)
+    np.testing.assert_array_equal(ok, ~lost)
+    for patch, start, bad in zip(got, starts, lost, strict=True):
+        y, x = start
+        np.testing.assert_array_equal(patch, 7 if bad else data[y : y + 3, x : x + 3])
+    asked = Counter(key for key, offset, nbytes in store.requests if offset is None and nbytes)
+    assert set(asked.values()) <= {1, 2, 3}
+
+
+def test_a_read_is_cancelled_while_it_is_planned():
+    objects = encode(values((64, 64), "u2"), Recipe(chunks=(4, 4), shards=(8, 8)))
+    array = zg.open(MemoryStore(objects))
+    request = request_of([array], [0], [[0, 0]], (64, 64))
+    output = output_format(array.dtype)
+    with pytest.raises(ReadCancelledError):
+        reader.read((array.source,), request, output=output, device="cpu", cancelled=lambda: True)
+    assert array.source.shard_indexes is None
+    for _ in range(2):  # the second finds the shards' indexes known
+        array.source.store.requests.clear()
+        reader.read((array.source,), request, output=output, device="cpu", cancelled=lambda: False)
+        suffixes = [r for r in array.source.store.requests if r[1] is None]
+    assert suffixes == []
+
+
 def test_results_depend_on_no_earlier_read():
     # scratch memory is used again: a failed or larger read must leave no trace in the next
     big = zg.open(
@@ -175,6 +232,23 @@ def test_the_budget_bounds_chunks_and_says_how_to_raise_it():
         array.read(device="cpu", options=zg.ReadOptions(memory_budget_bytes=9000))
     got = array.read(device="cpu", options=zg.ReadOptions(memory_budget_bytes=10_000))
     np.testing.assert_array_equal(got, data)
+
+
+def test_the_budget_counts_whole_objects_that_are_decoded_in_part(monkeypatch):
+    blosc = ("blosc", {"cname": "lz4", "clevel": 1, "shuffle": "noshuffle", "blocksize": 4096})
+    data = np.random.default_rng(0).integers(0, 255, (1024, 256)).astype(np.uint8)
+    array = zg.open(MemoryStore(encode(data, Recipe(chunks=(256, 256), codecs=(blosc,)))))
+    used: list[int] = []
+    real = host_engine.run_threads
+    monkeypatch.setattr(
+        host_engine,
+        "run_threads",
+        lambda work, items, threads: used.append(threads) or real(work, items, threads),
+    )
+    options = zg.ReadOptions(memory_budget_bytes=150_000, num_threads=4)
+    got = array.read(slice(None, None, 256), device="cpu", options=options)
+    np.testing.assert_array_equal(got, data[::256])
+    assert used == [2]
 
 
 def test_layouts_are_transposed_results():

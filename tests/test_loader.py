@@ -389,6 +389,7 @@ def test_a_cancelled_store_reads_nothing(path):
         lambda: store.get(path.name),
         lambda: store.get_range(path.name, ByteRange(0, 1)),
         lambda: store.get_suffix(path.name, 4),
+        lambda: store.size(path.name),
     ):
         with pytest.raises(ReadCancelledError, match="cancelled"):
             read()

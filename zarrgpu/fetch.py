@@ -16,7 +16,13 @@ from zarrgpu.codecs.run import encoded_limit_nbytes
 from zarrgpu.codecs.shard_index import ENTRY_NBYTES, decode_shard_index
 from zarrgpu.decode import chunk_error, chunk_name, object_key, shard_entries
 from zarrgpu.devices.host import available_cores, run_threads
-from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError, ObjectTooLargeError, StoreError
+from zarrgpu.errors import (
+    ChunkDecodeError,
+    DataError,
+    MemoryBudgetError,
+    ObjectTooLargeError,
+    StoreError,
+)
 from zarrgpu.model import (
     MISSING_NBYTES,
     ArraySpec,
@@ -83,10 +89,7 @@ def fetch_shard_indexes(
     """Make sure that the indexes of the given shards are known; return all that are."""
     location = source.spec.location
     assert isinstance(location, Sharded)
-    known = source.shard_indexes
-    if known is None:
-        assert source.index_chain is not None
-        known = ShardIndexes.empty(source.index_chain.decoded_nbytes // ENTRY_NBYTES)
+    known = _known_indexes(source)
     wanted = known.missing(shard_id)
     if len(wanted):
         _check_index_memory(source, location, len(wanted), options)
@@ -107,6 +110,31 @@ def fetch_shard_indexes(
             return kept.merge(fetched, max_nbytes=1 << 62)
         return merged
     return known
+
+
+def _known_indexes(source: ArraySource) -> ShardIndexes:
+    if source.shard_indexes is not None:
+        return source.shard_indexes
+    assert source.index_chain is not None
+    return ShardIndexes.empty(source.index_chain.decoded_nbytes // ENTRY_NBYTES)
+
+
+def unreadable_shards(source: ArraySource, shard_id: Int64s, options: ReadOptions) -> list[int]:
+    """Those of the given shards whose index cannot be had; each is asked for once."""
+    location = source.spec.location
+    assert isinstance(location, Sharded)
+
+    def is_bad(shard: int) -> bool:
+        try:
+            _fetch_index(source, location, shard)
+        except DataError:
+            return True
+        return False
+
+    unknown = _known_indexes(source).missing(shard_id).tolist()
+    threads = num_io_threads(source.store, options)
+    found = run_threads(lambda shard: (shard, is_bad(shard)), unknown, threads)
+    return [shard for shard, bad in found if bad]
 
 
 def _check_index_memory(

@@ -295,9 +295,8 @@ def _fitting_threads(run: _Run, threads: int, options: ReadOptions) -> int:
     plan = run.plan
     if not len(plan.chunks):
         return 1
-    sizes = np.array([spec.chunk_nbytes for spec in plan.arrays], np.int64)[plan.chunks.array]
-    if plan.chunks.windows is not None:
-        sizes = plan.chunks.windows.nbytes
+    whole = np.array([spec.chunk_nbytes for spec in plan.arrays], np.int64)[plan.chunks.array]
+    sizes = whole if plan.chunks.windows is None else plan.chunks.windows.nbytes
     decoded = int(np.where(plan.chunks.direct, 0, sizes).max())
     if decoded > options.memory_budget_bytes:
         spec = plan.arrays[plan.chunks.array[int(np.argmax(sizes))]]
@@ -306,7 +305,7 @@ def _fitting_threads(run: _Run, threads: int, options: ReadOptions) -> int:
             f"memory_budget_bytes is {options.memory_budget_bytes}; raise it in ReadOptions"
         )
         raise MemoryBudgetError(msg)
-    encoded = max(int(plan.reads.nbytes.max()), int(sizes.max()) if plan.num_unsized_reads else 0)
+    encoded = max(int(plan.reads.nbytes.max()), int(whole.max()) if plan.num_unsized_reads else 0)
     converted = run.output.dtype.itemsize * max(math.prod(s.chunk_shape) for s in plan.arrays)
     held = decoded + encoded + (converted if run.converts else 0)
     return max(1, min(threads, options.memory_budget_bytes // max(1, held)))

@@ -26,6 +26,7 @@ from zarrgpu.fetch import (
     fetch_shard_indexes,
     num_io_threads,
     sources_of,
+    unreadable_shards,
 )
 from zarrgpu.model import ReadOptions, Sharded
 from zarrgpu.output import OutputFormat
@@ -113,7 +114,7 @@ def read(
         Whether a box that cannot be read raises, or is marked, and what could not be read of it is
         the fill value.
     cancelled : callable, optional
-        Asked before each fetch; once it says so the read ends with `ReadCancelledError`.
+        Asked before each request; once it says so the read ends with `ReadCancelledError`.
     cut : Cut, optional
         Pieces of a request of one array that is not of boxes alone; only these are placed, the
         rest of the result is left as it is.
@@ -135,6 +136,13 @@ def read(
         raise SelectionError(msg)
     ok = np.ones(request.num_boxes, np.bool_)
     where = resolve_device(device)
+    given = sources
+    if cancelled is not None:
+        stopping = {
+            source: replace(source, store=CancellableStore(source.store, cancelled))
+            for source in given
+        }
+        sources = [stopping[source] for source in given]
     plan_parts = partial(
         _checked_plan, allow_direct=plain and in_order, narrow=not isinstance(where, CudaDevice)
     )
@@ -143,11 +151,13 @@ def read(
     except DataError:
         if on_error == "raise" or cut is not None:
             raise
+        ok[_in_unreadable_shards(sources, request, options)] = False
+        request = _moved_outside(request, ~ok)
         ok[_unplannable(sources, request, options)] = False
         request = _moved_outside(request, ~ok)
         plan = plan_parts(sources, request, options)
-    if cancelled is not None:
-        sources = [replace(s, store=CancellableStore(s.store, cancelled)) for s in sources]
+    for kept, source in zip(given, sources, strict=True):
+        kept.shard_indexes = source.shard_indexes
     shape = (request.num_boxes, *(request.count[axis] for axis in order))
     failed: list[tuple[int, DataError]] | None = [] if on_error == "mask" else None
     expanded = sources_of(plan, sources)
@@ -183,10 +193,25 @@ def _checked_plan(
     return plan
 
 
+def _in_unreadable_shards(
+    sources: Sequence[ArraySource], request: ReadRequest, options: ReadOptions
+) -> NDArray[np.int32]:
+    """Boxes that meet a shard without an index, each of which is tried but once more."""
+    boxes = [np.empty(0, np.int32)]
+    for touch in plan_touches(request):
+        source = sources[touch.array]
+        if isinstance(source.spec.location, Sharded):
+            shard_id, _ = shard_of_chunks(source.spec, touch.chunk_id)
+            bad = unreadable_shards(source, shard_id, options)
+            rows, _ = touch.rows_of(np.flatnonzero(np.isin(shard_id, bad)))
+            boxes.append(touch.pieces.output.take(rows))
+    return np.concatenate(boxes)
+
+
 def _unplannable(
     sources: Sequence[ArraySource], request: ReadRequest, options: ReadOptions
 ) -> list[int]:
-    """Boxes whose shard index or chunk sizes are corrupt, found by halving."""
+    """Boxes whose chunk sizes are corrupt, found by halving."""
     bad, suspects = [], [np.arange(request.num_boxes)]
     while suspects:
         rows = suspects.pop()

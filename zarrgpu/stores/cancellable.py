@@ -50,6 +50,7 @@ class CancellableStore:
 
     def size(self, key: str) -> int | None:
         """Size of the object; see `Store.size`."""
+        self._check()
         return self._store.size(key)
 
     def list_dir(self, prefix: str) -> list[str]:
