@@ -30,6 +30,7 @@ from tests.gpu.devices import is_emulated
 from tests.test_bad_input import Bounded
 from tests.test_codecs import GIB, rle_blocks, zstd_frame
 from tests.zarr_cases import MemoryStore, Recipe, apply_codec, encode
+from zarrgpu.codecs.registry import CODECS, OBJECT_CODECS
 from zarrgpu.errors import ChunkDecodeError, ZarrGPUError
 
 numbers = st.integers(0, 1 << 40)
@@ -122,6 +123,36 @@ def test_any_bytes_are_a_chunk_or_a_clear_error(name, content):
     if subject.chunks:
         key = subject.chunks[0]
         fuzz.check(subject, subject.objects | {key: content}, key)
+
+
+WRONG_CONFIGURATIONS: list[dict[str, Any]] = [
+    {}, {"dtype": 3}, {"dtype": "<u2", "encoded_dtype": "<u2", "shape": [2, 2], "options": {}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("configuration", WRONG_CONFIGURATIONS)
+@pytest.mark.parametrize("prefix", ["", "numcodecs."])
+def test_no_name_of_a_codec_is_a_back_door(prefix, configuration):
+    """Canonical names in any place, the internal ones too, with configurations of another codec."""
+    outcomes = set()
+    for name in (*CODECS, *OBJECT_CODECS, "bytes"):
+        v3 = {"name": prefix + name, "configuration": configuration}
+        v2 = {"id": prefix + name, **configuration}
+        little = {"name": "bytes", "configuration": {"endian": "little"}}
+        for kind, change in (
+            ("v3_bytes_zstd", {"codecs": [little, v3]}),
+            ("v3_bytes_zstd", {"codecs": [v3, little]}),
+            ("v3_bytes_zstd", {"codecs": [v3]}),
+            ("v2_zlib", {"compressor": v2}),
+            ("v2_zlib", {"filters": [v2]}),
+        ):
+            subject = fuzz.fixtures()[kind]
+            key = subject.documents[0]
+            document = json.loads(subject.objects[key]) | change
+            outcomes.add(
+                fuzz.check(subject, subject.objects | {key: json.dumps(document).encode()}, key)
+            )
+    assert outcomes >= {"MetadataError", "UnsupportedCodecError", "ChunkDecodeError"}
 
 
 # ---- checksums -----------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from zarrgpu.formats.extended_types import (
     type_string,
     with_endian,
 )
-from zarrgpu.formats.filters import BYTES_RULES, bytes_shuffle
+from zarrgpu.formats.filters import BYTES_RULES, PLAIN_CODECS, bytes_shuffle, refuse_codec
 from zarrgpu.formats.stage import Shape, Stage
 from zarrgpu.model import CodecSpec
 
@@ -227,8 +227,10 @@ def _parse_bytes_codec(
     canonical = name.removeprefix("numcodecs.")
     if name == "numcodecs.shuffle":
         return bytes_shuffle(configuration, dtype.itemsize)
-    if canonical not in BYTES_RULES:
+    if canonical in PLAIN_CODECS:
         return CodecSpec(canonical, dict(configuration.value))
+    if canonical not in BYTES_RULES:
+        refuse_codec(configuration, name, {*PLAIN_CODECS, *BYTES_RULES})
     return BYTES_RULES[canonical](configuration)
 
 

@@ -10,8 +10,8 @@ Members that only an encoder needs are checked where they decide what was writte
 from __future__ import annotations
 
 import lzma
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -211,11 +211,29 @@ FILTER_RULES: dict[str, FilterRule] = {
 }
 """numcodecs' ids whose configuration matters when decoding."""
 
+_UNSAFE = {"pickle", "zfpy"}
+
 BYTES_RULES = {
     name: FILTER_RULES[name]
     for name in ("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3", "lzma", "shuffle")
 }
 """Those that are bytes-to-bytes codecs in v3."""
+
+PLAIN_CODECS = ("base64", "blosc", "bz2", "gzip", "lz4", "zlib", "zstd")
+"""Whose configuration says nothing that decoding needs."""
+
+_PLAIN_OBJECT_FILTERS = ("json2", "msgpack2", "vlen-bytes", "vlen-utf8")
+
+
+def refuse_codec(document: Document, name: str, known: Iterable[str]) -> NoReturn:
+    """Refuse a name that is none of `known`; canonical names are not for documents to use."""
+    place = ".".join(map(str, document.location))
+    names = ", ".join(sorted(name.removeprefix("numcodecs.") for name in known))
+    msg = (
+        f"{document.source!r} {place}: codec {shown(name)} has no decoder; zarrgpu decodes "
+        f"{names}, imagecodecs_*"
+    )
+    raise UnsupportedCodecError(msg)
 
 
 OBJECT_FILTERS = (
@@ -250,4 +268,7 @@ def parse_filter(document: Document, dtype: np.dtype[Any]) -> CodecSpec:
     rule = FILTER_RULES.get(codec_id)
     if rule is not None:
         return rule(document)
+    plain = (*PLAIN_CODECS, *_PLAIN_OBJECT_FILTERS)
+    if codec_id not in plain:
+        refuse_codec(document, codec_id, {*FILTER_RULES, *plain, "pcodec"} - _UNSAFE)
     return CodecSpec(codec_id, {k: v for k, v in document.value.items() if k != "id"})
