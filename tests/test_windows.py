@@ -181,6 +181,17 @@ def test_a_damaged_container_gives_bytes_or_an_error(at, bit, cut):
     assert got.size == 900
 
 
+def test_blocks_that_begin_at_the_end_of_the_container_are_an_error():
+    plain = (np.arange(400_000) // 9).astype(np.uint16)
+    encoded = np.frombuffer(numcodecs.blosc.compress(plain, b"lz4", 5, 1, 8192), np.uint8).copy()
+    blocksize = BloscHeader.parse(encoded).blocksize
+    assert plain.nbytes > 4 * blocksize
+    for place in (encoded.size, encoded.size + 1, -1):
+        encoded[16 + 8 : 16 + 12] = np.array([place], "<i4").view(np.uint8)
+        with pytest.raises(CodecError, match="outside of the container"):
+            BloscCodec().decode_part_host(encoded, 2 * blocksize, 900, plain.nbytes)
+
+
 @pytest.mark.usefixtures("small_windows")
 def test_only_some_blocks_are_decoded(monkeypatch):
     data = np.random.default_rng(0).integers(0, 50, (16384, 64)).astype(np.uint16)

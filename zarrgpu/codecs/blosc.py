@@ -118,7 +118,7 @@ def _container_of_blocks(
         msg = f"blosc container of {encoded.size} bytes cannot hold {n_blocks} blocks"
         raise CodecError(msg)
     starts = encoded[HEADER_NBYTES:table_end].copy().view("<i4").astype(np.int64)
-    if (starts < table_end).any() or (starts > encoded.size).any():
+    if (starts < table_end).any() or (starts >= encoded.size).any():
         msg = f"blosc blocks lie outside of the container of {encoded.size} bytes"
         raise CodecError(msg)
     # threads write blocks as they are done: a block ends where the next one in the file begins
