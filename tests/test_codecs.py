@@ -165,7 +165,32 @@ def test_zstd_frames_of_unstated_size():
     )
     assert codec.decode_host(two, 4, np.empty(4, np.uint8)).tobytes() == b"abcd"
     assert codec.decode_host(two, 100, None).tobytes() == b"abcd"
-    assert decoded_bound(two) == 4
+    assert decoded_bound(two) == (4, False)
+
+
+def test_zstd_frames_one_after_the_other():
+    data = np.arange(3000).astype(np.uint8)
+    halves = [numcodecs.Zstd(1, checksum=True).encode(half) for half in np.split(data, 2)]
+    unsized = zstd_frame(raw_block(data[1500:].tobytes()))
+    skippable = (0x184D2A50).to_bytes(4, "little") + (5).to_bytes(4, "little") + b"hello"
+    empty = numcodecs.Zstd(1).encode(b"")
+    codec = codec_of("zstd")
+    for parts in (
+        halves, [skippable, *halves], [*halves, skippable], [halves[0], skippable, halves[1]],
+        [empty, *halves, empty], [halves[0], unsized],
+    ):  # fmt: skip
+        encoded = np.frombuffer(b"".join(parts), np.uint8)
+        for nbytes, out in ((data.size, np.empty(data.size, np.uint8)), (data.size, None)):
+            np.testing.assert_array_equal(codec.decode_host(encoded, nbytes, out), data)
+        refused(codec, encoded, data.size - 1)
+        with pytest.raises(CodecError):
+            codec.decode_host(encoded, data.size + 1, np.empty(data.size + 1, np.uint8))
+        for bad in (encoded[:-1], np.append(encoded, np.uint8(0)), encoded[1:]):
+            refused(codec, bad, data.size)
+    damaged = np.frombuffer(b"".join(halves), np.uint8).copy()
+    damaged[len(halves[0]) - 1] ^= 1
+    refused(codec, damaged, data.size)
+    refused(codec, np.frombuffer(skippable, np.uint8), data.size)
 
 
 def test_zstd_headers_are_those_of_the_library():

@@ -65,6 +65,12 @@ def parse_frame_header(encoded: ByteArray) -> FrameHeader:
     return FrameHeader(content, at, bool(descriptor & 4), dictionary != 0)
 
 
+def is_skippable(encoded: ByteArray) -> bool:
+    """Whether a skippable frame comes first (RFC 8878, 3.1.2)."""
+    magic = int.from_bytes(encoded[:4].tobytes(), "little")
+    return encoded.size >= 8 and magic >> 4 == _SKIPPABLE_MAGIC >> 4
+
+
 def is_one_frame(encoded: ByteArray, header: FrameHeader) -> bool:
     """Whether the first frame's blocks end where `encoded` does."""
     at, last = header.header_nbytes, False
@@ -78,15 +84,24 @@ def is_one_frame(encoded: ByteArray, header: FrameHeader) -> bool:
     return at + 4 * header.has_checksum == encoded.size
 
 
-def decoded_bound(encoded: ByteArray) -> int:
-    """Upper bound of the decoded size of all frames, by walking their block headers."""
-    at, bound = 0, 0
+def decoded_bound(encoded: ByteArray) -> tuple[int, bool]:
+    """Upper bound of the decoded size of all frames, by walking their block headers.
+
+    Returns
+    -------
+    bound : int
+        Sum of the sizes that the frames state, where all do.
+    stated : bool
+        Whether all do; they need not keep to it.
+    """
+    at, bound, content, stated = 0, 0, 0, True
     while at < encoded.size:
-        head = encoded[at : at + 8].tobytes()
-        if len(head) == 8 and int.from_bytes(head[:4], "little") >> 4 == _SKIPPABLE_MAGIC >> 4:
-            at += 8 + int.from_bytes(head[4:], "little")
+        if is_skippable(encoded[at : at + 8]):
+            at += 8 + int.from_bytes(encoded[at + 4 : at + 8].tobytes(), "little")
             continue
         header = parse_frame_header(encoded[at:])
+        content += header.content_nbytes or 0
+        stated &= header.content_nbytes is not None
         at += header.header_nbytes
         last = False
         while not last:
@@ -99,7 +114,7 @@ def decoded_bound(encoded: ByteArray) -> int:
             bound += size if kind in (0, 1) else _BLOCK_MAX
             at += 3 + (1 if kind == 1 else size)
         at += 4 * header.has_checksum
-    return bound
+    return (content, True) if stated else (bound, False)
 
 
 def decode_frame(encoded: ByteArray, out: ByteArray) -> None:
@@ -131,37 +146,33 @@ class ZstdCodec(Compressor):
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode with libzstd: one frame by python-zstandard, several by numcodecs."""
-        from numcodecs import zstd
-
-        header = parse_frame_header(encoded)
-        if header.has_dictionary:
+        header = None if is_skippable(encoded) else parse_frame_header(encoded)
+        if header is not None and header.has_dictionary:
             msg = "zstd frame needs a dictionary, which Zarr and TIFF do not carry"
             raise CodecError(msg)
-        if header.content_nbytes is not None:
-            checked(header.content_nbytes, nbytes, exact=out is not None)
-            target = np.empty(header.content_nbytes, np.uint8) if out is None else out
-        elif out is None:
-            return self._decode_unsized(encoded, nbytes)
-        else:
-            target = out
-        if header.content_nbytes is not None and is_one_frame(encoded, header):
-            decode_frame(encoded, target)
-            return target
-        try:
-            zstd.decompress(encoded, target)
-        except (RuntimeError, ValueError) as error:
-            raise CodecError(str(error)) from error
+        if header is None or header.content_nbytes is None or not is_one_frame(encoded, header):
+            return self._decode_frames(encoded, nbytes, out)
+        checked(header.content_nbytes, nbytes, exact=out is not None)
+        target = np.empty(header.content_nbytes, np.uint8) if out is None else out
+        decode_frame(encoded, target)
         return target
 
-    def _decode_unsized(self, encoded: ByteArray, nbytes: int) -> ByteArray:
-        """Decode a stream without a stored size; bounded before it is run."""
+    def _decode_frames(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
+        """Decode any number of frames, which may not state their size; bounded before it is run."""
         from numcodecs import zstd
 
-        bound = decoded_bound(encoded)
-        if bound > 2 * nbytes + _UNSIZED_SLACK:
+        bound, stated = decoded_bound(encoded)
+        target = out
+        if stated:  # numcodecs leaves the rest of a larger `out` as it is, without an error
+            checked(bound, nbytes, exact=out is not None)
+            target = np.empty(bound, np.uint8) if out is None else out
+        elif out is None and bound > 2 * nbytes + _UNSIZED_SLACK:
             msg = f"zstd stream may decode to {bound} bytes, expected at most {nbytes}"
             raise CodecError(msg)
         try:
+            if target is not None:  # an error where it is not filled
+                zstd.decompress(encoded, target)
+                return target
             decoded = np.frombuffer(zstd.decompress(encoded), np.uint8)
         except (RuntimeError, ValueError) as error:
             raise CodecError(str(error)) from error
