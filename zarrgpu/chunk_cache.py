@@ -9,6 +9,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from zarrgpu.forks import tell_of_forks
+
 Key = tuple[int, int]
 
 
@@ -35,6 +37,7 @@ class ChunkCache:
         self.misses = 0
         self._chunks: OrderedDict[Key, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
+        tell_of_forks(self)
 
     def __repr__(self) -> str:
         return f"ChunkCache({self.nbytes} of {self.max_bytes} bytes, {len(self._chunks)} chunks)"
@@ -48,6 +51,11 @@ class ChunkCache:
     def __setstate__(self, max_bytes: int) -> None:
         """Begin empty in another process: chunks are cheaper to decode than to send."""
         self.__init__(max_bytes)  # type: ignore[misc]
+
+    def after_fork(self) -> None:
+        """Begin empty in a forked process if another thread was at work here."""
+        if self._lock.locked():
+            self.__init__(self.max_bytes)  # type: ignore[misc]
 
     def get_many(self, keys: Sequence[Key]) -> list[NDArray[Any] | None]:
         """Elements of each chunk, read-only and in array axes, or None."""

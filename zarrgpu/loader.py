@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from zarrgpu.devices.host import HostDevice
 from zarrgpu.devices.resolve import DeviceLike, resolve_device
 from zarrgpu.errors import SelectionError
+from zarrgpu.forks import tell_of_forks
 from zarrgpu.model import ReadOptions
 from zarrgpu.patches import (
     Layout,
@@ -165,6 +166,7 @@ class PatchLoader:
         self._resumes = False
         self._iteration = object()
         self._stats_lock = threading.Lock()
+        tell_of_forks(self)
         # windows: one that the consumer has, and those that are ready or being made
         self._memory = RecycledMemory(self.prefetch + 2)
         patch_request(sampler.slides, [], [], sampler.levels, sampler.size)
@@ -185,6 +187,11 @@ class PatchLoader:
         self._device = resolve_device(self._device)
         self._stats_lock = threading.Lock()
         self._iteration = object()
+        tell_of_forks(self)
+
+    def after_fork(self) -> None:
+        """Use a lock of its own in a forked process."""
+        self._stats_lock = threading.Lock()
 
     @property
     def device(self) -> str:

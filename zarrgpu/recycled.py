@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zarrgpu.forks import tell_of_forks
 from zarrgpu.model import ByteArray
 
 _ONLY_HELD = 2
@@ -36,12 +37,17 @@ class RecycledMemory:
         self.max_results = max_results
         self._held: list[ByteArray] = []
         self._lock = threading.Lock()
+        tell_of_forks(self)
 
     def __getstate__(self) -> int:
         return self.max_results
 
     def __setstate__(self, max_results: int) -> None:
         self.__init__(max_results)  # type: ignore[misc]
+
+    def after_fork(self) -> None:
+        """Use a lock of its own in a forked process; what is held stays usable."""
+        self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Array with undefined elements, C order."""
