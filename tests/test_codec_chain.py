@@ -191,6 +191,9 @@ def test_strings_begin_their_chain() -> None:
         (["numcodecs.pcodec"], "bool", MetadataError, "pcodec holds.*bool"),
         ([codec("n5_default", codecs=[SWAP, LITTLE])], "i4", MetadataError, "big-endian"),
         ([codec("n5_default", codecs=[BIG])], "i4", MetadataError, "reverses the axes"),
+        ([codec("n5_default", codecs=[codec("n5_default", codecs=[SWAP, BIG])])], "i4",
+         MetadataError, "codecs.0.configuration.codecs: n5_default holds no n5_default"),
+        ([codec("n5_default", codecs=["n5_default"])], "i4", MetadataError, "holds no n5_default"),
     ],
 )  # fmt: skip
 def test_refusals_name_place_and_reason(items: Any, dtype: str, error: Any, message: str) -> None:

@@ -14,6 +14,7 @@ Spec: Zarr core 3.1, "codecs": array-to-array codecs, one array-to-bytes codec, 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -236,6 +237,10 @@ def _parse_bytes_codec(
 
 def _n5_default(configuration: Document, dtype: np.dtype[Any], shape: Shape) -> Stage:
     """N5 blocks, whose codec list is fixed but for a compressor."""
+    items = configuration.value.get("codecs")
+    for item in items if isinstance(items, list) else []:
+        if (item.get("name") if isinstance(item, Mapping) else item) == "n5_default":
+            raise configuration.fail("n5_default holds no n5_default", "codecs")
     inner = parse_codec_list(configuration, "codecs", dtype, shape)
     reverse = tuple(range(len(shape)))[::-1]
     plain = inner.sharding is None and not inner.array_codecs

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,7 @@ def _parse_struct(configuration: Document, depth: int) -> np.dtype[Any]:
     if not isinstance(fields, list) or not fields:
         raise configuration.fail(f"expected a list of fields, got {shown(fields)}", "fields")
     _refuse_depth(configuration, depth)
-    parsed: list[tuple[str, np.dtype[Any]]] = []
+    parsed: dict[str, np.dtype[Any]] = {}
     for index, field in enumerate(fields):
         place = Document(configuration.source, {}, (*configuration.location, "fields", index))
         if isinstance(field, list) and len(field) == 2:
@@ -114,15 +114,15 @@ def _parse_struct(configuration: Document, depth: int) -> np.dtype[Any]:
             raise place.fail(f"expected an object or a pair, got {shown(field)}", kind="type")
         place = Document(place.source, field, place.location)
         name = place.require("name")
-        _check_name(place, name, [other for other, _ in parsed])
+        _check_name(place, name, parsed)
         dtype = _parse_v3(place, "data_type", place.require("data_type"), depth + 1)
         if dtype.hasobject:
             raise place.fail(f"{dtype} has no fixed size, as fields must have", "data_type")
-        parsed.append((name, dtype))
-    return np.dtype(parsed)
+        parsed[name] = dtype
+    return np.dtype(list(parsed.items()))
 
 
-def _check_name(place: Document, name: Any, others: list[str]) -> None:
+def _check_name(place: Document, name: Any, others: Container[str]) -> None:
     if not isinstance(name, str) or not name:
         raise place.fail(f"expected a name, got {shown(name)}", "name", kind="type")
     if name in others:

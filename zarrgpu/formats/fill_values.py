@@ -124,7 +124,7 @@ def _parse_struct(value: Mapping[str, Any], dtype: np.dtype[Any]) -> Any:
         field = result[name]
         field[...] = np.array([scalar], field.dtype)
     for name in value:
-        if name not in dtype.names:
+        if name not in dtype.fields:
             raise _FieldError((name,), "the type has no such field")
     return result[0]
 
