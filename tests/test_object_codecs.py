@@ -80,6 +80,21 @@ def test_any_strings(items: list[str]) -> None:
             assert got.tolist() == items
 
 
+def test_labels_of_long_strings_take_no_memory_for_those_that_are_not_used() -> None:
+    labels = [f"{n:04}" for n in range(2000)]
+    codec = N.Categorize(labels, "<U100000", "<u2")
+    spec = parse_filter(Document("m://a", codec.get_config()), np.dtype("<U100000"))
+    chain = build_chain([spec], 3 * 400_000, source="m://a")
+    encoded = np.array([7, 0, 2000], "<u2").view(np.uint8)
+    tracemalloc.start()
+    try:
+        got = chain.codecs[0].decode_host(encoded, 3 * 400_000, None).view("<U100000")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert got.tolist() == ["0006", "", "1999"]
+
+
 def test_axes_and_order_of_nested_lists() -> None:
     array = np.array([["a", "b", "c"], ["d", "e", "f"]], object)
     encoded = np.frombuffer(N.JSON().encode(array), np.uint8)

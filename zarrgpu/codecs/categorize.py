@@ -23,8 +23,10 @@ def _labels(numbers: NDArray[Any], labels: list[str], dtype: np.dtype[Any]) -> N
     known = (numbers >= 1) & (numbers <= len(labels))
     index = np.where(known, numbers, 0).astype(np.int64)
     index[index != np.where(known, numbers, 0)] = 0
-    table: NDArray[Any] = np.array(["", *labels], dtype)
-    result: NDArray[Any] = table[index]
+    used = np.bincount(index, minlength=1 + len(labels)) > 0
+    used_labels = [labels[n - 1] if n else "" for n in np.flatnonzero(used).tolist()]
+    table: NDArray[Any] = np.array(used_labels, dtype)  # of all labels, it could take any memory
+    result: NDArray[Any] = table[(np.cumsum(used) - 1)[index]]
     return result
 
 
