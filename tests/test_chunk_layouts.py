@@ -220,6 +220,14 @@ def test_arrays_of_both_kinds_in_one_request_in_any_order():
             np.testing.assert_array_equal(patch, alone)
 
 
+def test_patches_beside_a_rectilinear_array_are_the_fill_value(cuda):
+    array = opened(rectilinear(DATA, EDGES))
+    for starts in ([[-9, 0], [23, 5]], [[500, 500]]):
+        for device in ("cpu", cuda):
+            got = array.read_patches(starts, (8, 9), device=device)
+            same(got, np.full((len(starts), 8, 9), 7, np.uint16), device=device)
+
+
 def test_equal_lengths_are_a_regular_grid():
     array = opened(rectilinear(DATA, ([[8, 3]], [[10, 6]])))
     assert array.spec.chunk_starts is None

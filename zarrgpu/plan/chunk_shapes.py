@@ -43,7 +43,7 @@ def split_by_chunk_shape(
     split: list[tuple[ArrayTouches, ChunkLocations]] = []
     for touch, location in zip(touched, locations, strict=True):
         spec = request.arrays[touch.array]
-        if spec.chunk_starts is None:
+        if spec.chunk_starts is None or not len(touch.chunk_id):
             split.append((touch, location))
             continue
         shapes, number = np.unique(chunk_shapes(spec, touch.chunk_id), axis=1, return_inverse=True)
