@@ -6,10 +6,13 @@ the same bytes. Failures are raised, or masked patch by patch.
 
 from __future__ import annotations
 
+import gzip
 import json
 import multiprocessing
 import pickle
+import signal
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -339,6 +342,25 @@ def test_reads_of_any_number_of_items_share_few_threads():
     assert threading.active_count() - before <= 2 + 4 + 8 + 16 + 32
 
 
+def test_an_interrupted_read_does_not_go_on():
+    done: list[int] = []
+
+    def work(n: int) -> None:
+        time.sleep(0.01)
+        done.append(n)
+
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_threads(work, range(2000), 2)
+    timer.join()
+    worked = len(done)
+    time.sleep(0.1)
+    assert 0 < len(done) == worked < 2000
+
+
 def test_scratch_belongs_to_its_thread_and_use():
     mine, other = scratch("a", 100), scratch("b", 100)
     assert not np.shares_memory(mine, other)
@@ -365,3 +387,39 @@ def test_chunks_that_are_stored_wider_than_they_decode(shards):
     codecs.insert(0, {"name": "numcodecs.astype", "configuration": configuration})
     objects["zarr.json"] = json.dumps(document).encode()
     np.testing.assert_array_equal(zg.open(MemoryStore(objects)).read(device="cpu"), data)
+
+
+def sharded(inner: list, length: int) -> list:
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    configuration = {"chunk_shape": [length], "codecs": inner, "index_codecs": [little]}
+    return [{"name": "sharding_indexed", "configuration": configuration}]
+
+
+def shard_of(chunk: bytes | None) -> bytes:
+    entry = [(1 << 64) - 1] * 2 if chunk is None else [0, len(chunk)]
+    return (chunk or b"") + np.array(entry, "<u8").tobytes()
+
+
+def test_shards_within_shards_may_be_larger_than_what_they_hold():
+    """For the elements may be stored wider, and an index be longer than its chunks."""
+    data = np.arange(1 << 20, dtype=np.int64).astype(np.int8)
+    objects = encode(data, Recipe(chunks=data.shape))
+    document = json.loads(objects["zarr.json"])
+    astype = {"decode_dtype": "|i1", "encode_dtype": "<f8"}
+    wide = [
+        {"name": "numcodecs.astype", "configuration": astype},
+        {"name": "bytes", "configuration": {"endian": "little"}},
+    ]
+    shard = shard_of(data.astype("<f8").tobytes())
+    empty = np.full(2 * data.size, (1 << 64) - 1, "<u8").tobytes()
+    gz = [{"name": "gzip", "configuration": {"level": 1}}]
+    n = data.size
+    for codecs, stored, wanted in (
+        (sharded(sharded(wide, n), n), shard_of(shard), data),
+        (sharded(wide, n) + gz, gzip.compress(shard, 1), data),
+        (sharded(sharded(["bytes"], 1), n), shard_of(empty), np.zeros_like(data)),
+        (sharded(["bytes"], 1) + gz, gzip.compress(empty, 1), np.zeros_like(data)),
+    ):
+        document["codecs"], objects["c/0"] = codecs, stored
+        objects["zarr.json"] = json.dumps(document).encode()
+        np.testing.assert_array_equal(zg.open(MemoryStore(objects)).read(device="cpu"), wanted)

@@ -10,7 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -64,7 +64,12 @@ def run_threads(
             raise
 
     futures = [_pool(num_threads).submit(drain) for _ in range(num_threads)]
-    errors = [error for future in futures if (error := future.exception()) is not None]
+    try:
+        errors = [error for future in futures if (error := future.exception()) is not None]
+    except BaseException:  # interrupted: nothing shall go on behind the caller's back
+        queue.clear()
+        wait(futures)
+        raise
     if errors:
         raise errors[0]
     return [result for future in futures for result in future.result()]
