@@ -159,8 +159,12 @@ class CodecChain:
 
     @property
     def widest_nbytes(self) -> int:
-        """Largest size known of a chunk on its way: some codecs store wider elements."""
+        """Largest size known of a chunk on its way: some codecs store wider elements.
+
+        A codec with a ``widest_nbytes`` of its own, a shard's, says what it may take.
+        """
         sizes = [*self.stage_nbytes(), self.encoded_nbytes]
+        sizes += [getattr(codec, "widest_nbytes", None) for codec in self.codecs]
         return max([self.decoded_nbytes, *(size for size in sizes if size is not None)])
 
 

@@ -38,7 +38,7 @@ def decode_shard_index(
     encoded : uint8 array
     endian : "little" or "big"
     chunk_nbytes : int
-        Decoded size of an inner chunk.
+        Size of an inner chunk: the largest that it has on its way, as codecs may widen it.
 
     Returns
     -------
@@ -60,8 +60,8 @@ def decode_shard_index(
         at = int(np.flatnonzero(bad)[0])
         offset, nbytes = (int(v) for v in table[at])
         msg = (
-            f"entry {at} is offset {offset}, nbytes {nbytes}; a chunk of {chunk_nbytes} decoded "
-            "bytes cannot lie there"
+            f"entry {at} is offset {offset}, nbytes {nbytes}; a chunk of {chunk_nbytes} bytes "
+            "cannot lie there"
         )
         raise CodecError(msg)
     table[empty] = 0

@@ -78,6 +78,15 @@ class ShardingCodec:
     def encoded_nbytes(self, decoded_nbytes: int) -> None:
         """Depends on the data."""
 
+    @property
+    def widest_nbytes(self) -> int:
+        """Largest size known of a shard: its index, and inner chunks that codecs may have widened.
+
+        Inner chunks may be few bytes each, so that the index is most of it.
+        """
+        count = math.prod(self.shape) // math.prod(self.chunk_shape)
+        return self.index_nbytes + count * self.chain.widest_nbytes
+
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode the index, then every inner chunk that is stored."""
         checked(math.prod(self.shape) * self.dtype.itemsize, nbytes, exact=out is not None)
@@ -108,7 +117,7 @@ class ShardingCodec:
                 self.index_chain,
                 encoded[at : at + self.index_nbytes],
                 endian=self.index_endian,
-                chunk_nbytes=self.chain.decoded_nbytes,
+                chunk_nbytes=self.chain.widest_nbytes,
             )
         except CodecError as error:
             raise CodecError(f"shard index: {error}") from error

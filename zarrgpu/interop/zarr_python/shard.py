@@ -90,7 +90,7 @@ class ShardPart:
                 chain,
                 encoded,
                 endian=location.index_endian,
-                chunk_nbytes=self.decoder.inner.chain.decoded_nbytes,
+                chunk_nbytes=self.decoder.inner.chain.widest_nbytes,
             )
         except CodecError as error:
             msg = f"shard index: {error}"
