@@ -241,6 +241,9 @@ OBJECT_FILTERS = (
 )  # fmt: skip
 """Canonical names of those that decode to objects."""
 
+NESTED_LISTS = ("json2", "msgpack2")
+"""Those that store the axes of a chunk, in C order always."""
+
 
 def check_objects(document: Document, dtype: np.dtype[Any], codecs: Sequence[CodecSpec]) -> None:
     """Refuse an array of objects whose first filter does not make them, and the reverse."""

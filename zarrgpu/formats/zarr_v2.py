@@ -1,7 +1,9 @@
 """``.zarray``, ``.zgroup``, ``.zattrs`` and ``.zmetadata``: Zarr v2.
 
 Spec: Zarr v2 storage specification. Filters and the compressor become one chain in encoding order;
-order ``F`` becomes a reversed axis order.
+order ``F`` becomes a reversed axis order, except where the elements are nested lists: numcodecs'
+``json2`` and ``msgpack2`` write those in the order of the axes, whatever order the chunk has in
+memory (zarr-python 2 writes so, and mixes the elements up when it reads them).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 from zarrgpu.formats.data_types import parse_v2_data_type
 from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.fill_values import parse_fill_value
-from zarrgpu.formats.filters import check_objects, parse_filter
+from zarrgpu.formats.filters import NESTED_LISTS, check_objects, parse_filter
 from zarrgpu.formats.group import GroupSpec
 from zarrgpu.formats.image_codecs import parse_v2_codec
 from zarrgpu.formats.nczarr import adapt_array, parse_dimension_names, parse_dimensions
@@ -30,7 +32,10 @@ def parse_array(document: Document, attributes: Mapping[str, Any], path: str) ->
     dtype = parse_v2_data_type(document)
     document.check_chunk("chunks", chunk_shape, dtype.itemsize)
     document.check_grid("chunks", shape, chunk_shape)
+    codecs = _parse_codecs(document, dtype, chunk_shape)
     order = document.choice("order", ("C", "F"))
+    if codecs and codecs[0].name in NESTED_LISTS:
+        order = "C"
     axes = tuple(range(len(shape)))
     separator = document.choice("dimension_separator", (".", "/"), ".")
     return ArraySpec(
@@ -39,7 +44,7 @@ def parse_array(document: Document, attributes: Mapping[str, Any], path: str) ->
         dtype=dtype,
         chunk_shape=chunk_shape,
         fill_value=parse_fill_value(document, dtype, 2),
-        codecs=_parse_codecs(document, dtype, chunk_shape),
+        codecs=codecs,
         axis_order=axes if order == "C" else axes[::-1],
         location=ObjectPerChunk(KeyEncoding("v2", cast("Literal['/', '.']", separator), path)),
         dimension_names=parse_dimension_names(attributes, document.value, len(shape)),
