@@ -142,7 +142,8 @@ class ImagecodecsFilter:
         # a view of a larger buffer may start anywhere; imagecodecs reads whole elements
         data = np.require(encoded.view(self.encoded_dtype), self.dtype, "A").reshape(shape)
         if self.as_bytes:
-            flat = data.reshape(-1).view(np.uint8).data  # of an array, its own item size would count
+            # of an array, its own item size would count
+            flat = data.reshape(-1).view(np.uint8).data
             decoded = call_imagecodecs(self.recipe.function, flat, **self.named)
             out[:] = np.frombuffer(decoded, np.uint8)
         else:
@@ -270,8 +271,8 @@ def _stated_elements(
         raise UnsupportedCodecError(msg)
     default = "|u1" if shape is None else "<f8"  # numpy.frombuffer's default
     try:
-        stated = np.dtype(default if dtype is None else dtype)
-    except TypeError as error:
+        stated = np.dtype(default if dtype is None else str(dtype))
+    except (TypeError, ValueError, SyntaxError) as error:
         msg = f"codec {name!r}: dtype {str(dtype)[:40]!r} is unknown ({error})"
         raise UnsupportedCodecError(msg) from None
     if stated.kind not in "biuf" or not stated.itemsize:
