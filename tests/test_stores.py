@@ -96,6 +96,7 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
             folder in ("403", "500")
             or (folder == "503 once" and self.fails_once())
             or (folder == "500 chunks" and "/c/" in key)
+            or (folder == "403 folders" and key.endswith("x.zip"))
         ):
             return self.answer(int(folder[:3]), b"no")
         body = TREE.get(key, MORE.get(key))
@@ -563,6 +564,14 @@ def test_what_fails_over_http_is_not_missing(http_server, pauses):
     assert store.get_suffix("none", 5) is None
     with pytest.raises(StoreError, match="does not tell its size"):
         store.get_suffix("big", 5)
+
+
+@pytest.mark.network
+def test_a_folder_named_like_an_archive_that_may_not_be_listed(http_server):
+    store = resolve_store(f"{http_server}/403 folders/x.zip/0")
+    assert isinstance(store, FsspecStore)
+    with pytest.raises(StoreError, match="access denied"):
+        resolve_store(f"{http_server}/403 folders/x.zip")
 
 
 @pytest.mark.network

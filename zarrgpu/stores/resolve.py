@@ -13,6 +13,7 @@ from zarrgpu.stores.base import Store
 from zarrgpu.stores.fsspec import FsspecStore
 from zarrgpu.stores.local import LocalStore
 from zarrgpu.stores.obstore import ObjectStore, is_obstore
+from zarrgpu.stores.retry import http_status
 from zarrgpu.stores.zip import ZipStore
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+(://|::)")
@@ -92,7 +93,12 @@ def _entered(store: LocalStore | FsspecStore | ObjectStore) -> Store:
         root, prefix = store.root[: match.end()], store.root[match.end() + 1 :]
         split = split_file(_at(store, root))
         # a folder may have such a name too
-        size = None if split is None else split[0].size(split[1])
+        try:
+            size = None if split is None else split[0].size(split[1])
+        except StoreError as error:
+            if not prefix or http_status(error) != 403:
+                raise
+            continue  # a folder that shall not be listed
         if split is not None and size is not None:
             return ZipStore(*split, prefix, size=size)
     return store
