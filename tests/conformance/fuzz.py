@@ -135,8 +135,33 @@ def images() -> dict[str, Subject]:
     return found
 
 
+def streams() -> dict[str, Subject]:
+    """An array for each compressor of imagecodecs that encodes bytes without being told more."""
+    from tests.test_zarr_image_codecs import reference, sample
+    from zarrgpu.codecs.imagecodecs_recipes import COMPRESSORS, SAME_STREAMS
+
+    found = {}
+    for name in sorted({*COMPRESSORS, *SAME_STREAMS}):
+        document = {
+            "zarr_format": 2, "shape": [24, 40], "chunks": [24, 40], "dtype": "|u1",
+            "fill_value": 0, "order": "C", "filters": None,
+            "compressor": {"id": f"imagecodecs_{name}"},
+        }  # fmt: skip
+        try:
+            kept = {
+                ".zarray": json.dumps(document).encode(),
+                "0.0": bytes(reference(name, {}).encode(sample("u1").tobytes())),
+            }
+            read_corner(zg.open(MemoryStore(kept, URL)))
+        except Exception:  # not in this build, or it wants a configuration
+            continue
+        found[name] = Subject(name=name, objects=kept)
+    return found
+
+
 FAMILIES: dict[str, Callable[[], dict[str, Subject]]] = {
     "fixtures": fixtures, "coded": coded, "objects": objects, "images": images,
+    "streams": streams,
 }  # fmt: skip
 
 
@@ -337,7 +362,7 @@ def compare(device: Any) -> Callable[[Subject, Objects, str], str]:
             check_refusal(other, key if key in subject.chunks else "")
             assert isinstance(host, ZarrGPUError) or "lie on a GPU" in str(other), str(other)
             if isinstance(host, ChunkDecodeError) and isinstance(other, ChunkDecodeError):
-                assert (other.chunk, other.codec) == (host.chunk, host.codec), str(other)
+                assert other.codec == host.codec, str(other)
             return type(other).__name__
         assert not isinstance(host, ZarrGPUError), f"the host says {host}"
         if isinstance(host, np.ndarray):
