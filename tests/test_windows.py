@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import google_crc32c
 import numcodecs
 import numpy as np
 import pytest
@@ -124,6 +127,22 @@ def test_chunks_that_are_not_stored_are_the_fill_value_in_part_too():
     recipe = Recipe(chunks=(64, 64), fill_value=7, missing=frozenset({(1, 0)}))
     got = zg.open(MemoryStore(encode(DATA, recipe))).read((slice(70, 72), 0), device="cpu")
     np.testing.assert_array_equal(got, [7, 7])
+
+
+@pytest.mark.parametrize("rows", list(itertools.permutations((10, 150, 100, 200))))
+def test_windows_of_chunks_that_share_their_bytes(rows):
+    """A shard may list the same bytes for equal inner chunks."""
+    chunk = np.random.default_rng(0).integers(0, 1 << 31, (256, 64)).astype("<u4")
+    objects = encode(np.tile(chunk, (4, 1)), Recipe(chunks=(256, 64), shards=(1024, 64)))
+    index = np.array([(0, chunk.nbytes)] * 4, "<u8").tobytes()
+    checksum = google_crc32c.value(index).to_bytes(4, "little")
+    array = zg.open(MemoryStore({**objects, "c/0/0": chunk.tobytes() + index + checksum}))
+    starts = [[256 * number + row, 0] for number, row in enumerate(rows)]
+    for gap in (0, 1 << 14):
+        options = ReadOptions(max_gap_bytes=gap)
+        got = array.read_patches(starts, (4, 64), device="cpu", options=options)
+        for patch, row in zip(got, rows, strict=True):
+            np.testing.assert_array_equal(patch, chunk[row : row + 4])
 
 
 # ---- blosc --------------------------------------------------------------------------------------

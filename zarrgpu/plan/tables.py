@@ -171,13 +171,12 @@ class ReadTable:
         offset, nbytes = chunks.offset, chunks.nbytes
         chunk_start = group_starts(chunks.read, int(chunks.read[-1]) + 1 if len(chunks) else 0)
         first = chunk_start[:-1]
-        size = nbytes[first]
-        if len(first):
+        begin, size = offset[first], nbytes[first]
+        if len(first):  # windows of chunks that share their bytes need not ascend
+            begin = np.minimum.reduceat(offset, first)
             reached = np.maximum.reduceat(offset + np.maximum(nbytes, 0), first)
-            size = np.where(size < 0, size, reached - offset[first])
-        return ReadTable(
-            chunks.array[first], chunks.object_id[first], offset[first], size, chunk_start
-        )
+            size = np.where(size < 0, size, reached - begin)
+        return ReadTable(chunks.array[first], chunks.object_id[first], begin, size, chunk_start)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
