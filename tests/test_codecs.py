@@ -276,6 +276,14 @@ def test_gzip_fast_and_slow_paths_agree(monkeypatch):
         np.testing.assert_array_equal(without, data)
 
 
+def test_gzip_members_that_are_too_many_are_refused():
+    """Each alone would fill the chunk, so that the last one's size looks right."""
+    first, second = sample(5000), sample(5000)[::-1].copy()
+    one, two = gzip.compress(first.tobytes()), gzip.compress(second.tobytes())
+    for stream in (one + two, one + b"junk" + (5000).to_bytes(4, "little"), one + b"\0" + two):
+        refused(codec_of("gzip"), np.frombuffer(stream, np.uint8), 5000)
+
+
 @pytest.mark.parametrize("inner", BLOSC_INNER)
 @pytest.mark.parametrize("shuffle", BLOSC_SHUFFLES)
 def test_blosc_header_says_what_the_container_holds(inner, shuffle):

@@ -35,6 +35,15 @@ def _libdeflate(name: str) -> Any:
     return getattr(imagecodecs, f"{name}_decode", None)
 
 
+@cache
+def _libdeflate_crc32() -> Any:
+    try:
+        import imagecodecs
+    except ImportError:
+        return None
+    return getattr(imagecodecs, "deflate_crc32", None)
+
+
 def _decode(
     name: str, wbits: int, encoded: ByteArray, nbytes: int, out: ByteArray | None
 ) -> ByteArray:
@@ -44,7 +53,8 @@ def _decode(
         and (fast := _libdeflate(name)) is not None
     ):
         try:
-            if fast(encoded, out=out).size == nbytes:
+            whole = fast(encoded, out=out).size == nbytes
+            if whole and (wbits < _GZIP_WBITS or _gzip_ends_as(encoded, out)):
                 return out
         except Exception:
             pass
@@ -52,8 +62,14 @@ def _decode(
 
 
 def _gzip_ends_with(encoded: ByteArray, nbytes: int) -> bool:
-    """Whether the last member says that it has `nbytes`: then it is the only one."""
+    """Whether the last member says that it has `nbytes`: then it should be the only one."""
     return int.from_bytes(encoded[-4:].tobytes(), "little") == nbytes & 0xFFFFFFFF
+
+
+def _gzip_ends_as(encoded: ByteArray, decoded: ByteArray) -> bool:
+    """Whether the last member's CRC-32 is that of `decoded`: libdeflate looks at the first only."""
+    checksum = _libdeflate_crc32() or zlib.crc32
+    return bool(checksum(decoded) == int.from_bytes(encoded[-8:-4].tobytes(), "little"))
 
 
 def _decode_zlib(wbits: int, encoded: ByteArray, nbytes: int) -> ByteArray:
