@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 import zarrgpu as zg
 from tests.conformance import fuzz
 from tests.conformance.fixtures import ARCHIVE, KINDS
+from tests.conformance.subjects import FAMILIES, Subject, fixtures
 from tests.gpu.devices import is_emulated
 from tests.test_bad_input import Bounded
 from tests.test_codecs import GIB, rle_blocks, zstd_frame
@@ -39,12 +40,12 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture(scope="module", params=fuzz.FAMILIES)
+@pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
     """Subjects of a family, and all their metadata."""
     if request.param in ("images", "streams"):
         pytest.importorskip("imagecodecs")
-    subjects = fuzz.FAMILIES[request.param]()
+    subjects = FAMILIES[request.param]()
     return subjects, fuzz.documents_of(subjects)
 
 
@@ -70,14 +71,14 @@ def test_a_device_says_what_the_host_says(family, cuda, number):
 
 def test_mutations_are_heard_at_all():
     """The harness finds what it should: most changes are noticed, some leave the data right."""
-    subjects = fuzz.fixtures()
+    subjects = fixtures()
     with Bounded(seconds=60):
         outcomes, wrong = fuzz.campaign(subjects, 400, 7)
     assert not wrong
     assert min(outcomes[name] for name in ("same", "other")) > 10
     assert min(outcomes[name] for name in ("ChunkDecodeError", "MetadataError")) > 50
     objects = subjects["v3_bytes_zstd"].objects
-    unheeded = fuzz.Subject(name="v3_crc32c", objects=objects)
+    unheeded = Subject(name="v3_crc32c", objects=objects)
     with pytest.raises(AssertionError, match="checksum"):
         fuzz.check(unheeded, objects | {"c/0/0": objects["c/0/1"]}, "c/0/0")
 
@@ -119,7 +120,7 @@ def test_any_json_is_a_node_or_a_clear_error(key, data):
 @given(st.sampled_from(KINDS), st.binary(max_size=300))
 @example("v3_shard_end", b"")
 def test_any_bytes_are_a_chunk_or_a_clear_error(name, content):
-    subject = fuzz.fixtures()[name]
+    subject = fixtures()[name]
     if subject.chunks:
         key = subject.chunks[0]
         fuzz.check(subject, subject.objects | {key: content}, key)
@@ -146,7 +147,7 @@ def test_no_name_of_a_codec_is_a_back_door(prefix, configuration):
             ("v2_zlib", {"compressor": v2}),
             ("v2_zlib", {"filters": [v2]}),
         ):
-            subject = fuzz.fixtures()[kind]
+            subject = fixtures()[kind]
             key = subject.documents[0]
             document = json.loads(subject.objects[key]) | change
             outcomes.add(
@@ -161,7 +162,7 @@ def test_no_name_of_a_codec_is_a_back_door(prefix, configuration):
 @pytest.mark.parametrize("name", sorted(fuzz.CHECKSUMMED))
 def test_every_bit_of_a_checksummed_chunk(name):
     """Each flipped bit of a chunk gives the right data, or an error that names the chunk."""
-    subject = fuzz.fixtures()[name]
+    subject = fixtures()[name]
     key = subject.chunks[0]
     good = subject.objects[key]
     errors = 0
@@ -271,7 +272,7 @@ def test_bombs_are_refused_before_they_take_memory(tmp_path):
         chunk.write_bytes(stream)
         (folder / ".zarray").write_text(json.dumps(document))
     for name in ("v2_zlib", "v2_bz2", "v2_lzma", "v2_lz4", "v2_blosc_lz4", "more_v2_gzip"):
-        for key, value in fuzz.fixtures()[name].objects.items():
+        for key, value in fixtures()[name].objects.items():
             path = tmp_path / f"good {name}" / key
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(value)

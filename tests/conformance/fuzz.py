@@ -9,23 +9,21 @@ fixtures 10000 7`` runs ten thousand of seed 7, and ``... fixtures 1 7 1234`` th
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import math
 import resource
 import sys
 import time
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import zarrgpu as zg
-from tests.conformance.fixtures import ARCHIVE, KINDS, expected
+from tests.conformance.fixtures import KINDS, expected
+from tests.conformance.subjects import FAMILIES, Objects, Subject
 from tests.gpu.devices import open_device, to_host
 from tests.zarr_cases import MemoryStore, apply_codec
 from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError, ZarrGPUError
@@ -34,8 +32,6 @@ URL = "dict://test"
 BUDGET_BYTES = 32 << 20
 SECONDS = 10
 """Processor time that one read may take: far more than any needs, far less than a hang."""
-
-Objects = dict[str, bytes]
 
 CHECKSUMMED = {
     "v2_bz2", "v2_lzma", "v2_shuffle_zlib", "v2_zlib", "v3_crc32c", "v3_gzip", "v3_zstd_checksum",
@@ -55,114 +51,6 @@ HOSTILE: list[Any] = [
     {"must_understand": False}, {"configuration": {}}, "C", "F", "<f8", ">U2000000000", "|O",
     [["a", "<i4"], ["b", "|O"]], [["a", "<i4", [2**31]]], "float64", "string", "r8", "int4",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """An array or group that reads, in the objects of a store."""
-
-    name: str
-    objects: Objects
-
-    @property
-    def documents(self) -> list[str]:
-        """Keys of metadata."""
-        return [k for k in self.objects if k.rpartition("/")[2].startswith((".z", "zarr.json"))]
-
-    @property
-    def chunks(self) -> list[str]:
-        return [k for k in self.objects if k not in self.documents and self.objects[k]]
-
-
-@functools.cache
-def fixtures() -> dict[str, Subject]:
-    """What zarr-python 3.4.2 wrote: every kind, and two trees with consolidated metadata."""
-    found: dict[str, Objects] = {name: {} for name in (*KINDS, "tree2", "tree3")}
-    with zipfile.ZipFile(ARCHIVE) as archive:
-        for key in archive.namelist():
-            name, _, rest = key.partition("/")
-            if name in found and rest:
-                found[name][rest] = archive.read(key)
-    return {name: Subject(name=name, objects=objects) for name, objects in found.items()}
-
-
-@functools.cache
-def coded() -> dict[str, Subject]:
-    """An array for each v2 filter and v3 codec that numcodecs has, and a NetCDF dataset."""
-    from tests.test_array_codecs import V2_CASES, V3_CASES, v2_objects, v3_objects
-    from tests.test_nczarr import netcdf_objects
-
-    found = {f"filter {name}": v2_objects(name, "F") for name in V2_CASES}
-    found |= {f"codec {name}": v3_objects(name, "big") for name in V3_CASES}
-    found["nczarr"] = netcdf_objects("attributes")
-    return {name: Subject(name=name, objects=objects) for name, objects in found.items()}
-
-
-def objects() -> dict[str, Subject]:
-    """Arrays of objects, by every codec that makes them."""
-    from tests.test_object_codecs import CASES
-
-    found = {}
-    for name, (codec, items) in CASES.items():
-        chunk = np.empty(len(items), object)
-        for index, item in enumerate(items):
-            chunk[index] = item
-        document = {
-            "zarr_format": 2, "shape": [2 * len(items)], "chunks": [len(items)], "dtype": "|O",
-            "fill_value": None, "order": "C", "filters": [codec.get_config()], "compressor": None,
-        }  # fmt: skip
-        kept = {".zarray": json.dumps(document).encode(), "0": bytes(codec.encode(chunk))}
-        found[name] = Subject(name=name, objects=kept)
-    return found
-
-
-def images() -> dict[str, Subject]:
-    """An array of one chunk for each image codec, encoded by imagecodecs."""
-    from tests.test_zarr_image_codecs import IDS, IMAGES, reference, sample
-
-    found = {}
-    for name, (codec, dtype, shape, options) in zip(IDS, IMAGES, strict=True):
-        codec = codec.removeprefix(">")
-        document = {
-            "zarr_format": 2, "shape": shape, "chunks": shape, "dtype": np.dtype(dtype).str,
-            "fill_value": 0, "order": "C", "filters": None, "dimension_separator": "/",
-            "compressor": {"id": f"imagecodecs_{codec}", **options},
-        }  # fmt: skip
-        stream = bytes(reference(codec, options).encode(sample(dtype, shape)))
-        key = "/".join("0" * len(shape))
-        kept = {".zarray": json.dumps(document).encode(), key: stream}
-        found[name] = Subject(name=name, objects=kept)
-    return found
-
-
-def streams() -> dict[str, Subject]:
-    """An array for each compressor of imagecodecs that encodes bytes without being told more."""
-    from tests.test_zarr_image_codecs import reference, sample
-    from zarrgpu.codecs.imagecodecs_recipes import COMPRESSORS, SAME_STREAMS
-
-    found = {}
-    for name in sorted({*COMPRESSORS, *SAME_STREAMS}):
-        document = {
-            "zarr_format": 2, "shape": [24, 40], "chunks": [24, 40], "dtype": "|u1",
-            "fill_value": 0, "order": "C", "filters": None,
-            "compressor": {"id": f"imagecodecs_{name}"},
-        }  # fmt: skip
-        try:
-            kept = {
-                ".zarray": json.dumps(document).encode(),
-                "0.0": bytes(reference(name, {}).encode(sample("u1").tobytes())),
-            }
-            read_corner(zg.open(MemoryStore(kept, URL)))
-        except Exception:  # not in this build, or it wants a configuration
-            continue
-        found[name] = Subject(name=name, objects=kept)
-    return found
-
-
-FAMILIES: dict[str, Callable[[], dict[str, Subject]]] = {
-    "fixtures": fixtures, "coded": coded, "objects": objects, "images": images,
-    "streams": streams,
-}  # fmt: skip
 
 
 # ---- mutations -----------------------------------------------------------------------------------
