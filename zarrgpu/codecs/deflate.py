@@ -69,7 +69,7 @@ def _gzip_ends_with(encoded: ByteArray, nbytes: int) -> bool:
 def _gzip_ends_as(encoded: ByteArray, decoded: ByteArray) -> bool:
     """Whether the last member's CRC-32 is that of `decoded`: libdeflate looks at the first only."""
     checksum = _libdeflate_crc32() or zlib.crc32
-    return bool(checksum(decoded) == int.from_bytes(encoded[-8:-4].tobytes(), "little"))
+    return bool(checksum(decoded.data) == int.from_bytes(encoded[-8:-4].tobytes(), "little"))
 
 
 def _decode_zlib(wbits: int, encoded: ByteArray, nbytes: int) -> ByteArray:
