@@ -341,10 +341,10 @@ def slowed(sampler, seconds: float):
 
 @pytest.mark.parametrize("how", ["break", "exception", "close", "drop"])
 def test_leaving_the_loop_stops_reading_at_once(sampler, how):
-    slow, store = slowed(sampler, 0.04)
+    slow, store = slowed(sampler, 0.15)
     options = ReadOptions(num_threads=1)
     loader = make(slow, window_batches=1, batch_size=1, prefetch=1, options=options)
-    loader._window_batches = 20  # the second window takes a second and more
+    loader._window_batches = 20  # the second window takes some three seconds
     iterator = iter(loader)
     next(iterator)
     reads = store.reads
@@ -364,10 +364,10 @@ def test_leaving_the_loop_stops_reading_at_once(sampler, how):
     else:
         del iterator
     gc.collect()
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - began < 1.5
     assert not readers()
     reads = store.reads
-    time.sleep(0.15)
+    time.sleep(0.3)
     assert store.reads == reads
 
 
