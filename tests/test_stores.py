@@ -546,6 +546,15 @@ def test_no_more_than_that_is_taken_from_a_server(http_server):
 
 
 @pytest.mark.network
+def test_the_start_of_an_object_is_not_taken_for_a_range_beyond_its_end(http_server, pauses):
+    nbytes = len(TREE["sharded/zarr.json"])
+    for folder in ("whole", "data"):
+        store = resolve_store(f"{http_server}/{folder}")
+        with pytest.raises(StoreError):
+            store.get_range("sharded/zarr.json", ByteRange(nbytes, nbytes))
+
+
+@pytest.mark.network
 def test_servers_without_suffix_ranges(http_server):
     store = resolve_store(f"{http_server}/no suffix")
     data = TREE["sharded/zarr.json"]

@@ -29,6 +29,8 @@ def read_http(filesystem: Any, url: str, start: int | None, end: int | None) -> 
     ------
     FileNotFoundError
         If the server answers 404.
+    ValueError
+        If the server gave what is as long as the range, but is not the range.
     aiohttp.ClientError
         Whatever else fails.
     """
@@ -57,5 +59,9 @@ async def _read(filesystem: Any, url: str, start: int | None, end: int | None) -
             nbytes += len(part)
             if limit is not None and nbytes > limit:
                 break
+        whole = response.status == 200 and "Content-Range" not in response.headers
+    if whole and start is not None and start > 0 and limit is not None and nbytes <= limit:
+        msg = f"the server ignores byte ranges: it gave {nbytes} bytes from the first on"
+        raise ValueError(msg)
     data = b"".join(parts)
     return data if limit is None else data[: limit + 1]
