@@ -195,6 +195,27 @@ def test_a_shard_that_cannot_be_had_is_asked_for_few_times():
     assert set(asked.values()) <= {1, 2, 3}
 
 
+class BrokenStore(MemoryStore):
+    """Fails for some chunks."""
+
+    def get(self, key: str, *limits: Any, **named: Any) -> Any:
+        found = super().get(key, *limits, **named)
+        if key == "c/1/0":
+            msg = f"{key} is broken"
+            raise StoreError(msg)
+        return found
+
+
+def test_a_chunk_that_cannot_be_had_is_asked_for_once(cuda):
+    data = values((8, 8), "u2")
+    array = zg.open(BrokenStore(encode(data, Recipe(chunks=(4, 4), codecs=CHAINS["zstd"]))))
+    for device in ("cpu", cuda):
+        array.source.store.requests.clear()
+        with pytest.raises(StoreError, match=r"chunk 'c/1/0' of 'dict://test' cannot be fetched"):
+            array.read(device=device)
+        assert [r[0] for r in array.source.store.requests].count("c/1/0") == 1
+
+
 def test_a_read_is_cancelled_while_it_is_planned():
     objects = encode(values((64, 64), "u2"), Recipe(chunks=(4, 4), shards=(8, 8)))
     array = zg.open(MemoryStore(objects))

@@ -13,7 +13,13 @@ from zarrgpu.decode import absent_error, decode_row, encoded_bytes
 from zarrgpu.devices.cuda import Slot
 from zarrgpu.devices.host import available_cores, run_threads, scratch
 from zarrgpu.errors import DataError
-from zarrgpu.fetch import ArraySource, fetch_chunk, fetch_read, num_io_threads
+from zarrgpu.fetch import (
+    ArraySource,
+    brings_one_chunk,
+    fetch_chunk,
+    fetch_read,
+    num_io_threads,
+)
 from zarrgpu.model import ByteArray, ReadOptions
 from zarrgpu.plan.tables import Int64s, ReadPlan
 
@@ -116,7 +122,10 @@ class WaveFetcher:
                 read,
                 allocate if on_device else partial(scratch, "encoded"),
             )
-        except DataError:
+        except DataError as error:
+            if brings_one_chunk(self._plan, read):
+                self._fail(wave, places[0], error)
+                return 0
             return sum(self._read_alone(wave, place, on_device=on_device) for place in places)
         if data is None:
             for place in places:

@@ -219,6 +219,11 @@ def fetch_read(
 
     They lie in memory from `allocate` if the store can read into it. `key` is the object's, where
     the caller knows it.
+
+    Raises
+    ------
+    StoreError
+        Naming the chunk if it is the only one (`brings_one_chunk`).
     """
     reads = plan.reads
     source = sources[reads.array[read]]
@@ -226,12 +231,17 @@ def fetch_read(
         key = object_key(source.spec, int(reads.object_id[read]))
     nbytes = int(reads.nbytes[read])
     store: Store = source.store
-    if nbytes < 0:
-        return _fetch_whole(plan, source, key, read, allocate)
-    where = ByteRange(int(reads.offset[read]), nbytes)
-    if isinstance(source.spec.location, ObjectPerChunk):
-        return _fetch_part(plan, source, key, read, where, allocate)
-    return store.get_range(key, where, allocate)
+    try:
+        if nbytes < 0:
+            return _fetch_whole(plan, source, key, read, allocate)
+        where = ByteRange(int(reads.offset[read]), nbytes)
+        if isinstance(source.spec.location, ObjectPerChunk):
+            return _fetch_part(plan, source, key, read, where, allocate)
+        return store.get_range(key, where, allocate)
+    except StoreError as error:
+        if brings_one_chunk(plan, read):
+            raise _of_chunk(plan, int(reads.chunk_start[read]), error) from error
+        raise
 
 
 def _fetch_part(
@@ -282,22 +292,31 @@ def _fetch_whole(
 def fetch_chunk(
     plan: ReadPlan, sources: tuple[ArraySource, ...], row: int, allocate: Allocate
 ) -> ByteArray | None:
-    """Encoded bytes of one chunk alone, for when the read that brings it failed.
+    """Encoded bytes of one chunk alone, for when the read that brings several failed.
 
     Raises
     ------
     StoreError
-        Naming the chunk, where `fetch_read` can name a range only.
+        Naming the chunk, where the read could name a range only.
     """
     chunks = plan.chunks
     source = sources[int(chunks.array[row])]
-    nbytes = int(chunks.nbytes[row])
+    key = object_key(source.spec, int(chunks.object_id[row]))
+    byte_range = ByteRange(int(chunks.offset[row]), int(chunks.nbytes[row]))
     try:
-        if isinstance(source.spec.location, ObjectPerChunk):  # the only chunk of its read
-            return fetch_read(plan, sources, int(chunks.read[row]), allocate)
-        key = object_key(source.spec, int(chunks.object_id[row]))
-        return source.store.get_range(key, ByteRange(int(chunks.offset[row]), nbytes), allocate)
+        return source.store.get_range(key, byte_range, allocate)
     except StoreError as error:
-        name = chunk_name(source.spec, int(chunks.chunk_id[row]))
-        msg = f"chunk {name!r} of {source.spec.source!r} cannot be fetched: {error}"
-        raise StoreError(msg) from error
+        raise _of_chunk(plan, row, error) from error
+
+
+def brings_one_chunk(plan: ReadPlan, read: int) -> bool:
+    """Whether a row of the read table has one chunk, so that its failure is the chunk's."""
+    first, last = plan.reads.chunk_start[read : read + 2].tolist()
+    return bool(last - first == 1)
+
+
+def _of_chunk(plan: ReadPlan, row: int, error: StoreError) -> StoreError:
+    """`error`, naming the chunk that it concerns."""
+    spec = plan.arrays[plan.chunks.array[row]]
+    name = chunk_name(spec, int(plan.chunks.chunk_id[row]))
+    return StoreError(f"chunk {name!r} of {spec.source!r} cannot be fetched: {error}")

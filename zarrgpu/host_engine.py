@@ -25,7 +25,13 @@ from zarrgpu.decode import (
 )
 from zarrgpu.devices.host import run_threads, scratch
 from zarrgpu.errors import DataError, MemoryBudgetError, SelectionError
-from zarrgpu.fetch import ArraySource, fetch_chunk, fetch_read, num_io_threads
+from zarrgpu.fetch import (
+    ArraySource,
+    brings_one_chunk,
+    fetch_chunk,
+    fetch_read,
+    num_io_threads,
+)
 from zarrgpu.gather import PieceSlices, convert_chunk, gather_fills, gather_pieces
 from zarrgpu.model import ByteArray, ReadOptions
 from zarrgpu.output import OutputFormat
@@ -77,8 +83,11 @@ class _Run:
             data = fetch_read(
                 self.plan, self.sources, read, partial(scratch, "encoded"), self.keys[read]
             )
-        except DataError:
-            return self._read_apart(rows)
+        except DataError as error:
+            if not brings_one_chunk(self.plan, read):
+                return self._read_apart(rows)
+            self._fail(rows[0], error)
+            return 0, 0, 0
         if data is None:
             for row in rows:
                 self._absent(row)
