@@ -46,20 +46,23 @@ lint: $(VENV)/.installed-dev  ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test-main: $(VENV)/.installed-dev  ## pytest with torch, doctests and slow tests
-	$(BIN)/python -m pytest -q $(PYTEST_FLAGS)
+test-main: $(VENV)/.installed-dev  ## pytest with torch, doctests and slow tests, in two processes
+	@log=$$(mktemp); \
+	$(BIN)/python -m pytest -q $(PYTEST_FLAGS) $(ONCE) >$$log 2>&1 & kernels=$$!; \
+	$(BIN)/python -m pytest -q $(PYTEST_FLAGS) $(addprefix --ignore=,$(ONCE)); rest=$$?; \
+	wait $$kernels; once=$$?; cat $$log; rm $$log; test $$rest = 0 -a $$once = 0
 
 test-others: $(addprefix test-in-,$(OTHER_VENVS))  ## pytest on the other Pythons found here
 
 # What tests kernels and the CUDA path does not depend on Python, nor do long comparisons with other
 # libraries: once is enough.
-ON_ONE_PYTHON := $(addprefix --ignore=tests/,test_emulator.py test_kernels.py test_nvrtc.py gpu \
-	test_checksum_kernels.py test_blosclz_kernel.py test_element_kernels.py test_planted_faults.py \
-	$(notdir $(wildcard tests/test_cuda_*.py)) test_device_tables.py test_gather_tables.py \
-	test_conformance.py test_zarr_image_codecs.py test_cast_value.py test_fuzz_zarr.py)
+ONCE := $(addprefix tests/,test_emulator.py test_kernels.py test_nvrtc.py gpu test_checksum_kernels.py \
+	test_blosclz_kernel.py test_element_kernels.py test_planted_faults.py test_device_tables.py \
+	test_gather_tables.py test_conformance.py test_zarr_image_codecs.py test_cast_value.py \
+	test_fuzz_zarr.py) $(wildcard tests/test_cuda_*.py)
 
 test-in-%: %/.installed-dev
-	$*/bin/python -m pytest -q -m "not slow" -p no:cacheprovider $(ON_ONE_PYTHON) $(PYTEST_FLAGS)
+	$*/bin/python -m pytest -q -m "not slow" -p no:cacheprovider $(addprefix --ignore=,$(ONCE)) $(PYTEST_FLAGS)
 
 bench: $(VENV)/.installed-dev  ## measure on the CPU beside peers: JSON in docs/benchmarks
 	@$(call PIP,$(VENV)) --group bench
