@@ -170,7 +170,7 @@ def _refuse_host_decoding(
 ) -> None:
     for index in np.unique(plan.chunks.array).tolist():
         if chains[index] is None:
-            names = ", ".join(codec.name for codec in sources[index].chain.codecs)
+            names = sources[index].chain.names
             msg = f"{plan.arrays[index].source!r}: {names} has no device decoder, and strict is set"
             raise UnsupportedCodecError(msg)
 

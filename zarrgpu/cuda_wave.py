@@ -150,7 +150,7 @@ def refuse_host_decoded(context: WaveContext, rows: Int64s) -> None:
         index = context.plan.chunks.array[row]
         spec = context.plan.arrays[index]
         name = chunk_name(spec, int(context.plan.chunks.chunk_id[row]))
-        codecs = ", ".join(codec.name for codec in context.sources[index].chain.codecs) or "bytes"
+        codecs = context.sources[index].chain.names
         msg = (
             f"chunk {name!r} of {spec.source!r} ({codecs}): the device has no decoder for this "
             "stream, and strict is set; read with strict=False to decode it on the host"

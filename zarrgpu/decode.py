@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.base import CodecChain, CodecError, PartialCodec, checked
-from zarrgpu.codecs.run import decode_chunk, encoded_limit_nbytes
+from zarrgpu.codecs.run import decode_stored
 from zarrgpu.errors import ChunkDecodeError
 from zarrgpu.model import (
     ArraySpec,
@@ -106,7 +106,7 @@ def decode_row(
     encoded : uint8 array
         The chunk as stored (`encoded_bytes`).
     out : uint8 array or None
-        See `decode_chunk`.
+        See `codecs.run.decode_chunk`.
 
     Raises
     ------
@@ -114,13 +114,9 @@ def decode_row(
         Naming the chunk.
     """
     try:
-        if encoded.size > encoded_limit_nbytes(chain.widest_nbytes):
-            msg = f"takes {encoded.size} bytes for {chain.decoded_nbytes} decoded ones"
-            raise CodecError(msg)
-        return decode_chunk(chain, encoded, out)
+        return decode_stored(chain, encoded, out)
     except CodecError as error:
-        names = ", ".join(codec.name for codec in chain.codecs) or "bytes"
-        raise chunk_error(plan, row, names, str(error)) from error
+        raise chunk_error(plan, row, chain.names, str(error)) from error
 
 
 def encoded_bytes(plan: ReadPlan, row: int, data: ByteArray) -> ByteArray:
@@ -182,8 +178,7 @@ def _decode_part(plan: ReadPlan, chain: CodecChain, row: int, encoded: ByteArray
         assert isinstance(codec, PartialCodec)
         return codec.decode_part_host(encoded, start, nbytes, chain.decoded_nbytes)
     except CodecError as error:
-        names = ", ".join(codec.name for codec in chain.codecs) or "bytes"
-        raise chunk_error(plan, row, names, str(error)) from error
+        raise chunk_error(plan, row, chain.names, str(error)) from error
 
 
 def as_elements(

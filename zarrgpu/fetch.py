@@ -157,12 +157,11 @@ def _fetch_index(source: ArraySource, location: Sharded, shard_id: int) -> tuple
     spec, store, key = source.spec, source.store, object_key(source.spec, shard_id)
     assert source.index_chain is not None
     chain, n = source.index_chain, location.index_nbytes
-    most = chain.decoded_nbytes // ENTRY_NBYTES
-    entries = most
+    entries = most = chain.decoded_nbytes // ENTRY_NBYTES
     if location.shard_starts is not None:
         entries = shard_entries(spec, shard_id)
-        chain, n = replace(chain, decoded_nbytes=entries * ENTRY_NBYTES), n - chain.decoded_nbytes
-        n += chain.decoded_nbytes
+        chain = replace(chain, decoded_nbytes=entries * ENTRY_NBYTES)
+        n -= (most - entries) * ENTRY_NBYTES
     if location.index_location == "end":
         encoded = store.get_suffix(key, n)
     else:

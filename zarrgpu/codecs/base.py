@@ -140,6 +140,11 @@ class CodecChain:
     decoded_nbytes: int
     object_codec: ObjectCodec | None = None
 
+    @property
+    def names(self) -> str:
+        """Names of the codecs in encoding order, for messages."""
+        return ", ".join(codec.name for codec in self.codecs) or "bytes"
+
     def stage_nbytes(self) -> list[int | None]:
         """Decoded size of each codec, in encoding order; None where it depends on the data."""
         sizes: list[int | None] = []

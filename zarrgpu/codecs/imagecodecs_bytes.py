@@ -15,11 +15,12 @@ import binascii
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, Self
+from typing import Any, ClassVar, Final, NoReturn, Self
 
 import numpy as np
 
 from zarrgpu.codecs.base import CodecError, checked, place
+from zarrgpu.codecs.elements import UnchangedCodec
 from zarrgpu.codecs.imagecodecs_call import call_imagecodecs, require_codec
 from zarrgpu.codecs.imagecodecs_recipes import COMPRESSORS, FILTERS, REFUSED, Recipe, arguments
 from zarrgpu.errors import UnsupportedCodecError
@@ -152,25 +153,11 @@ class ImagecodecsFilter:
         return out
 
 
-@dataclass(frozen=True, slots=True)
-class QuantizeCodec:
-    """Rounded floats: nothing to undo."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeCodec(UnchangedCodec):
+    """Rounded floats: nothing to undo, however they were rounded."""
 
-    name: str = "imagecodecs_quantize"
-
-    @classmethod
-    def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
-        """Ignore how the floats were rounded."""
-        del configuration
-        return cls()
-
-    def encoded_nbytes(self, decoded_nbytes: int) -> int:
-        """One element for one element."""
-        return decoded_nbytes
-
-    def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
-        """Return `encoded`."""
-        return place(encoded, nbytes, out)
+    name: ClassVar[str] = "imagecodecs_quantize"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,18 @@ def encoded_limit_nbytes(decoded_nbytes: int) -> int:
     return 2 * decoded_nbytes + _STAGE_SLACK_NBYTES
 
 
+def decode_stored(chain: CodecChain, encoded: ByteArray, out: ByteArray | None) -> ByteArray:
+    """`decode_chunk` of what a store gave, refused where that is too much to be the chunk."""
+    size = encoded.size
+    # nearly all chunks pass the first bound; the second, which is no lower, walks the chain
+    if size > encoded_limit_nbytes(chain.decoded_nbytes) and (
+        size > encoded_limit_nbytes(chain.widest_nbytes)
+    ):
+        msg = f"takes {size} bytes for {chain.decoded_nbytes} decoded ones"
+        raise CodecError(msg)
+    return decode_chunk(chain, encoded, out)
+
+
 def decode_chunk(chain: CodecChain, encoded: ByteArray, out: ByteArray | None) -> ByteArray:
     """Run a codec chain backwards over one chunk.
 

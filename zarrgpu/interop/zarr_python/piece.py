@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.base import CodecError
-from zarrgpu.codecs.run import decode_chunk, encoded_limit_nbytes
+from zarrgpu.codecs.run import decode_stored
 from zarrgpu.decode import as_elements
 from zarrgpu.devices.host import scratch
 from zarrgpu.errors import ChunkDecodeError
@@ -79,13 +79,9 @@ class Piece:
         """Bytes of the decoded chunk: `out`, or a view of `encoded`."""
         chain = self.decoder.chain
         try:
-            if encoded.size > encoded_limit_nbytes(chain.widest_nbytes):
-                msg = f"takes {encoded.size} bytes for {chain.decoded_nbytes} decoded ones"
-                raise CodecError(msg)
-            return decode_chunk(chain, encoded, out)
+            return decode_stored(chain, encoded, out)
         except CodecError as error:
-            names = ", ".join(codec.name for codec in chain.codecs) or "bytes"
-            raise self.error(str(error), names) from error
+            raise self.error(str(error), chain.names) from error
 
     def _decode_objects(self, encoded: ByteArray) -> NDArray[Any]:
         """Elements of no fixed size, as one axis."""
