@@ -11,6 +11,13 @@ import zarr
 from tests.zarr_cases import MemoryStore
 from zarrgpu.errors import StoreError
 
+ZARR_WARNINGS = [
+    pytest.mark.filterwarnings("ignore:Object at"),  # zarr-python on what is no node
+    pytest.mark.filterwarnings("ignore:Consolidated"),
+    pytest.mark.filterwarnings("ignore:Both zarr.json"),
+]
+"""Marks of tests that let zarr-python walk trees which it warns of."""
+
 FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
 
 GROUP = {"zarr_format": 3, "node_type": "group"}

@@ -16,6 +16,7 @@ from tests.hierarchies import (
     FORMATS,
     GROUP,
     PATHS,
+    ZARR_WARNINGS,
     UnlistableStore,
     consolidated_objects,
     plain_objects,
@@ -28,11 +29,7 @@ from zarrgpu.errors import (
     ZarrGPUError,
 )
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Object at"),  # zarr-python on what is no node
-    pytest.mark.filterwarnings("ignore:Consolidated"),
-    pytest.mark.filterwarnings("ignore:Both zarr.json"),
-]
+pytestmark = ZARR_WARNINGS
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from tests.hierarchies import (
     FORMATS,
     GROUP,
     PATHS,
+    ZARR_WARNINGS,
     UnlistableStore,
     consolidated_objects,
     plain_objects,
@@ -39,11 +40,7 @@ from zarrgpu.errors import (
     UnsupportedCodecError,
 )
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Object at"),  # zarr-python on what is no node
-    pytest.mark.filterwarnings("ignore:Consolidated"),
-    pytest.mark.filterwarnings("ignore:Both zarr.json"),
-]
+pytestmark = ZARR_WARNINGS
 
 
 class SlowStore(MemoryStore):
