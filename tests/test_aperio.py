@@ -19,8 +19,8 @@ from tests.manual_decode import read_array
 from tests.synthetic_slides import COMPRESSION, LOSSLESS, SlideRecipe, make_svs, rgb_to_ycbcr
 from zarrgpu.codecs.base import CodecError
 from zarrgpu.codecs.jpeg2k import ycbcr_to_rgb
-from zarrgpu.errors import MetadataError, UnsupportedFormatError, ZarrGPUError
-from zarrgpu.formats.aperio import parse_description, read_aperio
+from zarrgpu.errors import MetadataError, ZarrGPUError
+from zarrgpu.formats.aperio import parse_description
 from zarrgpu.formats.tiff_slide import read_tiff_slide
 from zarrgpu.model import MISSING_NBYTES, Manifest, SlideSpec
 
@@ -54,7 +54,7 @@ def real_slide(name: str) -> Path:
 
 
 def open_bytes(data: bytes, source: str = "test.svs") -> SlideSpec:
-    return read_aperio(lambda at, n: data[at : at + n], len(data), source=source, key=source)
+    return read_tiff_slide(lambda at, n: data[at : at + n], len(data), source=source, key=source)
 
 
 def openslide_level0(slide) -> np.ndarray:
@@ -230,10 +230,9 @@ def test_undecodable_associated_image_is_named_not_fatal():
     assert "old-style JPEG" in slide.properties["zarrgpu.associated.label.unsupported"]
 
 
-def test_image_depth_and_other_files_are_refused_by_name():
-    data = make_svs(SlideRecipe(kind="none", n_levels=1, description="Leica"))
-    with pytest.raises(UnsupportedFormatError, match=r"not an Aperio slide.*'Leica'"):
-        open_bytes(data)
+def test_other_files_are_no_aperio_slides():
+    data = make_svs(SlideRecipe(kind="none", n_levels=1, description="not by Aperio"))
+    assert open_bytes(data).vendor == "generic-tiff"
     with pytest.raises(MetadataError, match="not a TIFF"):
         open_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
 

@@ -30,47 +30,24 @@ from zarrgpu.formats.slide_properties import (
     tiff_properties,
 )
 from zarrgpu.formats.tiff import page_to_array_spec
-from zarrgpu.formats.tiff_page import TiffPage, read_tiff
 from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest, SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zarrgpu.formats.tiff_ifd import ReadRange
+    from zarrgpu.formats.tiff_file import TiffFile
+    from zarrgpu.formats.tiff_page import TiffPage
 
 _SUBFILE_NAMES: Final = MappingProxyType({1: "label", 9: "macro"})
 
 
-def is_aperio(pages: Sequence[TiffPage]) -> bool:
-    """Whether the pages of a TIFF are those of an Aperio slide."""
-    return bool(pages) and pages[0].tiled and pages[0].description.startswith("Aperio")
+def is_aperio(file: TiffFile) -> bool:
+    """Whether a TIFF is an Aperio slide."""
+    return file.first.tiled and file.first.description.startswith("Aperio")
 
 
-def read_aperio(read_range: ReadRange, size: int, *, source: str, key: str) -> SlideSpec:
-    """Open an Aperio slide; see `aperio_slide` for the result and the errors.
-
-    Parameters
-    ----------
-    read_range : callable
-        ``(offset, nbytes)`` to exactly these bytes of the file, or an error.
-    size : int
-        Bytes in the file.
-    source : str
-        Path or URL, for messages.
-    key : str
-        The file's key in its store.
-    """
-    pages = read_tiff(read_range, size, source=source)
-    if not is_aperio(pages):
-        msg = f"{source!r} is not an Aperio slide; its description is {pages[0].description[:60]!r}"
-        raise UnsupportedFormatError(msg)
-    return aperio_slide(pages, read_range, size, key=key)
-
-
-def aperio_slide(
-    pages: Sequence[TiffPage], read_range: ReadRange, size: int, *, key: str
-) -> SlideSpec:
-    """Describe the slide that `pages` hold.
+def aperio_slide(file: TiffFile) -> SlideSpec:
+    """Describe an Aperio slide.
 
     Levels have axes ``(y, x, c)``. Properties are those of OpenSlide by name and value, except
     ``quickhash-1``, which needs image data. An associated image that zarrgpu cannot decode is left
@@ -83,7 +60,7 @@ def aperio_slide(
     MetadataError
         Tags contradict one another or leave the file.
     """
-    first = pages[0]
+    pages, first, key = file.pages, file.first, file.key
     for page in pages:
         if page.image_depth != 1:
             msg = f"ifd {page.index} of {page.source!r}: ImageDepth {page.image_depth}, expected 1"
@@ -92,7 +69,7 @@ def aperio_slide(
     levels = [page_to_array_spec(p, key=key, image=f"level {i}") for i, p in enumerate(tiled)]
     levels = _without_damaged_tiles(levels)
     associated, problems = _associated(pages, key)
-    icc_profile = read_icc_profile(first, read_range, size)
+    icc_profile = read_icc_profile(file, first)
     described = parse_description(first.description)
     mpp = parse_number(described.get("MPP"))
     properties = {
@@ -132,12 +109,12 @@ def parse_description(description: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, equals, value in pairs if equals}
 
 
-def read_icc_profile(page: TiffPage, read_range: ReadRange, size: int) -> bytes | None:
+def read_icc_profile(file: TiffFile, page: TiffPage) -> bytes | None:
     """Embedded colour profile of a page, None if there is none or the file is cut off before it."""
     at = page.icc_profile
-    if at is None or not at.nbytes or at.end > size:
+    if at is None or not at.nbytes or at.end > file.size:
         return None
-    return bytes(read_range(at.offset, at.nbytes))
+    return bytes(file.read_range(at.offset, at.nbytes))
 
 
 def _icc_nbytes(name: str, page: TiffPage, first: TiffPage) -> int:

@@ -1,11 +1,13 @@
-"""Which kind of slide a TIFF is, and the plain tiled pyramid that no vendor rule describes.
+"""Which kind of slide a TIFF is: the table of what is read, and the plain tiled pyramid.
 
-Vendors whose files look tiled but need rules of their own are refused by name: read as a plain
-pyramid they would give wrong levels or wrong places.
+A vendor is a line of `VENDORS`: whether a file is of that kind, and what describes it. The first
+that says yes reads the file. Vendors whose files look tiled but need rules that zarrgpu lacks are
+refused by name: read as a plain pyramid they would give wrong levels or wrong places.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -13,13 +15,36 @@ from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.aperio import aperio_slide, is_aperio, read_icc_profile
 from zarrgpu.formats.slide_properties import level_properties, number_text, tiff_properties
 from zarrgpu.formats.tiff import page_to_array_spec
-from zarrgpu.formats.tiff_page import TiffPage, read_tiff
+from zarrgpu.formats.tiff_file import TiffFile
+from zarrgpu.formats.tiff_page import TiffPage
 from zarrgpu.model import SlideSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from zarrgpu.formats.tiff_ifd import ReadRange
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """A kind of slide.
+
+    Attributes
+    ----------
+    name : str
+    detect : callable
+        ``(file) -> bool``; looks at as little as it can, such as ``file.first``.
+    read : callable
+        ``(file) -> SlideSpec``, or a typed error.
+    """
+
+    name: str
+    detect: Callable[[TiffFile], bool]
+    read: Callable[[TiffFile], SlideSpec]
+
+
+VENDORS: Final = (Vendor("Aperio", is_aperio, aperio_slide),)
+"""In the order in which they are asked."""
 
 _SIGNS: Final = (
     ("ImageDescription", "<OME ", "OME-TIFF"),
@@ -31,7 +56,7 @@ _SIGNS: Final = (
     ("Software", "MedScan", "Trestle TIFF"),
     ("Make", "Hamamatsu", "Hamamatsu NDPI"),
 )
-"""Text tag of page 0, what it contains, and the format that it is a sign of."""
+"""Text tag of page 0, what it contains, and the format that it is a sign of: not read."""
 
 _UNIT_UM: Final = MappingProxyType({2: 25_400.0, 3: 10_000.0})
 """Micrometres in an inch and in a centimetre, by ResolutionUnit."""
@@ -39,10 +64,17 @@ _UNIT_UM: Final = MappingProxyType({2: 25_400.0, 3: 10_000.0})
 _REDUCED_IMAGE: Final = 1
 
 
-def read_tiff_slide(read_range: ReadRange, size: int, *, source: str, key: str) -> SlideSpec:
-    """Open a TIFF as an Aperio slide, or else as a plain tiled pyramid (``generic-tiff``).
+def read_tiff_slide(
+    read_range: ReadRange,
+    size: int,
+    *,
+    source: str,
+    key: str,
+    sibling: Callable[[str], TiffFile | None] | None = None,
+) -> SlideSpec:
+    """Open a TIFF as a slide of the vendor that made it, or as a plain pyramid (``generic-tiff``).
 
-    Parameters are those of `aperio.read_aperio`.
+    Parameters are those of `TiffFile`.
 
     Raises
     ------
@@ -51,10 +83,11 @@ def read_tiff_slide(read_range: ReadRange, size: int, *, source: str, key: str) 
     MetadataError
         The file is damaged.
     """
-    pages = read_tiff(read_range, size, source=source)
-    if is_aperio(pages):
-        return aperio_slide(pages, read_range, size, key=key)
-    first = pages[0]
+    file = TiffFile(read_range, size, source=source, key=key, sibling=sibling)
+    for vendor in VENDORS:
+        if vendor.detect(file):
+            return vendor.read(file)
+    first = file.first
     for tag, sign, name in _SIGNS:
         if sign in first.text.get(tag, ""):
             msg = f"{source!r} is a {name} file, which zarrgpu does not read"
@@ -62,14 +95,14 @@ def read_tiff_slide(read_range: ReadRange, size: int, *, source: str, key: str) 
     if not first.tiled:
         msg = f"{source!r} is a stripped TIFF; zarrgpu reads tiled pyramids and Aperio slides"
         raise UnsupportedFormatError(msg)
-    return _generic(pages, read_range, size, key)
+    return _generic(file)
 
 
-def _generic(pages: Sequence[TiffPage], read_range: ReadRange, size: int, key: str) -> SlideSpec:
-    first = pages[0]
-    pyramid = enumerate(_pyramid(pages))
-    levels = [page_to_array_spec(page, key=key, image=f"level {i}") for i, page in pyramid]
-    icc_profile = read_icc_profile(first, read_range, size)
+def _generic(file: TiffFile) -> SlideSpec:
+    first = file.first
+    pyramid = enumerate(_pyramid(file.pages))
+    levels = [page_to_array_spec(page, key=file.key, image=f"level {i}") for i, page in pyramid]
+    icc_profile = read_icc_profile(file, first)
     mpp = (_mpp(first, "XResolution"), _mpp(first, "YResolution"))
     properties = {
         "openslide.vendor": "generic-tiff",
