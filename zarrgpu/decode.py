@@ -41,7 +41,7 @@ def object_key(spec: ArraySpec, object_id: int) -> str:
     """Key of the stored object that a plan calls `object_id`."""
     location = spec.location
     if isinstance(location, Manifest):
-        return location.key
+        return location.key_of(object_id)
     return location.key_encoding.key(_object_coords(spec, object_id))
 
 
@@ -51,7 +51,10 @@ def read_keys(plan: ReadPlan) -> list[str]:
     for index in np.unique(reads.array).tolist():
         spec, ids = plan.arrays[index], reads.object_id[reads.array == index]
         location = spec.location
-        if isinstance(location, Manifest) or not spec.ndim:
+        if isinstance(location, Manifest):
+            keys += [location.key_of(each) for each in ids.tolist()]
+            continue
+        if not spec.ndim:
             keys += [object_key(spec, 0)] * len(ids)
             continue
         shape, starts = _object_grid(spec)

@@ -56,6 +56,8 @@ class ArraySource:
         Decoded chunks of earlier reads, shared by what was opened together.
     cache_key : int
         Of this array in the cache.
+    substitute : ArraySource or None
+        Of the spec's substitute.
     """
 
     spec: ArraySpec
@@ -65,13 +67,17 @@ class ArraySource:
     shard_indexes: ShardIndexes | None = field(default=None, repr=False)
     cache: ChunkCache | None = field(default=None, repr=False)
     cache_key: int = field(default_factory=partial(secrets.randbits, 62), repr=False)
+    substitute: ArraySource | None = field(default=None, repr=False)
 
 
 def sources_of(plan: ReadPlan, sources: Sequence[ArraySource]) -> tuple[ArraySource, ...]:
-    """Sources of a plan's arrays, which are more than were asked for if chunk shapes differ."""
+    """Sources of a plan's arrays: those asked for, then what planning made of them (`ReadPlan`)."""
     found = list(sources)
     for spec, base in zip(plan.arrays[len(found) :], plan.base[len(found) :], strict=True):
         source = sources[base]
+        if source.substitute is not None and spec is source.substitute.spec:
+            found.append(source.substitute)
+            continue
         chain = replace(source.chain, decoded_nbytes=spec.chunk_nbytes)
         found.append(replace(source, spec=spec, chain=chain))
     return tuple(found)

@@ -193,19 +193,29 @@ class Sharded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Manifest:
-    """All chunks are byte ranges of one object, listed (TIFF tiles, virtual references).
+    """All chunks are byte ranges of one object, or of a few, listed (TIFF tiles, references).
 
     Attributes
     ----------
     key : str
-        The object.
+        The object; the first of `keys`, if these are given.
     offsets, nbytes : int64 arrays, one element per chunk in C order of the grid
         ``nbytes == MISSING_NBYTES`` marks a chunk that is not stored.
+    keys : tuple of str
+        All objects, where there are several.
+    object_id : int64 array or None
+        Which of `keys` each chunk lies in; None if all lie in `key`.
     """
 
     key: str
     offsets: NDArray[np.int64]
     nbytes: NDArray[np.int64]
+    keys: tuple[str, ...] = ()
+    object_id: NDArray[np.int64] | None = None
+
+    def key_of(self, object_id: int) -> str:
+        """Key of the object that a plan calls `object_id`."""
+        return self.keys[object_id] if self.keys else self.key
 
 
 ChunkLocation: TypeAlias = ObjectPerChunk | Sharded | Manifest
@@ -241,6 +251,10 @@ class ArraySpec:
         For a rectilinear grid: per axis the first element of each chunk and the end of the last,
         or None where all are of one length. A plan cuts such an array into one `ArraySpec` for
         each chunk shape that it meets, so that only planning knows of it.
+    substitute : ArraySpec or None
+        Where the chunks come from that `location` has not, if they are not to be the fill value: an
+        array of the same shape, chunks and type with a location and codecs of its own. A plan lists
+        it as an array more where it is needed, so that only planning knows of it.
     """
 
     source: str
@@ -254,6 +268,7 @@ class ArraySpec:
     dimension_names: tuple[str | None, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     chunk_starts: AxisStarts | None = None
+    substitute: ArraySpec | None = None
 
     @property
     def ndim(self) -> int:
@@ -328,6 +343,8 @@ class ReadOptions:
         Whether a CUDA device checks the checksums of chunks and streams. The host always does.
     strict : bool
         With a CUDA device, raise instead of decoding on the host what has no device decoder.
+    native : bool
+        On the host, let compiled code read what it can, where it was built; results are the same.
     """
 
     memory_budget_bytes: int = 1 << 30
@@ -337,6 +354,7 @@ class ReadOptions:
     num_threads: int | None = None
     verify_checksums: bool = True
     strict: bool = False
+    native: bool = True
 
     def __post_init__(self) -> None:
         for name, least, most in (

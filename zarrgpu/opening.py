@@ -7,7 +7,8 @@ that describes a multiscale image becomes a `Slide`. `hierarchy` says how nodes 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -23,11 +24,14 @@ from zarrgpu.errors import (
 from zarrgpu.fetch import ArraySource
 from zarrgpu.formats import ome
 from zarrgpu.formats.document import Document, shown
+from zarrgpu.formats.nifti import is_nifti_head
 from zarrgpu.formats.tiff_ifd import is_tiff
 from zarrgpu.formats.tiff_slide import read_tiff_slide
 from zarrgpu.group import Group
 from zarrgpu.hierarchy import Hierarchy, NodeSpec, join, normalise_path
 from zarrgpu.model import ArraySpec, ByteRange, Sharded, SlideSpec
+from zarrgpu.nifti import read_nifti
+from zarrgpu.rendered_tiles import RenderedTiles
 from zarrgpu.slide import Slide
 from zarrgpu.stores.base import Store
 from zarrgpu.stores.resolve import resolve_store, split_file
@@ -168,6 +172,20 @@ def array_source(store: Store, spec: ArraySpec, cache: ChunkCache | None = None)
     return ArraySource(spec, store, chain, index_chain, cache=cache)
 
 
+def level_sources(
+    store: Store, levels: Sequence[ArraySpec], cache: ChunkCache | None
+) -> list[ArraySource]:
+    """Sources of a slide's levels; tiles that one has lost come from the level before it."""
+    sources = [array_source(store, level, cache) for level in levels]
+    for finer, source in pairwise(sources):
+        missing = source.spec.substitute
+        if missing is not None:
+            ratios = [finer.spec.shape[axis] / missing.shape[axis] for axis in (0, 1)]
+            tiles = RenderedTiles(missing, finer, sum(ratios) / 2)
+            source.substitute = array_source(tiles, missing, cache)
+    return sources
+
+
 def _open_multiscale(group: Group, known: Mapping[str, NodeSpec]) -> Slide:
     """Open the levels of an OME-Zarr image."""
     metadata, hierarchy = group.metadata, group.hierarchy
@@ -199,7 +217,15 @@ def _open_multiscale(group: Group, known: Mapping[str, NodeSpec]) -> Slide:
     return Slide(spec, tuple(arrays), {}, group=group)
 
 
-def _open_file(store: Store, cache: ChunkCache | None) -> Slide | None:
+def _open_nifti(folder: Store, key: str, url: str, cache: ChunkCache | None) -> Array:
+    """Open a NIfTI image; one that is a gzip stream is kept decoded, for it is a single chunk."""
+    spec = read_nifti(folder, key, url)
+    if spec.codecs and cache is None:
+        cache = ChunkCache(spec.chunk_nbytes)
+    return Array(array_source(folder, spec, cache))
+
+
+def _open_file(store: Store, cache: ChunkCache | None) -> Slide | Array | None:
     """Open a store that is rooted at a file."""
     split = split_file(store)
     if split is None:
@@ -209,6 +235,8 @@ def _open_file(store: Store, cache: ChunkCache | None) -> Slide | None:
     if size is None:
         return None
     head = folder.get_range(key, ByteRange(0, min(size, _HEAD_NBYTES)))
+    if head is not None and is_nifti_head(head.tobytes(), key):
+        return _open_nifti(folder, key, store.url, cache)
     if head is None or not is_tiff(head.tobytes()):
         msg = f"{store.url!r}: not a TIFF, and the only files that are read are whole-slide TIFFs"
         raise UnsupportedFormatError(msg)
@@ -221,10 +249,8 @@ def _open_file(store: Store, cache: ChunkCache | None) -> Slide | None:
         return data.tobytes()
 
     spec = read_tiff_slide(read_range, size, source=store.url, key=key)
-    levels = tuple(
-        Array(array_source(folder, level, cache), f"level {i}")
-        for i, level in enumerate(spec.levels)
-    )
+    sources = level_sources(folder, spec.levels, cache)
+    levels = tuple(Array(source, f"level {i}") for i, source in enumerate(sources))
     associated = {}
     for name, image in spec.associated.items():
         try:

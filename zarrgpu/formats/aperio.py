@@ -6,22 +6,17 @@ Facts from OpenSlide's reader (openslide-vendor-aperio.c) and measured files, fa
 - levels are the tiled pages in file order; the stripped pages are the thumbnail (page 1), the label
   (NewSubfileType 1) and the macro image (9);
 - the description is ``header|key = value|...``, numbers possibly with a decimal comma;
-- a tile of zero bytes was lost by the scanner; the tiles of coarser levels that cover it were made
-  from nothing and are often corrupt, so they count as missing too.
-
-Missing tiles read as 0. OpenSlide gives transparent black at level 0, and renders those of coarser
-levels from the level before.
+- a tile of zero bytes was lost by the scanner, and is made from the level before (`missing_tiles`);
+  at level 0 it reads as 0, where OpenSlide gives transparent black.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from zarrgpu.errors import RequestError, UnsupportedFormatError
+from zarrgpu.formats.missing_tiles import substitute_missing_tiles
 from zarrgpu.formats.slide_properties import (
     associated_properties,
     level_properties,
@@ -30,7 +25,7 @@ from zarrgpu.formats.slide_properties import (
     tiff_properties,
 )
 from zarrgpu.formats.tiff import page_to_array_spec
-from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest, SlideSpec
+from zarrgpu.model import SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +62,7 @@ def aperio_slide(file: TiffFile) -> SlideSpec:
             raise UnsupportedFormatError(msg)
     tiled = [page for page in pages if page.tiled]
     levels = [page_to_array_spec(p, key=key, image=f"level {i}") for i, p in enumerate(tiled)]
-    levels = _without_damaged_tiles(levels)
+    levels = list(substitute_missing_tiles(levels))
     associated, problems = _associated(pages, key)
     icc_profile = read_icc_profile(file, first)
     described = parse_description(first.description)
@@ -152,24 +147,3 @@ def _associated_name(page: TiffPage) -> str | None:
     lines = page.description.splitlines()
     word = lines[1].split(" ")[0] if len(lines) > 1 else ""
     return word if word in _SUBFILE_NAMES.values() else None
-
-
-def _without_damaged_tiles(levels: list[ArraySpec]) -> list[ArraySpec]:
-    """Mark the tiles of coarser levels that cover a missing tile as missing."""
-    result = levels[:1]
-    for level in levels[1:]:
-        finer = result[-1]
-        if not (isinstance(finer.location, Manifest) and isinstance(level.location, Manifest)):
-            raise TypeError  # pragma: no cover - page_to_array_spec makes manifests
-        rows, columns = finer.grid_shape[:2]
-        missing = np.flatnonzero(finer.location.nbytes == MISSING_NBYTES)
-        nbytes = level.location.nbytes.copy()
-        if missing.size:
-            down, across = level.grid_shape[:2]
-            # tiles of the finer level per tile of this one, as OpenSlide counts them
-            tall, wide = max(int(rows / down + 0.5), 1), max(int(columns / across + 0.5), 1)
-            row, column = missing // columns // tall, missing % columns // wide
-            inside = (row < down) & (column < across)
-            nbytes[row[inside] * across + column[inside]] = MISSING_NBYTES
-        result.append(replace(level, location=replace(level.location, nbytes=nbytes)))
-    return result

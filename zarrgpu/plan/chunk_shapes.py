@@ -56,7 +56,7 @@ def split_by_chunk_shape(
         order = np.argsort(number.reshape(-1), kind="stable")
         ends = np.cumsum(np.bincount(number.reshape(-1)))
         for shape, rows in zip(shapes.T.tolist(), np.split(order, ends[:-1]), strict=True):
-            split.append((_part(touch, rows, len(arrays)), _located(location, rows)))
+            split.append((part_of(touch, rows, len(arrays)), rows_of(location, rows)))
             arrays.append(replace(spec, chunk_shape=tuple(shape)))
             base.append(touch.array)
     split.sort(key=lambda pair: pair[0].array)  # tables are sorted by array
@@ -74,7 +74,7 @@ def chunk_shapes(spec: ArraySpec, chunk_id: Int64s) -> Int64s:
     return np.array(rows, np.int64)
 
 
-def _part(touch: ArrayTouches, chunks: NDArray[np.intp], array: int) -> ArrayTouches:
+def part_of(touch: ArrayTouches, chunks: NDArray[np.intp], array: int) -> ArrayTouches:
     """Some chunks of what a request touches, as those of another array."""
     rows, number = touch.rows_of(chunks)
     start = np.append(0, np.cumsum(np.bincount(number, minlength=len(chunks))))
@@ -87,7 +87,8 @@ def _part(touch: ArrayTouches, chunks: NDArray[np.intp], array: int) -> ArrayTou
     )
 
 
-def _located(location: ChunkLocations, rows: NDArray[np.intp]) -> ChunkLocations:
+def rows_of(location: ChunkLocations, rows: NDArray[np.intp]) -> ChunkLocations:
+    """Locations of some chunks."""
     return ChunkLocations(
         location.object_id.take(rows), location.offset.take(rows), location.nbytes.take(rows)
     )

@@ -103,8 +103,9 @@ def locate_chunks(
     For a sharded array `shard_indexes` must hold every shard concerned (`shard_of_chunks`).
     """
     if isinstance(spec.location, Manifest):
+        objects = spec.location.object_id
         return ChunkLocations(
-            np.zeros(len(chunk_id), np.int64),
+            np.zeros(len(chunk_id), np.int64) if objects is None else objects[chunk_id],
             spec.location.offsets[chunk_id],
             spec.location.nbytes[chunk_id],
         )

@@ -1,8 +1,9 @@
 """From a request to a plan, in two steps with the shard indexes between them.
 
-1. `plan_touches`: cut the boxes at chunk boundaries; find the distinct chunks of each array. 2.
-`build_plan`: with every chunk's place known, drop chunks that are not stored (their pieces become
-   fills), order the rest by place, coalesce their ranges and mark what can be decoded in place.
+1. `plan_touches`: cut the boxes at chunk boundaries; find the distinct chunks of each array.
+2. `build_plan`: with every chunk's place known, drop chunks that are not stored (their pieces
+   become fills, or pieces of the array's substitute), order the rest by place, coalesce their
+   ranges and mark what can be decoded in place.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from zarrgpu.plan.coalesce import coalesce_ranges
 from zarrgpu.plan.cuts import Cut
 from zarrgpu.plan.locate import ChunkLocations, is_missing
 from zarrgpu.plan.request import ReadRequest
+from zarrgpu.plan.substitutes import substitute_missing
 from zarrgpu.plan.tables import (
     ChunkTable,
     Int64s,
@@ -95,6 +97,7 @@ def build_plan(
     ndim = len(request.count)
     fills = [touch.fills for touch in touched if len(touch.fills)]
     request, touched, locations, base = split_by_chunk_shape(request, touched, locations)
+    request, touched, locations, base = substitute_missing(request, touched, locations, base)
     columns: list[tuple[NDArray[np.int32], Int64s, ChunkLocations]] = []
     pieces: list[PieceTable] = []
     first = 0

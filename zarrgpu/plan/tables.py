@@ -194,7 +194,8 @@ class ReadPlan:
         Parts of the output that no stored chunk covers.
     base : tuple of int
         Which of the arrays that were asked for each of `arrays` is. These come first, as they were
-        given; then one for each chunk shape of those whose chunks differ in shape.
+        given; then one for each chunk shape of those whose chunks differ in shape, and one for each
+        whose missing chunks are substituted.
     """
 
     request: ReadRequest
