@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.aperio import aperio_slide, is_aperio, read_icc_profile
+from zarrgpu.formats.ndpi import is_ndpi, ndpi_slide
 from zarrgpu.formats.slide_properties import level_properties, number_text, tiff_properties
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tiff_file import TiffFile
@@ -43,7 +44,11 @@ class Vendor:
     read: Callable[[TiffFile], SlideSpec]
 
 
-VENDORS: Final = (Vendor("Aperio", is_aperio, aperio_slide),)
+VENDORS: Final = (
+    # its directories are not quite those of a TIFF, so it is asked before any is read
+    Vendor("Hamamatsu NDPI", is_ndpi, ndpi_slide),
+    Vendor("Aperio", is_aperio, aperio_slide),
+)
 """In the order in which they are asked."""
 
 _SIGNS: Final = (
@@ -54,7 +59,6 @@ _SIGNS: Final = (
     ("Software", "Philips", "Philips TIFF"),
     ("Software", "ScanOutputManager", "Ventana BIF"),
     ("Software", "MedScan", "Trestle TIFF"),
-    ("Make", "Hamamatsu", "Hamamatsu NDPI"),
 )
 """Text tag of page 0, what it contains, and the format that it is a sign of: not read."""
 

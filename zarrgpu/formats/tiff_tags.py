@@ -46,10 +46,20 @@ class Tag(IntEnum):
     TileByteCounts = 325
     SampleFormat = 339
     JPEGTables = 347
+    XMLPacket = 700
     YCbCrSubSampling = 530
     ImageDepth = 32997
     Copyright = 33432
     InterColorProfile = 34675
+    NdpiFormatFlag = 65420
+    NdpiSourceLens = 65421
+    NdpiXOffset = 65422
+    NdpiYOffset = 65423
+    NdpiFocalPlane = 65424
+    NdpiMcuStarts = 65426
+    NdpiReference = 65427
+    NdpiMcuStartsHigh = 65432
+    NdpiPropertyMap = 65449
 
 
 TEXT_TAGS: Final = (

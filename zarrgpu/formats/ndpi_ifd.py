@@ -1,0 +1,192 @@
+"""Directories of Hamamatsu NDPI: classic TIFF with room for offsets beyond 4 GiB.
+
+Facts from tifffile's and OpenSlide's readers. A directory is that of classic TIFF, but
+
+- the offset of the first directory in the header, and of the next one, has 8 bytes;
+- behind the offset of the next directory come 4 bytes for each entry: the upper half of its value
+  or offset. Older writers left them out; then an offset is the largest one that lies before the
+  directory, because a directory follows what it describes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+
+from zarrgpu.errors import MetadataError
+from zarrgpu.formats.tiff_ifd import MAX_FIELDS, MAX_IFDS, Field, Ifd, RangeCache
+from zarrgpu.formats.tiff_tags import FIELD_NBYTES, Tag
+from zarrgpu.model import ByteRange
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zarrgpu.formats.tiff_file import TiffFile
+
+_ENTRY_NBYTES: Final = 12
+_4_GIB: Final = 1 << 32
+_NUMBER_FORMATS: Final = MappingProxyType(
+    {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NdpiDirectory:
+    """One directory.
+
+    Attributes
+    ----------
+    ifd : Ifd
+        Its fields, with offsets made whole.
+    offset : int
+        Of the directory in the file.
+    high : mapping of int to int
+        Tag to the upper half of its value, where values are stored in the entry.
+    """
+
+    ifd: Ifd
+    offset: int
+    high: Mapping[int, int]
+
+    def number(self, tag: Tag) -> float | int | None:
+        """First value of a tag of any plain numeric type; None if absent or of another type."""
+        field = self.ifd.fields.get(tag)
+        code = None if field is None else _NUMBER_FORMATS.get(field.field_type)
+        if field is None or code is None or field.count < 1:
+            return None
+        nbytes = struct.calcsize(code)
+        where = ("ifd", self.ifd.index, tag.name)
+        raw = self.ifd.cache.read(field.byte_range.offset, nbytes, where)
+        value: float | int = struct.unpack(self.ifd.byte_order + code, raw)[0]
+        return value
+
+    def large_integer(self, tag: Tag) -> int:
+        """Value of a tag that may have an upper half."""
+        low = self.ifd.integer(tag)
+        return low + (self.high.get(tag, 0) << 32)
+
+    def before_directory(self, low: int) -> int:
+        """Largest offset with these lower 32 bits that lies before the directory."""
+        return largest_before(low, self.offset)
+
+
+def largest_before(low: int, limit: int) -> int:
+    """Largest number below `limit` with the lower 32 bits of `low`; `low` itself if there is none.
+
+    >>> largest_before(8, 2**32 + 9) == 2**32 + 8, largest_before(8, 5)
+    (True, 8)
+    """
+    low %= _4_GIB
+    return low + max(0, (limit - 1 - low) // _4_GIB) * _4_GIB
+
+
+def first_directory(file: TiffFile) -> NdpiDirectory | None:
+    """Directory 0 if the file is an NDPI: of classic TIFF, with a tag that only these have."""
+    if file.size < 16:
+        return None
+    head = file.read_range(0, 12)
+    orders: dict[bytes, Literal["<", ">"]] = {b"II*\0": "<", b"MM\0*": ">"}
+    order = orders.get(bytes(head[:4]))
+    if order is None:
+        return None
+    (offset,) = struct.unpack_from(order + "Q", head, 4)
+    if not 8 <= offset < file.size - 2:
+        return None
+    cache = RangeCache(file.read_range, file.size, file.source)
+    try:
+        directory, _ = _directory(cache, order, offset, 0)
+    except MetadataError:
+        return None
+    flag = directory.ifd.fields.get(Tag.NdpiFormatFlag)
+    return directory if flag is not None and flag.count else None
+
+
+def read_directories(first: NdpiDirectory) -> tuple[NdpiDirectory, ...]:
+    """Follow the chain of directories.
+
+    Raises
+    ------
+    MetadataError
+        It leaves the file, loops or is absurdly long.
+    """
+    cache, order = first.ifd.cache, first.ifd.byte_order
+    found: list[NdpiDirectory] = []
+    seen: set[int] = set()
+    offset = first.offset
+    while offset:
+        where = ("ifd", len(found))
+        if offset in seen:
+            msg = f"the directory chain loops back to offset {offset}"
+            raise MetadataError(msg, source=cache.source, location=where)
+        if len(found) == MAX_IFDS:
+            msg = f"more than {MAX_IFDS} directories"
+            raise MetadataError(msg, source=cache.source, location=where)
+        seen.add(offset)
+        directory, offset = _directory(cache, order, offset, len(found))
+        found.append(directory)
+    return tuple(found)
+
+
+def _directory(
+    cache: RangeCache, order: Literal["<", ">"], offset: int, index: int
+) -> tuple[NdpiDirectory, int]:
+    """Read the directory at `offset`; also the offset of the next one, 0 for none."""
+    where = ("ifd", index)
+    (count,) = struct.unpack(order + "H", cache.read(offset, 2, where))
+    if not 0 < count <= MAX_FIELDS:
+        msg = f"directory at offset {offset} claims {count} entries, expected 1 to {MAX_FIELDS}"
+        raise MetadataError(msg, source=cache.source, location=where)
+    begin = offset + 2
+    body = cache.read(begin, count * _ENTRY_NBYTES + 8, where)
+    (following,) = struct.unpack_from(order + "Q", body, count * _ENTRY_NBYTES)
+    upper = _upper_halves(cache, order, begin + len(body), count, where)
+    entries: dict[int, tuple[Field, int]] = {}
+    for number in range(count):
+        at = number * _ENTRY_NBYTES
+        tag, field_type, values = struct.unpack_from(order + "HHI", body, at)
+        nbytes = FIELD_NBYTES.get(field_type, 0) * values
+        place = begin + at + 8
+        if nbytes > 4:
+            (place,) = struct.unpack_from(order + "I", body, at + 8)
+        field = Field(field_type=field_type, count=values, byte_range=ByteRange(place, nbytes))
+        entries.setdefault(tag, (field, int(upper[number])))
+    fields, high = _whole_offsets(entries, cache.size, offset)
+    ifd = Ifd(index=index, byte_order=order, fields=fields, cache=cache)
+    return NdpiDirectory(ifd=ifd, offset=offset, high=high), following
+
+
+def _upper_halves(
+    cache: RangeCache, order: str, offset: int, count: int, where: tuple[str | int, ...]
+) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+    """Upper half of each entry; zeros in a file that does not need them or ends before them."""
+    if cache.size <= _4_GIB or offset + 4 * count > cache.size:
+        return np.zeros(count, np.uint32)
+    raw = cache.read(offset, 4 * count, where)
+    return np.frombuffer(raw, order + "u4").astype(np.uint32)
+
+
+def _whole_offsets(
+    entries: Mapping[int, tuple[Field, int]], size: int, directory_offset: int
+) -> tuple[dict[int, Field], dict[int, int]]:
+    """Add upper halves to offsets, or guess them if those that are there cannot be meant."""
+    fields = {tag: field for tag, (field, _) in entries.items()}
+    high = {tag: upper for tag, (field, upper) in entries.items() if field.byte_range.nbytes <= 4}
+    if size <= _4_GIB:
+        return fields, high
+    outside = {tag: field for tag, field in fields.items() if field.byte_range.nbytes > 4}
+    stated = {tag: f.byte_range.offset + (entries[tag][1] << 32) for tag, f in outside.items()}
+    meant = all(at + outside[tag].byte_range.nbytes <= size for tag, at in stated.items())
+    meant = meant and max(upper for _, upper in entries.values()) <= size >> 32
+    if not meant:
+        high = {}
+    for tag, field in outside.items():
+        at, nbytes = field.byte_range.offset, field.byte_range.nbytes
+        at = stated[tag] if meant else largest_before(at, directory_offset)
+        fields[tag] = Field(
+            field_type=field.field_type, count=field.count, byte_range=ByteRange(at, nbytes)
+        )
+    return fields, high
