@@ -125,13 +125,8 @@ def _packed(kind: int, value: object) -> tuple[int, bytes, int]:
     return len(values), struct.pack(f"<{len(low)}{_CODES[kind]}", *low), high
 
 
-def write_ndpi(
-    path: Path, images: list[NdpiImage], *, base: int = 16, upper_halves: bool = True
-) -> None:
-    """Write a slide whose data begins at `base`, in a sparse file where that is far away.
-
-    Without `upper_halves` the block that holds them is left out, as in old files.
-    """
+def write_ndpi(path: Path, images: list[NdpiImage], *, base: int = 16) -> None:
+    """Write a slide whose data begins at `base`, in a sparse file where that is far away."""
     with path.open("wb") as file:
         file.write(b"II*\0")
         link = 4  # where the offset of the next directory is to be written
@@ -142,9 +137,7 @@ def write_ndpi(
             file.seek(image.hole[1], io.SEEK_CUR)
             file.write(image.jpeg[image.hole[0] :])
             file.write(bytes(-file.tell() % 16))
-            at, following = _write_directory(
-                file, image.all_tags(offset), upper_halves=upper_halves
-            )
+            at, following = _write_directory(file, image.all_tags(offset))
             end = file.tell()
             file.seek(link)
             file.write(struct.pack("<Q", at))
@@ -152,9 +145,7 @@ def write_ndpi(
             link = following
 
 
-def _write_directory(
-    file: BinaryIO, tags: dict[int, tuple[int, object]], *, upper_halves: bool
-) -> tuple[int, int]:
+def _write_directory(file: BinaryIO, tags: dict[int, tuple[int, object]]) -> tuple[int, int]:
     """Write values, then the directory; return its offset, and that of its link to the next."""
     entries, uppers = b"", b""
     for tag, (kind, value) in tags.items():
@@ -168,8 +159,7 @@ def _write_directory(
     at = file.tell()
     file.write(struct.pack("<H", len(tags)) + entries + bytes(8))
     link = file.tell() - 8
-    if upper_halves:
-        file.write(uppers)
+    file.write(uppers)
     return at, link
 
 

@@ -39,6 +39,8 @@ _SCAN_HEADER_END: Final = b"\x3f\x00"
 
 _RST0, _RST7, _EOI = 0xD0, 0xD7, 0xD9
 _END: Final = b"\xff\xd9"
+_MAX_PADDING_NBYTES: Final = 3
+"""Arbitrary bytes after the end that word alignment explains; zeros and 0xFF may be more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +136,12 @@ class RestartJpegCodec:
         inside = (code != 0) & (code != 0xFF)  # neither a stuffed nor a fill byte
         at, code = at[inside], code[inside]
         end = np.flatnonzero(code == _EOI)
-        if end.size:  # what lies behind the end of the image means nothing
+        if end.size:
             at, code = at[: end[0] + 1], code[: end[0] + 1]
+            rest = encoded[at[-1] + 2 :]
+            if rest.size > _MAX_PADDING_NBYTES and ((rest != 0) & (rest != 0xFF)).any():
+                msg = f"the image ends at byte {at[-1]} of {encoded.size}: damaged"
+                raise CodecError(msg)
         known = (code >= _RST0) & (code <= _RST7) | (code == _EOI)
         if not known.all():
             bad = int(np.flatnonzero(~known)[0])

@@ -176,14 +176,12 @@ def _strip(file: TiffFile, directory: NdpiDirectory, name: str) -> tuple[int, in
         raise UnsupportedFormatError(msg + "is not read, only JPEG is")
     start = directory.large_integer(Tag.StripOffsets)
     nbytes = directory.large_integer(Tag.StripByteCounts)
-    guess = directory.before_directory(start)
-    for offset in (start, guess):
-        if 8 <= offset < file.size - 4 and file.read(offset, 2, what) == b"\xff\xd8":
-            read = partial(_read_behind, file, offset, what)
-            room = min(nbytes, file.size - offset)
-            return offset, nbytes, read_level_jpeg(read, room, what=what, source=file.source)
-    msg = f"no JPEG begins at offset {start}; the file ({file.size} bytes) is damaged or cut off"
-    raise ifd.error(Tag.StripOffsets, msg)
+    if not 8 <= start < file.size:
+        msg = f"JPEG at offset {start} of a file of {file.size} bytes; it is damaged or cut off"
+        raise ifd.error(Tag.StripOffsets, msg)
+    read = partial(_read_behind, file, start, what)
+    room = min(nbytes, file.size - start)
+    return start, nbytes, read_level_jpeg(read, room, what=what, source=file.source)
 
 
 def _read_behind(file: TiffFile, start: int, what: str, offset: int, nbytes: int) -> bytes:

@@ -4,8 +4,7 @@ Facts from tifffile's and OpenSlide's readers. A directory is that of classic TI
 
 - the offset of the first directory in the header, and of the next one, has 8 bytes;
 - behind the offset of the next directory come 4 bytes for each entry: the upper half of its value
-  or offset. Older writers left them out; then an offset is the largest one that lies before the
-  directory, because a directory follows what it describes.
+  or offset. A file of up to 4 GiB needs none, and they are not looked at.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class NdpiDirectory:
     offset : int
         Of the directory in the file.
     high : mapping of int to int
-        Tag to the upper half of its value, where values are stored in the entry.
+        Tag to the upper half of its value, which is meant where the value is in the entry.
     """
 
     ifd: Ifd
@@ -68,20 +67,6 @@ class NdpiDirectory:
         """Value of a tag that may have an upper half."""
         low = self.ifd.integer(tag)
         return low + (self.high.get(tag, 0) << 32)
-
-    def before_directory(self, low: int) -> int:
-        """Largest offset with these lower 32 bits that lies before the directory."""
-        return largest_before(low, self.offset)
-
-
-def largest_before(low: int, limit: int) -> int:
-    """Largest number below `limit` with the lower 32 bits of `low`; `low` itself if there is none.
-
-    >>> largest_before(8, 2**32 + 9) == 2**32 + 8, largest_before(8, 5)
-    (True, 8)
-    """
-    low %= _4_GIB
-    return low + max(0, (limit - 1 - low) // _4_GIB) * _4_GIB
 
 
 def first_directory(file: TiffFile) -> NdpiDirectory | None:
@@ -144,7 +129,8 @@ def _directory(
     body = cache.read(begin, count * _ENTRY_NBYTES + 8, where)
     (following,) = struct.unpack_from(order + "Q", body, count * _ENTRY_NBYTES)
     upper = _upper_halves(cache, order, begin + len(body), count, where)
-    entries: dict[int, tuple[Field, int]] = {}
+    fields: dict[int, Field] = {}
+    high: dict[int, int] = {}
     for number in range(count):
         at = number * _ENTRY_NBYTES
         tag, field_type, values = struct.unpack_from(order + "HHI", body, at)
@@ -152,9 +138,10 @@ def _directory(
         place = begin + at + 8
         if nbytes > 4:
             (place,) = struct.unpack_from(order + "I", body, at + 8)
+            place += int(upper[number]) << 32
         field = Field(field_type=field_type, count=values, byte_range=ByteRange(place, nbytes))
-        entries.setdefault(tag, (field, int(upper[number])))
-    fields, high = _whole_offsets(entries, cache.size, offset)
+        fields.setdefault(tag, field)
+        high.setdefault(tag, int(upper[number]))
     ifd = Ifd(index=index, byte_order=order, fields=fields, cache=cache)
     return NdpiDirectory(ifd=ifd, offset=offset, high=high), following
 
@@ -162,31 +149,8 @@ def _directory(
 def _upper_halves(
     cache: RangeCache, order: str, offset: int, count: int, where: tuple[str | int, ...]
 ) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
-    """Upper half of each entry; zeros in a file that does not need them or ends before them."""
-    if cache.size <= _4_GIB or offset + 4 * count > cache.size:
+    """Upper half of each entry; zeros in a file that needs none."""
+    if cache.size <= _4_GIB:
         return np.zeros(count, np.uint32)
     raw = cache.read(offset, 4 * count, where)
     return np.frombuffer(raw, order + "u4").astype(np.uint32)
-
-
-def _whole_offsets(
-    entries: Mapping[int, tuple[Field, int]], size: int, directory_offset: int
-) -> tuple[dict[int, Field], dict[int, int]]:
-    """Add upper halves to offsets, or guess them if those that are there cannot be meant."""
-    fields = {tag: field for tag, (field, _) in entries.items()}
-    high = {tag: upper for tag, (field, upper) in entries.items() if field.byte_range.nbytes <= 4}
-    if size <= _4_GIB:
-        return fields, high
-    outside = {tag: field for tag, field in fields.items() if field.byte_range.nbytes > 4}
-    stated = {tag: f.byte_range.offset + (entries[tag][1] << 32) for tag, f in outside.items()}
-    meant = all(at + outside[tag].byte_range.nbytes <= size for tag, at in stated.items())
-    meant = meant and max(upper for _, upper in entries.values()) <= size >> 32
-    if not meant:
-        high = {}
-    for tag, field in outside.items():
-        at, nbytes = field.byte_range.offset, field.byte_range.nbytes
-        at = stated[tag] if meant else largest_before(at, directory_offset)
-        fields[tag] = Field(
-            field_type=field.field_type, count=field.count, byte_range=ByteRange(at, nbytes)
-        )
-    return fields, high
