@@ -11,18 +11,19 @@ Every offset and count comes from the file and is checked against its size befor
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
 from zarrgpu.errors import MetadataError
+from zarrgpu.formats.range_cache import RangeCache, ReadRange
 from zarrgpu.formats.tiff_tags import (
     BYTE_TYPES,
     FIELD_NBYTES,
     INTEGER_TYPES,
+    NUMBER_TYPES,
     RATIONAL_TYPE,
     Tag,
 )
@@ -31,65 +32,29 @@ from zarrgpu.model import ByteRange
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ReadRange: TypeAlias = Callable[[int, int], bytes]
-"""``(offset, nbytes)`` to exactly these bytes of the file, or an error."""
+__all__ = [
+    "Field",
+    "Ifd",
+    "Layout",
+    "RangeCache",
+    "ReadRange",
+    "is_tiff",
+    "read_ifds",
+    "read_sub_ifds",
+]
 
-BLOCK_NBYTES: Final = 64 << 10
-"""Least number of bytes per request: one latency on an object store, and usually a whole IFD."""
+_MERGE_GAP_NBYTES: Final = 32 << 10
+"""Values of a directory this far apart are read at once."""
 
-MAX_IFDS: Final = 1000
-"""Slides have tens; the bound keeps what a hostile chain can make us cache to 64 MiB."""
+MAX_IFDS: Final = 1 << 16
+"""Stacks have thousands; the bound is for chains that a hostile file makes up."""
 
+MAX_SUB_IFDS: Final = 256
 MAX_FIELDS: Final = 4096
 MAX_SMALL_NBYTES: Final = 16 << 20
 """Largest value of a tag that is not a chunk table: OME-XML is the largest met, a few MB."""
 
 _INT64_MAX: Final = (1 << 63) - 1
-
-
-class RangeCache:
-    """Blocks of the file that were read, so that a value near its IFD costs no further request."""
-
-    def __init__(self, read_range: ReadRange, size: int, source: str) -> None:
-        self.size = size
-        self.source = source
-        self._read_range = read_range
-        self._starts: list[int] = []
-        self._blocks: list[bytes] = []
-
-    def read(self, offset: int, nbytes: int, location: tuple[str | int, ...]) -> bytes:
-        """Bytes ``[offset, offset + nbytes)``; `MetadataError` at `location` if beyond the file."""
-        if offset < 0 or offset + nbytes > self.size:
-            msg = (
-                f"bytes {offset} to {offset + nbytes} lie beyond the end of the file "
-                f"({self.size} bytes); the file is truncated or damaged"
-            )
-            raise MetadataError(msg, source=self.source, location=location)
-        cached = self._find(offset, nbytes)
-        return self._fetch(offset, nbytes, location) if cached is None else cached
-
-    def holds(self, byte_range: ByteRange) -> bool:
-        """Whether reading `byte_range` would need no request."""
-        return self._find(byte_range.offset, byte_range.nbytes) is not None
-
-    def _find(self, offset: int, nbytes: int) -> bytes | None:
-        at = bisect_right(self._starts, offset) - 1
-        if at < 0:
-            return None
-        begin = offset - self._starts[at]
-        block = self._blocks[at]
-        return block[begin : begin + nbytes] if begin + nbytes <= len(block) else None
-
-    def _fetch(self, offset: int, nbytes: int, location: tuple[str | int, ...]) -> bytes:
-        wanted = min(max(nbytes, BLOCK_NBYTES), self.size - offset)
-        block = bytes(self._read_range(offset, wanted))
-        if len(block) != wanted:
-            msg = f"asked for {wanted} bytes at {offset}, got {len(block)}; is the file changing?"
-            raise MetadataError(msg, source=self.source, location=location)
-        at = bisect_right(self._starts, offset)
-        self._starts.insert(at, offset)
-        self._blocks.insert(at, block)
-        return block[:nbytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +73,17 @@ class Field:
     byte_range: ByteRange
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How classic TIFF and BigTIFF differ: widths of counts and offsets."""
+
+    byte_order: Literal["<", ">"]
+    first_ifd: int
+    count_format: str
+    entry_format: str
+    pointer_format: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ifd:
     """One image file directory; values are read, checked and converted on demand.
@@ -116,7 +92,11 @@ class Ifd:
     ----------
     index : int
         Position in the chain, from 0; what error messages name.
+    sub_index : int or None
+        Position among the sub-directories of directory `index`, None for that one itself.
     byte_order : "<" or ">"
+    layout : Layout or None
+        Of the file, by which sub-directories are read; None where there can be none.
     fields : mapping of int to Field
         The first entry of each tag, as libtiff takes it.
     cache : RangeCache
@@ -126,10 +106,19 @@ class Ifd:
     byte_order: Literal["<", ">"]
     fields: Mapping[int, Field]
     cache: RangeCache
+    layout: Layout | None = None
+    sub_index: int | None = None
+
+    @property
+    def location(self) -> tuple[str | int, ...]:
+        """Where it is, for errors."""
+        if self.sub_index is None:
+            return ("ifd", self.index)
+        return ("ifd", self.index, "SubIFDs", self.sub_index)
 
     def error(self, tag: Tag, message: str, kind: str = "value") -> MetadataError:
         """Error that names this directory and `tag`."""
-        location = ("ifd", self.index, tag.name)
+        location = (*self.location, tag.name)
         return MetadataError(message, source=self.cache.source, location=location, kind=kind)
 
     def prefetch(self, tags: Iterable[Tag], *, max_nbytes: int) -> None:
@@ -145,12 +134,12 @@ class Ifd:
         )
         merged: list[tuple[int, int]] = []
         for offset, end in todo:
-            if merged and offset <= merged[-1][1] + BLOCK_NBYTES:
+            if merged and offset <= merged[-1][1] + _MERGE_GAP_NBYTES:
                 merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
             else:
                 merged.append((offset, end))
         for offset, end in merged:
-            self.cache.read(offset, end - offset, ("ifd", self.index))
+            self.cache.read(offset, end - offset, self.location)
 
     def integers(self, tag: Tag, *, max_count: int = 4096) -> NDArray[np.int64] | None:
         """Values of an unsigned integer tag, None if it is absent."""
@@ -166,6 +155,19 @@ class Ifd:
         if kind == "u8" and values.max() > _INT64_MAX:
             raise self.error(tag, f"value {values.max()} does not fit a signed 64-bit integer")
         return values.astype(np.int64)
+
+    def numbers(self, tag: Tag, *, max_count: int = 1 << 16) -> NDArray[np.float64] | None:
+        """Values of a tag of any plain number type as float64, None if it is absent."""
+        field = self.fields.get(tag)
+        if field is None:
+            return None
+        kind = NUMBER_TYPES.get(field.field_type)
+        if kind is None:
+            raise self.error(tag, f"expected numbers, got field type {field.field_type}", "type")
+        if not 0 < field.count <= max_count:
+            raise self.error(tag, f"expected 1 to {max_count} values, got {field.count}")
+        values = np.frombuffer(self._bytes(tag, field), self.byte_order + kind)
+        return values.astype(np.float64)
 
     def integer(self, tag: Tag, default: int | None = None) -> int:
         """First value of an integer tag; `default`, or `MetadataError`, if it is absent."""
@@ -205,24 +207,13 @@ class Ifd:
         field = self.fields.get(tag)
         if field is None or field.field_type != RATIONAL_TYPE or field.count < 1:
             return None
-        raw = self.cache.read(field.byte_range.offset, 8, ("ifd", self.index, tag.name))
+        raw = self.cache.read(field.byte_range.offset, 8, (*self.location, tag.name))
         numerator, denominator = struct.unpack(self.byte_order + "II", raw)
         return float(np.float32(numerator / denominator)) if denominator else None
 
     def _bytes(self, tag: Tag, field: Field) -> bytes:
         at = field.byte_range
-        return self.cache.read(at.offset, at.nbytes, ("ifd", self.index, tag.name))
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """How classic TIFF and BigTIFF differ: widths of counts and offsets."""
-
-    byte_order: Literal["<", ">"]
-    first_ifd: int
-    count_format: str
-    entry_format: str
-    pointer_format: str
+        return self.cache.read(at.offset, at.nbytes, (*self.location, tag.name))
 
 
 def is_tiff(head: bytes) -> bool:
@@ -265,13 +256,45 @@ def read_ifds(read_range: ReadRange, size: int, *, source: str) -> tuple[Ifd, ..
             raise MetadataError(msg, source=source, location=where)
         seen.add(offset)
         fields, offset = _directory(cache, layout, offset, where)
-        ifds.append(Ifd(index=len(ifds), byte_order=layout.byte_order, fields=fields, cache=cache))
+        ifds.append(
+            Ifd(
+                index=len(ifds),
+                byte_order=layout.byte_order,
+                fields=fields,
+                cache=cache,
+                layout=layout,
+            )
+        )
     if not ifds:
         raise MetadataError("the file has no directory", source=source, kind="missing")
     return tuple(ifds)
 
 
-def _header(cache: RangeCache) -> _Layout:
+def read_sub_ifds(ifd: Ifd) -> tuple[Ifd, ...]:
+    """Read the sub-directories of a directory (tag 330), in the order of the tag.
+
+    What a sub-directory names as its next one or as its own sub-directories is not followed: in
+    pyramids it is what the others of the tag are.
+
+    Raises
+    ------
+    MetadataError
+        One leaves the file, or is the directory itself or another one of the same tag.
+    """
+    offsets = ifd.integers(Tag.SubIFDs, max_count=MAX_SUB_IFDS)
+    if offsets is None or ifd.layout is None:
+        return ()
+    if np.unique(offsets).size != offsets.size:
+        raise ifd.error(Tag.SubIFDs, "the same sub-directory twice")
+    found = []
+    for sub_index, offset in enumerate(offsets.tolist()):
+        where = (*ifd.location, "SubIFDs", sub_index)
+        fields, _ = _directory(ifd.cache, ifd.layout, offset, where)
+        found.append(replace(ifd, fields=fields, sub_index=sub_index))
+    return tuple(found)
+
+
+def _header(cache: RangeCache) -> Layout:
     head = cache.read(0, min(16, cache.size), ("header",))
     if not is_tiff(head) or len(head) < 8:
         msg = f"not a TIFF: starts with {head[:4]!r}"
@@ -279,16 +302,16 @@ def _header(cache: RangeCache) -> _Layout:
     order: Literal["<", ">"] = "<" if head[:1] == b"I" else ">"
     if 42 in head[2:4]:
         (first,) = struct.unpack_from(order + "I", head, 4)
-        return _Layout(order, first, "H", "HHI", "I")
+        return Layout(order, first, "H", "HHI", "I")
     if len(head) < 16 or struct.unpack_from(order + "HH", head, 4) != (8, 0):
         msg = f"damaged BigTIFF header: {head.hex()}"
         raise MetadataError(msg, source=cache.source, location=("header",), kind="syntax")
     (first,) = struct.unpack_from(order + "Q", head, 8)
-    return _Layout(order, first, "Q", "HHQ", "Q")
+    return Layout(order, first, "Q", "HHQ", "Q")
 
 
 def _directory(
-    cache: RangeCache, layout: _Layout, offset: int, where: tuple[str | int, ...]
+    cache: RangeCache, layout: Layout, offset: int, where: tuple[str | int, ...]
 ) -> tuple[dict[int, Field], int]:
     """Entries of the directory at `offset`, and the offset of the next one (0 for none)."""
     order = layout.byte_order

@@ -40,17 +40,29 @@ class Tag(IntEnum):
     Artist = 315
     HostComputer = 316
     Predictor = 317
+    ColorMap = 320
     TileWidth = 322
     TileLength = 323
     TileOffsets = 324
     TileByteCounts = 325
+    SubIFDs = 330
+    ExtraSamples = 338
     SampleFormat = 339
     JPEGTables = 347
     XMLPacket = 700
     YCbCrSubSampling = 530
     ImageDepth = 32997
     Copyright = 33432
+    ModelPixelScale = 33550
+    ModelTiepoint = 33922
+    ModelTransformation = 34264
     InterColorProfile = 34675
+    GeoKeyDirectory = 34735
+    GeoDoubleParams = 34736
+    GeoAsciiParams = 34737
+    GdalMetadata = 42112
+    GdalNodata = 42113
+    LercParameters = 50674
     NdpiFormatFlag = 65420
     NdpiSourceLens = 65421
     NdpiXOffset = 65422
@@ -79,6 +91,12 @@ FIELD_NBYTES: Final = MappingProxyType(
 
 INTEGER_TYPES: Final = MappingProxyType({1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"})
 """Unsigned integer field types as NumPy type strings without a byte order."""
+
+NUMBER_TYPES: Final = MappingProxyType(
+    {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 11: "f4", 12: "f8", 13: "u4", 16: "u8",
+     17: "i8", 18: "u8"}
+)  # fmt: skip
+"""All plain number types as NumPy type strings without a byte order."""
 
 BYTE_TYPES: Final = frozenset({1, 2, 6, 7})
 RATIONAL_TYPE: Final = 5
@@ -111,6 +129,10 @@ COMPRESSION_NAMES: Final = MappingProxyType(
 )
 """For messages; being listed does not mean being read."""
 
+EXTRA_SAMPLE_NAMES: Final = MappingProxyType(
+    {0: "unspecified", 1: "associated alpha", 2: "unassociated alpha"}
+)
+
 PHOTOMETRIC_NAMES: Final = MappingProxyType(
     {
         0: "white is zero",
@@ -121,6 +143,11 @@ PHOTOMETRIC_NAMES: Final = MappingProxyType(
         5: "separated (CMYK)",
         6: "YCbCr",
         8: "CIE L*a*b*",
+        9: "ICC L*a*b*",
+        10: "ITU L*a*b*",
         32803: "colour filter array",
+        32844: "LogL",
+        32845: "LogLuv",
+        34892: "linear raw",
     }
 )
