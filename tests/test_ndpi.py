@@ -252,7 +252,7 @@ BAD_SLIDES = {
     "huge": (
         replace(LEVEL, width=(1 << 31) - 512, height=1 << 25),
         UnsupportedFormatError,
-        "level 0: .* restart intervals, at most",
+        "level 0 of .* restart intervals, at most",
     ),
     "jpeg xr": (
         with_tags(LEVEL, t259=(LONG, [22610])),
