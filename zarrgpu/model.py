@@ -372,6 +372,24 @@ class ReadOptions:
                 raise ValueError(msg)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBytes:
+    """Bytes that are read when they are asked for, such as a colour profile; never empty.
+
+    Attributes
+    ----------
+    key : str
+        The object that they are in.
+    byte_range : ByteRange
+    """
+
+    key: str
+    byte_range: ByteRange
+
+    def __len__(self) -> int:
+        return self.byte_range.nbytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SlideSpec:
     """A pyramid of 2-D images: a whole-slide file or a multiscale OME-Zarr image.
@@ -392,7 +410,7 @@ class SlideSpec:
         OpenSlide-style keys (``openslide.*``, vendor keys).
     associated : mapping of str to ArraySpec
         Label, macro, thumbnail; axes ``(y, x, c)``.
-    icc_profile : bytes or None
+    icc_profile : bytes, StoredBytes or None
     channels : tuple of mapping
         OME ``omero.channels`` (label, color, window) where the file has them.
     """
@@ -404,5 +422,5 @@ class SlideSpec:
     mpp: tuple[float | None, float | None]
     properties: Mapping[str, str]
     associated: Mapping[str, ArraySpec]
-    icc_profile: bytes | None = None
+    icc_profile: bytes | StoredBytes | None = None
     channels: tuple[Mapping[str, Any], ...] = ()

@@ -19,7 +19,7 @@ from zarrgpu import reader
 from zarrgpu.array import Array
 from zarrgpu.devices.resolve import DeviceLike
 from zarrgpu.group import Group
-from zarrgpu.model import ReadOptions, SlideSpec
+from zarrgpu.model import ReadOptions, SlideSpec, StoredBytes
 from zarrgpu.output import output_format
 from zarrgpu.patches import (
     Layout,
@@ -76,8 +76,12 @@ class Slide(Pyramid):
 
     @property
     def icc_profile(self) -> bytes | None:
-        """ICC profile of the image, if it carries one."""
-        return self.spec.icc_profile
+        """ICC profile of the image, if it carries one; a file's is read when it is asked for."""
+        profile = self.spec.icc_profile
+        if not isinstance(profile, StoredBytes):
+            return profile
+        data = self.levels[0].source.store.get_range(profile.key, profile.byte_range)
+        return None if data is None else data.tobytes()
 
     def read_region(
         self,

@@ -25,7 +25,7 @@ from zarrgpu.formats.slide_properties import (
     tiff_properties,
 )
 from zarrgpu.formats.tiff import page_to_array_spec
-from zarrgpu.model import SlideSpec
+from zarrgpu.model import SlideSpec, StoredBytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,12 +104,12 @@ def parse_description(description: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, equals, value in pairs if equals}
 
 
-def read_icc_profile(file: TiffFile, page: TiffPage) -> bytes | None:
+def read_icc_profile(file: TiffFile, page: TiffPage) -> StoredBytes | None:
     """Embedded colour profile of a page, None if there is none or the file is cut off before it."""
     at = page.icc_profile
     if at is None or not at.nbytes or at.end > file.size:
         return None
-    return bytes(file.read_range(at.offset, at.nbytes))
+    return StoredBytes(key=file.key, byte_range=at)
 
 
 def _icc_nbytes(name: str, page: TiffPage, first: TiffPage) -> int:
