@@ -5,7 +5,7 @@
 FROM nvidia/cuda:13.0.2-runtime-ubuntu24.04
 
 RUN apt-get update \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 python3-venv \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 python3-venv g++ \
     && rm -rf /var/lib/apt/lists/*
 
 RUN python3 -m venv /opt/zarrgpu
@@ -16,6 +16,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY zarrgpu zarrgpu
 COPY kernels kernels
+COPY scripts scripts
 RUN pip install -c constraints.txt ".[cuda13,slides,cloud,torch,demo]"
 
 WORKDIR /work

@@ -12,7 +12,7 @@ PYTEST_FLAGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-INPUTS := pyproject.toml constraints.txt Makefile
+INPUTS := pyproject.toml constraints.txt Makefile scripts/hatch_build.py $(wildcard kernels/host/*)
 OTHER_VENVS := $(foreach v,$(OTHER_PYTHONS),$(if $(shell scripts/find-python $(v)),.venv-$(v)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import configparser
 import email
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import zarrgpu
+from zarrgpu.devices.native import LIBRARY
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,7 +54,7 @@ def sources(folder: Path, base: Path, *endings: str) -> set[str]:
 def test_wheel_holds_the_package_and_the_kernels(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = sources(ROOT / "zarrgpu", ROOT, ".py", ".typed")
-    kernels = {f"zarrgpu/{name}" for name in sources(ROOT / "kernels", ROOT, ".cu", ".cuh")}
+    kernels = {f"zarrgpu/{name}" for name in sources(ROOT / "kernels", ROOT, ".cu", ".cuh", ".cpp", ".h")}
     assert len(kernels) > 3
     assert "zarrgpu/py.typed" in modules
     assert names >= modules | kernels
@@ -61,8 +63,13 @@ def test_wheel_holds_the_package_and_the_kernels(wheel: Path) -> None:
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
-def test_wheel_is_pure_and_licensed(wheel: Path, project: dict) -> None:
-    assert wheel.name == f"zarrgpu-{zarrgpu.__version__}-py3-none-any.whl"
+def test_wheel_is_of_any_python_and_licensed(wheel: Path, project: dict) -> None:
+    """The compiled part knows nothing of Python, so that one wheel serves all versions."""
+    compiled = f"zarrgpu/{LIBRARY.name}" in zipfile.ZipFile(wheel).namelist()
+    assert compiled == any(map(shutil.which, ("c++", "g++", "clang++")))
+    name, version, python, abi, platform = wheel.stem.split("-")
+    assert (name, version, python, abi) == ("zarrgpu", zarrgpu.__version__, "py3", "none")
+    assert (platform == "any") == (not compiled)
     with zipfile.ZipFile(wheel) as archive:
         info = f"zarrgpu-{zarrgpu.__version__}.dist-info"
         metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))

@@ -34,6 +34,7 @@ from zarrgpu.fetch import (
 )
 from zarrgpu.gather import PieceSlices, convert_chunk, gather_fills, gather_pieces
 from zarrgpu.model import ByteArray, ReadOptions
+from zarrgpu.native_engine import NativeRun, native_run
 from zarrgpu.output import OutputFormat
 from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
 from zarrgpu.stats import ReadStats
@@ -58,6 +59,8 @@ class _Run:
         Of the object of each read.
     cached : list of (array or None), or None
         Elements of each chunk that an earlier read has left; None if no array has a cache.
+    native : NativeRun or None
+        Decodes and places what it can of what is fetched.
     """
 
     plan: ReadPlan
@@ -71,14 +74,13 @@ class _Run:
     piece_elements: Int64s
     keys: list[str]
     cached: list[NDArray[Any] | None] | None
+    native: NativeRun | None
 
     def read(self, read: int) -> tuple[int, int, int]:
         """Fetch one range, decode and place its chunks; return fetched bytes, decoded, missing."""
-        rows: Sequence[int] = range(*self.plan.reads.chunk_start[read : read + 2].tolist())
-        if self.cached is not None:
-            rows = [row for row in rows if self._wanted(row)]
-            if not rows:
-                return 0, 0, 0
+        rows = self._wanted_rows(read)
+        if not rows:
+            return 0, 0, 0
         try:
             data = fetch_read(
                 self.plan, self.sources, read, partial(scratch, "encoded"), self.keys[read]
@@ -92,12 +94,20 @@ class _Run:
             for row in rows:
                 self._absent(row)
             return 0, 0, len(rows)
-        for row in rows:
+        rest = rows if self.native is None else self.native.place(read, data, rows)
+        for row in rest:
             try:
                 self._chunk(row, encoded_bytes(self.plan, row, data))
             except DataError as error:
                 self._fail(row, error)
         return data.size, len(rows), 0
+
+    def _wanted_rows(self, read: int) -> Sequence[int]:
+        """Chunks of a read that are to be fetched; cached ones are placed at once."""
+        if self.native is not None:
+            return self.native.rows_left(read)
+        rows = range(*self.plan.reads.chunk_start[read : read + 2].tolist())
+        return rows if self.cached is None else [row for row in rows if self._wanted(row)]
 
     def _wanted(self, row: int) -> bool:
         """Whether a chunk is to be fetched; a cached one is placed at once."""
@@ -209,11 +219,12 @@ def _make_run(
     out: NDArray[Any],
     output: OutputFormat,
     failed: list[tuple[int, DataError]] | None,
+    keys: list[str],
+    cached: list[NDArray[Any] | None] | None,
+    native: NativeRun | None,
 ) -> _Run:
     """Look at the output once: its slices, and whether chunks are converted on their way."""
-    axis_order = tuple(int(a) for a in np.argsort([-s for s in out.strides[1:]], kind="stable"))
-    plain = all(output.is_plain(spec.dtype) for spec in plan.arrays)
-    in_order = axis_order == tuple(range(len(axis_order)))
+    axis_order = _axis_order(out)
     elements = np.zeros(len(plan.chunks), np.int64)
     if len(plan.chunks):
         elements = np.add.reduceat(plan.pieces.elements, plan.chunks.piece_start[:-1])
@@ -224,12 +235,25 @@ def _make_run(
         output=output,
         slices=PieceSlices(plan.pieces, plan.request, output),
         failed=failed,
-        converts=not (plain and in_order) and not output.dtype.hasobject,
+        converts=_converts(plan, out, output),
         axis_order=axis_order,
         piece_elements=elements,
-        keys=read_keys(plan),
-        cached=_cached_chunks(plan, sources),
+        keys=keys,
+        cached=cached,
+        native=native,
     )
+
+
+def _axis_order(out: NDArray[Any]) -> tuple[int, ...]:
+    """Array axes from slowest to fastest in the output."""
+    return tuple(int(a) for a in np.argsort([-s for s in out.strides[1:]], kind="stable"))
+
+
+def _converts(plan: ReadPlan, out: NDArray[Any], output: OutputFormat) -> bool:
+    """Whether elements are cast, normalised or laid out anew."""
+    plain = all(output.is_plain(spec.dtype) for spec in plan.arrays)
+    order = _axis_order(out)
+    return not (plain and order == tuple(range(len(order)))) and not output.dtype.hasobject
 
 
 def _cached_chunks(
@@ -299,9 +323,10 @@ def allocate(
     return result, result.transpose(0, *(1 + axis for axis in np.argsort(order)))
 
 
-def _fitting_threads(run: _Run, threads: int, options: ReadOptions) -> int:
+def _fitting_threads(
+    plan: ReadPlan, converted_itemsize: int, threads: int, options: ReadOptions
+) -> int:
     """At most `threads`, so that what they hold fits the budget; refuse a chunk that does not."""
-    plan = run.plan
     if not len(plan.chunks):
         return 1
     whole = np.array([spec.chunk_nbytes for spec in plan.arrays], np.int64)[plan.chunks.array]
@@ -315,8 +340,8 @@ def _fitting_threads(run: _Run, threads: int, options: ReadOptions) -> int:
         )
         raise MemoryBudgetError(msg)
     encoded = max(int(plan.reads.nbytes.max()), int(whole.max()) if plan.num_unsized_reads else 0)
-    converted = run.output.dtype.itemsize * max(math.prod(s.chunk_shape) for s in plan.arrays)
-    held = decoded + encoded + (converted if run.converts else 0)
+    converted = converted_itemsize * max(math.prod(s.chunk_shape) for s in plan.arrays)
+    held = decoded + encoded + converted
     return max(1, min(threads, options.memory_budget_bytes // max(1, held)))
 
 
@@ -346,16 +371,28 @@ def execute(
         Gets (chunk row, error) of what could not be read, whose pieces become the fill value; None
         raises the first.
     """
-    run = _make_run(plan, sources, out, output, failed)
+    keys, cached = read_keys(plan), _cached_chunks(plan, sources)
+    native = native_run(plan, sources, keys, out, output, cached) if options.native else None
     threads = max((num_io_threads(source.store, options) for source in sources), default=1)
-    threads = _fitting_threads(run, threads, options)
-    counts = run_threads(run.read, range(len(plan.reads)), threads)
-    gather_fills(plan.fills, plan, out, output)
+    converts = native is None and _converts(plan, out, output)
+    threads = _fitting_threads(plan, output.dtype.itemsize * converts, threads, options)
+    reads: Sequence[int] = range(len(plan.reads))
+    if native is not None and native.is_local:
+        reads = native.drain(threads)
+        stats.fetched_bytes += native.fetched_nbytes
+        stats.chunks_decoded += native.num_decoded
+        stats.chunks_missing += native.num_missing
+    if reads:
+        run = _make_run(plan, sources, out, output, failed, keys, cached, native)
+        for fetched, decoded, missing in run_threads(run.read, reads, threads):
+            stats.fetched_bytes += fetched
+            stats.chunks_decoded += decoded
+            stats.chunks_missing += missing
+    if native is not None:
+        native.fill()
+    else:
+        gather_fills(plan.fills, plan, out, output)
     for row, _ in failed or ():
         gather_fills(pieces_as_fills(plan, row), plan, out, output)
-    stats.chunks_cached += sum(elements is not None for elements in run.cached or ())
-    for fetched, decoded, missing in counts:
-        stats.fetched_bytes += fetched
-        stats.chunks_decoded += decoded
-        stats.chunks_missing += missing
+    stats.chunks_cached += sum(elements is not None for elements in cached or ())
     stats.decoded_bytes += plan.decoded_nbytes

@@ -22,7 +22,7 @@ class CancellableStore:
     """
 
     def __init__(self, store: Store, cancelled: Callable[[], bool]) -> None:
-        self._store = store
+        self.store = store
         self._cancelled = cancelled
         self.url = store.url
         self.io_concurrency = store.io_concurrency
@@ -33,31 +33,32 @@ class CancellableStore:
         self, key: str, allocate: Allocate = new_bytes, max_nbytes: int | None = None
     ) -> ByteArray | None:
         """Whole object; see `Store.get`."""
-        self._check()
-        return self._store.get(key, allocate, max_nbytes)
+        self.check()
+        return self.store.get(key, allocate, max_nbytes)
 
     def get_range(
         self, key: str, byte_range: ByteRange, allocate: Allocate = new_bytes
     ) -> ByteArray | None:
         """Bytes of `byte_range`; see `Store.get_range`."""
-        self._check()
-        return self._store.get_range(key, byte_range, allocate)
+        self.check()
+        return self.store.get_range(key, byte_range, allocate)
 
     def get_suffix(self, key: str, nbytes: int) -> ByteArray | None:
         """Last `nbytes` bytes; see `Store.get_suffix`."""
-        self._check()
-        return self._store.get_suffix(key, nbytes)
+        self.check()
+        return self.store.get_suffix(key, nbytes)
 
     def size(self, key: str) -> int | None:
         """Size of the object; see `Store.size`."""
-        self._check()
-        return self._store.size(key)
+        self.check()
+        return self.store.size(key)
 
     def list_dir(self, prefix: str) -> list[str]:
         """Names directly under `prefix`; see `Store.list_dir`."""
-        return self._store.list_dir(prefix)
+        return self.store.list_dir(prefix)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise `ReadCancelledError` if the read was cancelled."""
         if self._cancelled():
             msg = f"{self.url!r}: the read was cancelled"
             raise ReadCancelledError(msg)

@@ -1,0 +1,145 @@
+// See copy.h. The innermost axis is the one along which the result is contiguous, if there is one.
+
+#include "copy.h"
+
+#include <cstring>
+#include <utility>
+
+namespace zarrgpu {
+namespace {
+
+uint16_t reversed(uint16_t x) { return __builtin_bswap16(x); }
+uint32_t reversed(uint32_t x) { return __builtin_bswap32(x); }
+uint64_t reversed(uint64_t x) { return __builtin_bswap64(x); }
+
+template <typename T>
+void swap_run(const uint8_t* src, uint8_t* dst, int64_t nbytes) {
+    for (int64_t at = 0; at < nbytes; at += sizeof(T)) {  // memcpy: chunks need not be aligned
+        T x;
+        memcpy(&x, src + at, sizeof(T));
+        x = reversed(x);
+        memcpy(dst + at, &x, sizeof(T));
+    }
+}
+
+void move_run(const uint8_t* src, uint8_t* dst, int64_t nbytes, int64_t swap_nbytes) {
+    switch (swap_nbytes) {
+        case 2: return swap_run<uint16_t>(src, dst, nbytes);
+        case 4: return swap_run<uint32_t>(src, dst, nbytes);
+        case 8: return swap_run<uint64_t>(src, dst, nbytes);
+        default: memcpy(dst, src, nbytes);
+    }
+}
+
+template <typename T>
+void copy_elements(const uint8_t* src, int64_t src_stride, uint8_t* dst, int64_t dst_stride,
+                   int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        T x;
+        memcpy(&x, src + i * src_stride, sizeof(T));
+        memcpy(dst + i * dst_stride, &x, sizeof(T));
+    }
+}
+
+void copy_line(const Box& box, const uint8_t* src, uint8_t* dst, int64_t swap_nbytes) {
+    const int last = box.ndim - 1;
+    const int64_t src_stride = box.src_stride[last], dst_stride = box.dst_stride[last];
+    const int64_t count = box.extent[last], itemsize = box.itemsize;
+    if (src_stride == itemsize && dst_stride == itemsize) {
+        return move_run(src, dst, count * itemsize, swap_nbytes);
+    }
+    if (swap_nbytes == 0) {
+        switch (itemsize) {
+            case 1: return copy_elements<uint8_t>(src, src_stride, dst, dst_stride, count);
+            case 2: return copy_elements<uint16_t>(src, src_stride, dst, dst_stride, count);
+            case 4: return copy_elements<uint32_t>(src, src_stride, dst, dst_stride, count);
+            case 8: return copy_elements<uint64_t>(src, src_stride, dst, dst_stride, count);
+        }
+    }
+    for (int64_t i = 0; i < count; i++) {
+        move_run(src + i * src_stride, dst + i * dst_stride, itemsize, swap_nbytes);
+    }
+}
+
+// Call `line(src_shift, dst_shift)` for every line along the last axis.
+template <typename Line>
+void for_lines(const Box& box, Line line) {
+    int64_t index[33] = {0};
+    int64_t src = 0, dst = 0;
+    for (;;) {
+        line(src, dst);
+        int axis = box.ndim - 2;
+        for (; axis >= 0; axis--) {
+            src += box.src_stride[axis];
+            dst += box.dst_stride[axis];
+            if (++index[axis] < box.extent[axis]) break;
+            src -= box.extent[axis] * box.src_stride[axis];
+            dst -= box.extent[axis] * box.dst_stride[axis];
+            index[axis] = 0;
+        }
+        if (axis < 0) return;
+    }
+}
+
+}  // namespace
+
+void simplify(Box& box) {
+    int n = 0;
+    for (int axis = 0; axis < box.ndim; axis++) {
+        if (box.extent[axis] == 1) continue;
+        box.extent[n] = box.extent[axis];
+        box.src_stride[n] = box.src_stride[axis];
+        box.dst_stride[n] = box.dst_stride[axis];
+        n++;
+    }
+    // by the result's strides, largest first: writes are in order whatever the layout
+    for (int i = 1; i < n; i++) {
+        for (int j = i; j > 0 && box.dst_stride[j] > box.dst_stride[j - 1]; j--) {
+            std::swap(box.extent[j], box.extent[j - 1]);
+            std::swap(box.src_stride[j], box.src_stride[j - 1]);
+            std::swap(box.dst_stride[j], box.dst_stride[j - 1]);
+        }
+    }
+    int kept = 0;
+    for (int axis = 1; axis < n; axis++) {
+        const int64_t count = box.extent[axis];
+        if (box.src_stride[kept] == box.src_stride[axis] * count &&
+            box.dst_stride[kept] == box.dst_stride[axis] * count) {
+            box.extent[kept] *= count;
+        } else {
+            kept++;
+            box.extent[kept] = count;
+        }
+        box.src_stride[kept] = box.src_stride[axis];
+        box.dst_stride[kept] = box.dst_stride[axis];
+    }
+    box.ndim = n ? kept + 1 : 1;
+    if (n == 0) {
+        box.extent[0] = 1;
+        box.src_stride[0] = box.dst_stride[0] = box.itemsize;
+    }
+}
+
+void copy_box(const Box& box, const uint8_t* src, uint8_t* dst, int64_t swap_nbytes) {
+    for_lines(box, [&](int64_t src_shift, int64_t dst_shift) {
+        copy_line(box, src + src_shift, dst + dst_shift, swap_nbytes);
+    });
+}
+
+void fill_box(const Box& box, const uint8_t* element, uint8_t* dst) {
+    const int last = box.ndim - 1;
+    const int64_t stride = box.dst_stride[last], count = box.extent[last];
+    bool same_bytes = stride == box.itemsize;
+    for (int64_t i = 1; i < box.itemsize; i++) same_bytes &= element[i] == element[0];
+    for_lines(box, [&](int64_t, int64_t shift) {
+        if (same_bytes) {
+            memset(dst + shift, element[0], count * box.itemsize);
+            return;
+        }
+        for (int64_t i = 0; i < count; i++) {
+            memcpy(dst + shift + i * stride, element, box.itemsize);
+        }
+    });
+}
+
+}  // namespace zarrgpu

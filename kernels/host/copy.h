@@ -1,0 +1,27 @@
+// Copies of boxes between strided arrays: what places a piece of a chunk into the result.
+
+#pragma once
+
+#include <cstdint>
+
+namespace zarrgpu {
+
+// One box: `ndim` axes of `extent` elements of `itemsize` bytes, strides in bytes on both sides.
+struct Box {
+    int ndim;
+    int64_t itemsize;
+    int64_t extent[33];
+    int64_t src_stride[33];
+    int64_t dst_stride[33];
+};
+
+// Leave out axes of one element and join those that are one run on both sides.
+void simplify(Box& box);
+
+// Copy a simplified box; numbers of `swap_nbytes` bytes are reversed, 0 for none.
+void copy_box(const Box& box, const uint8_t* src, uint8_t* dst, int64_t swap_nbytes);
+
+// Set every element of a box of the result to one element.
+void fill_box(const Box& box, const uint8_t* element, uint8_t* dst);
+
+}  // namespace zarrgpu

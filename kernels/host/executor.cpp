@@ -1,0 +1,232 @@
+// A plan carried out on the CPU without Python: fetch a range, decode its chunks, place the pieces.
+//
+// Each thread that calls `zarrgpu_drain` takes reads until none is left, so that the interpreter's
+// lock is given up once for many chunks instead of several times for each. What a thread meets that
+// it does not know for certain it leaves NOT_DONE: the general path (zarrgpu/host_engine.py) reads
+// it again, and succeeds or says what is wrong. Reference: host_engine.py with `native=False`.
+
+#include <cstring>
+
+#include "checksum.h"
+#include "codecs.h"
+#include "copy.h"
+#include "files.h"
+#include "tables.h"
+
+namespace zarrgpu {
+namespace {
+
+thread_local Scratch encoded_scratch, decoded_scratch;
+
+// Strides of the result for one piece, and where it begins.
+uint8_t* begin_box(const Plan& plan, const Pieces& pieces, int64_t row, int64_t itemsize,
+                   Box& box) {
+    box.ndim = static_cast<int>(plan.ndim);
+    box.itemsize = itemsize;
+    int64_t at = pieces.output[row] * plan.out_strides[0];
+    for (int axis = 0; axis < box.ndim; axis++) {
+        const int64_t cell = axis * pieces.count + row;
+        box.extent[axis] = pieces.extent[cell];
+        box.dst_stride[axis] = plan.out_strides[1 + axis];
+        box.src_stride[axis] = 0;
+        at += pieces.dst[cell] * plan.out_strides[1 + axis];
+    }
+    return plan.out + at;
+}
+
+void fill_piece(const Plan& plan, const Pieces& pieces, int64_t row, const Array& array) {
+    Box box;
+    uint8_t* dst = begin_box(plan, pieces, row, array.itemsize, box);
+    for (int axis = 0; axis < box.ndim; axis++) box.src_stride[axis] = box.dst_stride[axis];
+    simplify(box);
+    fill_box(box, array.fill, dst);
+}
+
+// Strides of a decoded chunk, or of its window, in array axes.
+void chunk_strides(const Plan& plan, const Array& array, int64_t chunk, int64_t* strides) {
+    int64_t stride = array.itemsize;
+    for (int64_t i = plan.ndim - 1; i >= 0; i--) {
+        const int64_t axis = array.axis_order[i];
+        strides[axis] = stride;
+        stride *= plan.window_whole ? plan.window_shape[axis * plan.num_chunks + chunk]
+                                    : array.chunk_shape[axis];
+    }
+}
+
+void place(const Plan& plan, const Array& array, int64_t chunk, const uint8_t* elements) {
+    int64_t strides[MAX_AXES];
+    chunk_strides(plan, array, chunk, strides);
+    const Pieces& pieces = plan.pieces;
+    const int64_t last = plan.chunk_piece_start[chunk + 1];
+    for (int64_t row = plan.chunk_piece_start[chunk]; row < last; row++) {
+        Box box;
+        uint8_t* dst = begin_box(plan, pieces, row, array.itemsize, box);
+        const uint8_t* src = elements;
+        for (int axis = 0; axis < box.ndim; axis++) {
+            src += pieces.src[axis * pieces.count + row] * strides[axis];
+            box.src_stride[axis] = strides[axis] * plan.step[axis];
+        }
+        simplify(box);
+        copy_box(box, src, dst, array.swap_nbytes);
+    }
+}
+
+// Where the one piece of a direct chunk begins: all of it is one run there.
+uint8_t* direct_target(const Plan& plan, int64_t chunk) {
+    Box box;
+    return begin_box(plan, plan.pieces, plan.chunk_piece_start[chunk], 1, box);
+}
+
+bool is_part(const Plan& plan, int64_t chunk) {
+    return plan.window_whole && !plan.window_whole[chunk];
+}
+
+// Elements of a chunk, decoded where they shall be; null if they cannot be had here.
+const uint8_t* decoded(const Plan& plan, const Array& array, int64_t chunk, const uint8_t* data,
+                       int64_t nbytes) {
+    if (array.has_crc32c) {
+        if (!crc32c_holds(data, nbytes)) return nullptr;
+        nbytes -= 4;
+    }
+    const bool part = is_part(plan, chunk);
+    const int64_t wanted = part ? plan.window_nbytes[chunk] : array.decoded_nbytes;
+    uint8_t* target = plan.chunk_memory ? plan.chunk_memory[chunk] : nullptr;
+    if (!target && plan.chunk_direct[chunk]) target = direct_target(plan, chunk);
+    if (array.codec == RAW) {
+        if (nbytes != wanted) return nullptr;
+        if (!target) return data;
+        memcpy(target, data, nbytes);
+        return target;
+    }
+    if (!target) target = decoded_scratch.room(wanted);
+    if (!target) return nullptr;
+    const bool done =
+        part ? decode_blosc_part(data, nbytes, array.decoded_nbytes, plan.window_start[chunk],
+                                 target, wanted)
+             : decode(array.codec, data, nbytes, target, wanted);
+    return done ? target : nullptr;
+}
+
+void run_chunk(const Plan& plan, int64_t chunk, const uint8_t* data, int64_t nbytes) {
+    const Array& array = plan.arrays[plan.chunk_array[chunk]];
+    const bool kept = plan.chunk_memory && plan.chunk_memory[chunk];
+    const uint8_t* elements = decoded(plan, array, chunk, data, nbytes);
+    if (!elements) return;
+    if (kept || !plan.chunk_direct[chunk]) place(plan, array, chunk, elements);
+    plan.chunk_status[chunk] = DONE;
+}
+
+void run_absent(const Plan& plan, int64_t first, int64_t last) {
+    for (int64_t chunk = first; chunk < last; chunk++) {
+        const Array& array = plan.arrays[plan.chunk_array[chunk]];
+        if (!array.absent_is_fill) continue;
+        const int64_t end = plan.chunk_piece_start[chunk + 1];
+        for (int64_t row = plan.chunk_piece_start[chunk]; row < end; row++) {
+            fill_piece(plan, plan.pieces, row, array);
+        }
+        plan.chunk_status[chunk] = ABSENT;
+    }
+}
+
+// Place what is held of a read's chunks; whether any is left to fetch.
+bool run_held(const Plan& plan, int64_t first, int64_t last) {
+    if (!plan.chunk_memory) return true;
+    bool rest = false;
+    for (int64_t chunk = first; chunk < last; chunk++) {
+        if (!plan.chunk_held[chunk]) {
+            rest = true;
+            continue;
+        }
+        place(plan, plan.arrays[plan.chunk_array[chunk]], chunk, plan.chunk_memory[chunk]);
+        plan.chunk_status[chunk] = DONE;
+    }
+    return rest;
+}
+
+// The chunks that the bytes of one read bring.
+void run_bytes(const Plan& plan, int64_t read, const uint8_t* data, int64_t nbytes) {
+    const int64_t last = plan.read_chunk_start[read + 1];
+    for (int64_t chunk = plan.read_chunk_start[read]; chunk < last; chunk++) {
+        if (plan.chunk_status[chunk] != NOT_DONE) continue;
+        int64_t at = 0, size = nbytes;
+        if (plan.chunk_nbytes[chunk] >= 0) {
+            at = plan.chunk_offset[chunk] - plan.read_offset[read];
+            size = plan.chunk_nbytes[chunk];
+        }
+        if (at < 0 || size < 0 || at > nbytes - size) continue;
+        run_chunk(plan, chunk, data + at, size);
+    }
+}
+
+void run_file(Plan& plan, int64_t read, OpenFile& file) {
+    const int64_t first = plan.read_chunk_start[read], last = plan.read_chunk_start[read + 1];
+    if (!run_held(plan, first, last)) return;
+    const Array& array = plan.arrays[plan.read_array[read]];
+    const char* key = plan.keys + plan.read_key[read];
+    const Found found = file.open(array.root, key, key);
+    if (found == Found::ABSENT) return run_absent(plan, first, last);
+    if (found != Found::FILE) return;
+    int64_t offset = plan.read_offset[read], nbytes = plan.read_nbytes[read];
+    if (nbytes < 0) {
+        offset = 0;
+        nbytes = file.size();
+        if (nbytes > array.limit_nbytes) return;
+    } else if (array.object_nbytes >= 0 && file.size() != array.object_nbytes) {
+        return;
+    }
+    if (offset < 0 || offset > file.size() - nbytes) return;  // before memory is taken
+    uint8_t* data = encoded_scratch.room(nbytes);
+    if (!data || !file.read(data, offset, nbytes)) return;
+    __atomic_fetch_add(&plan.fetched_nbytes, nbytes, __ATOMIC_RELAXED);
+    run_bytes(plan, read, data, nbytes);
+}
+
+}  // namespace
+}  // namespace zarrgpu
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+// Sizes of the structures, for the test that compares them with Python's.
+EXPORT int64_t zarrgpu_sizes(int64_t which) {
+    using namespace zarrgpu;
+    const int64_t sizes[] = {sizeof(Array), sizeof(Pieces), sizeof(Plan), sizeof(Libraries)};
+    return which >= 0 && which < 4 ? sizes[which] : -1;
+}
+
+EXPORT void zarrgpu_use_libraries(const zarrgpu::Libraries* found) {
+    zarrgpu::libraries = *found;
+}
+
+// Take up to `most` reads of files; the number taken, 0 once none is left. From any thread.
+EXPORT int64_t zarrgpu_drain(zarrgpu::Plan* plan, int64_t most) {
+    zarrgpu::OpenFile file;
+    for (int64_t taken = 0; taken < most; taken++) {
+        const int64_t read = __atomic_fetch_add(&plan->next_read, 1, __ATOMIC_RELAXED);
+        if (read >= plan->num_reads) return taken;
+        zarrgpu::run_file(*plan, read, file);
+    }
+    return most;
+}
+
+// Decode and place what a store brought for one read. From any thread.
+EXPORT void zarrgpu_run_bytes(const zarrgpu::Plan* plan, int64_t read, const uint8_t* data,
+                              int64_t nbytes) {
+    zarrgpu::run_bytes(*plan, read, data, nbytes);
+}
+
+// Place the chunks of one read that are held; 1 if any is left to fetch.
+EXPORT int64_t zarrgpu_run_held(const zarrgpu::Plan* plan, int64_t read) {
+    return zarrgpu::run_held(*plan, plan->read_chunk_start[read], plan->read_chunk_start[read + 1]);
+}
+
+// CRC-32C of `nbytes` bytes, for the test of both ways to compute it.
+EXPORT int64_t zarrgpu_crc32c(const uint8_t* data, int64_t nbytes, int64_t by_tables) {
+    return zarrgpu::crc32c(data, nbytes, by_tables);
+}
+
+// Write the fill value into everything that no stored chunk covers.
+EXPORT void zarrgpu_fill(const zarrgpu::Plan* plan) {
+    for (int64_t row = 0; row < plan->fills.count; row++) {
+        zarrgpu::fill_piece(*plan, plan->fills, row, plan->arrays[plan->fills.owner[row]]);
+    }
+}

@@ -1,0 +1,139 @@
+"""The compiled host executor: where its library is, and how a plan is told to it.
+
+Sources: ``kernels/host/*.cpp``, compiled when the package is built, where there is a C++ compiler.
+Codecs are not linked: their functions are found in the shared libraries that numcodecs and
+imagecodecs bring. Without the library the same reads run in Python, with the same results.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+LIBRARY: Final = Path(__file__).parents[1] / "libzarrgpu_host.so"
+
+NOT_DONE, DONE, ABSENT = 0, 1, 2
+"""Status of a chunk (``Status`` in tables.h)."""
+
+CODEC_NUMBERS: Final = MappingProxyType(
+    {"bytes": 0, "zstd": 1, "blosc": 2, "lz4": 3, "zlib": 4, "gzip": 5}
+)
+"""``Codec`` in tables.h, by our codecs' names."""
+
+_FUNCTIONS: Final = (
+    ("ZSTD_createDCtx", "zstd"),
+    ("ZSTD_decompressDCtx", "zstd"),
+    ("blosc_decompress_ctx", "blosc"),
+    ("blosc_getitem", "blosc"),
+    ("LZ4_decompress_safe", "lz4"),
+    ("libdeflate_alloc_decompressor", "deflate"),
+    ("libdeflate_zlib_decompress_ex", "deflate"),
+    ("libdeflate_gzip_decompress_ex", "deflate"),
+)
+"""``Libraries`` in codecs.h: what each field points to, and the library that has it."""
+
+_NEEDED: Final = MappingProxyType(
+    {"zstd": (0, 1), "blosc": (2, 3), "lz4": (4,), "zlib": (5, 6), "gzip": (5, 7)}
+)
+"""Which of `_FUNCTIONS` a codec needs."""
+
+
+def _struct(*names: str) -> np.dtype[Any]:
+    """Structure of fields of eight bytes: numbers and addresses."""
+    return np.dtype([(name, np.int64) for name in names])
+
+
+ARRAY: Final = _struct(
+    *("codec", "has_crc32c", "itemsize", "swap_nbytes", "decoded_nbytes", "limit_nbytes"),
+    *("object_nbytes", "absent_is_fill", "root", "chunk_shape", "axis_order", "fill"),
+)
+_PIECES: Final = ("count", "owner", "output", "src", "dst", "extent")
+PIECES: Final = _struct(*_PIECES)
+PLAN: Final = _struct(
+    *("ndim", "arrays", "num_reads", "read_array", "read_offset", "read_nbytes"),
+    *("read_chunk_start", "read_key", "keys", "chunk_array", "chunk_offset", "chunk_nbytes"),
+    *("chunk_direct", "chunk_piece_start", "window_whole", "window_start", "window_nbytes"),
+    *("window_shape", "num_chunks", "chunk_memory", "chunk_held", "chunk_status"),
+    *(f"pieces_{name}" for name in _PIECES),
+    *(f"fills_{name}" for name in _PIECES),
+    *("out", "out_strides", "step", "next_read", "fetched_nbytes"),
+)
+LIBRARIES: Final = _struct(*(name for name, _ in _FUNCTIONS))
+MAX_AXES: Final = 32
+
+
+def address(array: NDArray[Any] | None) -> int:
+    """Where an array's elements are; 0 for None. The caller keeps the array."""
+    return 0 if array is None else int(array.__array_interface__["data"][0])
+
+
+class NativeLibrary:
+    """The loaded library, and the codecs that it found functions for."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = library = ctypes.CDLL(str(path))
+        self.drain = _function(library, "zarrgpu_drain", ctypes.c_int64, 2)
+        self.run_bytes = _function(library, "zarrgpu_run_bytes", None, 4)
+        self.run_held = _function(library, "zarrgpu_run_held", ctypes.c_int64, 2)
+        self.fill = _function(library, "zarrgpu_fill", None, 1)
+        self.sizes = _function(library, "zarrgpu_sizes", ctypes.c_int64, 1)
+        self.crc32c = _function(library, "zarrgpu_crc32c", ctypes.c_int64, 3)
+        functions = [_address_of(name, _candidates(kind)) for name, kind in _FUNCTIONS]
+        self._table = np.array(functions, np.int64)
+        _function(library, "zarrgpu_use_libraries", None, 1)(address(self._table))
+        self.codecs = frozenset(
+            name for name in CODEC_NUMBERS if all(functions[i] for i in _NEEDED.get(name, ()))
+        )
+
+
+def _function(
+    library: ctypes.CDLL, name: str, result: Any, num_arguments: int
+) -> Callable[..., int]:
+    function = getattr(library, name)
+    function.restype, function.argtypes = result, [ctypes.c_int64] * num_arguments
+    return function  # type: ignore[no-any-return]
+
+
+@cache
+def native_library() -> NativeLibrary | None:
+    """Return the library; None where it was not compiled or cannot be loaded (see the doctor)."""
+    try:
+        return NativeLibrary(LIBRARY)
+    except (OSError, AttributeError):
+        return None
+
+
+@cache
+def _opened(path: str) -> ctypes.CDLL:
+    return ctypes.CDLL(path)
+
+
+def _address_of(name: str, paths: Iterator[str]) -> int:
+    """Address of a function in the first library that has it; 0 where none does."""
+    for path in paths:
+        try:
+            function = getattr(_opened(path), name)
+        except (OSError, AttributeError):
+            continue
+        return ctypes.cast(function, ctypes.c_void_p).value or 0
+    return 0
+
+
+def _candidates(kind: str) -> Iterator[str]:
+    """Shared libraries that may hold a codec: extension modules of numcodecs export theirs."""
+    for package, folder, pattern in (
+        ("numcodecs", "numcodecs", f"{kind}.*.so"),
+        ("imagecodecs", "imagecodecs.libs", f"lib{kind}[-.]*.so*"),
+    ):
+        spec = importlib.util.find_spec(package)
+        for place in (spec.submodule_search_locations if spec else None) or ():
+            found = (Path(place).parent / folder).glob(pattern)
+            yield from sorted(map(str, found))

@@ -1,0 +1,322 @@
+"""A plan told to the compiled executor (``kernels/host``), where it can carry the plan out.
+
+It can where elements are delivered as they are stored, up to byte order, and every array's chunks
+are of codecs that it knows. It works on the plan's own columns, without the interpreter's lock.
+What it cannot read it leaves to `host_engine`, which succeeds or says what is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zarrgpu.decode import as_elements
+from zarrgpu.devices.host import run_threads
+from zarrgpu.devices.native import (
+    ABSENT,
+    ARRAY,
+    CODEC_NUMBERS,
+    DONE,
+    MAX_AXES,
+    NOT_DONE,
+    PLAN,
+    NativeLibrary,
+    address,
+    native_library,
+)
+from zarrgpu.fetch import ArraySource, encoded_limit
+from zarrgpu.model import ByteArray, ObjectPerChunk, is_native
+from zarrgpu.output import OutputFormat
+from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
+from zarrgpu.stores.cancellable import CancellableStore
+from zarrgpu.stores.local import LocalStore
+
+_READS_AT_A_TIME = 64
+"""After so many a thread comes back to Python, to be interrupted or cancelled."""
+
+_SWAPPED_NBYTES = (2, 4, 8)
+
+
+class NativeRun:
+    """One execution by the compiled executor; made by `native_run`.
+
+    Attributes
+    ----------
+    status : int32 (C,)
+        Of each chunk: `NOT_DONE`, `DONE` or `ABSENT`.
+    is_local : bool
+        Whether it reads the files itself (`drain`), or is given what a store brings (`place`).
+    """
+
+    def __init__(
+        self,
+        library: NativeLibrary,
+        plan: ReadPlan,
+        sources: tuple[ArraySource, ...],
+        keys: list[str],
+        out: NDArray[Any],
+        cached: list[NDArray[Any] | None] | None,
+    ) -> None:
+        self._library, self._plan, self._sources, self._out = library, plan, sources, out
+        self._pointed: list[Any] = []  # what the table points to
+        self.status = np.full(len(plan.chunks), NOT_DONE, np.int32)
+        joined = _joined_keys(plan, keys)
+        roots = [_local_root(source) for source in sources]
+        self.is_local = joined is not None and all(root is not None for root in roots)
+        self._cached = cached
+        self._memory = None if cached is None else _memory(plan, sources, cached)
+        names, places = joined or (b"", np.empty(0, np.int64))
+        self._table = self._make_table(names, places, roots)
+
+    @property
+    def fetched_nbytes(self) -> int:
+        """Bytes of files that `drain` has read."""
+        return int(self._table["fetched_nbytes"][0])
+
+    @property
+    def num_decoded(self) -> int:
+        """Chunks that `drain` has decoded."""
+        held = 0 if self._cached is None else sum(each is not None for each in self._cached)
+        return int(np.count_nonzero(self.status == DONE)) - held
+
+    @property
+    def num_missing(self) -> int:
+        """Chunks that `drain` has found missing."""
+        return int(np.count_nonzero(self.status == ABSENT))
+
+    def rows_left(self, read: int) -> list[int]:
+        """Chunks of a read that are not done; those that a cache holds are placed first."""
+        if self._memory is not None:
+            self._library.run_held(address(self._table), read)
+        first, last = self._plan.reads.chunk_start[read : read + 2].tolist()
+        return (first + np.flatnonzero(self.status[first:last] == NOT_DONE)).tolist()  # type: ignore[no-any-return]
+
+    def drain(self, num_threads: int) -> list[int]:
+        """Carry out all reads of files; those that have chunks which could not be read are left."""
+        turns = range(min(num_threads, len(self._plan.reads)))
+        run_threads(self._drain, turns, num_threads)
+        self._keep(np.flatnonzero(self.status == DONE))
+        left = np.flatnonzero(self.status == NOT_DONE)
+        return np.unique(self._plan.chunks.read[left]).tolist()  # type: ignore[no-any-return]
+
+    def _drain(self, _: int) -> None:
+        table = address(self._table)
+        checks = [s.store.check for s in self._sources if isinstance(s.store, CancellableStore)]
+        while self._library.drain(table, _READS_AT_A_TIME):
+            for check in checks:
+                check()
+
+    def place(self, read: int, data: ByteArray, rows: Sequence[int]) -> list[int]:
+        """Decode and place those chunks of a read that can be; the others are left.
+
+        Parameters
+        ----------
+        read : int
+        data : uint8 array
+            What the store gave for the read.
+        rows : sequence of int
+            Chunks of the read.
+        """
+        self._library.run_bytes(address(self._table), read, address(data), data.size)
+        self._keep(np.array([row for row in rows if self.status[row] == DONE], np.int64))
+        return [row for row in rows if self.status[row] == NOT_DONE]
+
+    def fill(self) -> None:
+        """Write what no stored chunk covers."""
+        self._library.fill(address(self._table))
+
+    def _keep(self, rows: NDArray[np.int64]) -> None:
+        """Put decoded chunks into the caches of their arrays."""
+        if self._memory is None or self._cached is None:
+            return
+        chunks = self._plan.chunks
+        for row in rows.tolist():
+            memory, source = self._memory[row], self._sources[chunks.array[row]]
+            if memory is not None and self._cached[row] is None and source.cache is not None:
+                key = (source.cache_key, int(chunks.chunk_id[row]))
+                source.cache.put(key, as_elements(source.spec, memory))
+
+    def _point(self, array: NDArray[Any] | bytes | None, dtype: Any = None) -> int:
+        """Address of a contiguous array of `dtype` with these elements, kept while this lives."""
+        if array is None:
+            return 0
+        if isinstance(array, bytes):
+            array = np.frombuffer(array, np.uint8)
+        kept = np.ascontiguousarray(array, dtype)
+        self._pointed.append(kept)
+        return address(kept)
+
+    def _make_table(self, names: bytes, places: Int64s, roots: list[bytes | None]) -> NDArray[Any]:
+        plan, point = self._plan, self._point
+        reads, chunks, windows = plan.reads, plan.chunks, plan.chunks.windows
+        table = np.zeros(1, PLAN)
+        values = {
+            "ndim": len(plan.request.count),
+            "arrays": point(self._array_rows(roots)),
+            "num_reads": len(reads),
+            "read_array": point(reads.array, np.int32),
+            "read_offset": point(reads.offset, np.int64),
+            "read_nbytes": point(reads.nbytes, np.int64),
+            "read_chunk_start": point(reads.chunk_start, np.int64),
+            "read_key": point(places, np.int64),
+            "keys": point(names),
+            "chunk_array": point(chunks.array, np.int32),
+            "chunk_offset": point(chunks.offset, np.int64),
+            "chunk_nbytes": point(chunks.nbytes, np.int64),
+            "chunk_direct": point(chunks.direct, np.bool_),
+            "chunk_piece_start": point(chunks.piece_start, np.int64),
+            "num_chunks": len(chunks),
+            "chunk_status": address(self.status),
+            **self._piece_columns("pieces", plan.pieces),
+            **self._piece_columns("fills", plan.fills),
+            "out": address(self._out),
+            "out_strides": point(np.array(self._out.strides, np.int64)),
+            "step": point(np.array(plan.request.step, np.int64)),
+        }
+        if windows is not None:
+            values["window_whole"] = point(windows.whole, np.bool_)
+            values["window_start"] = point(windows.start, np.int64)
+            values["window_nbytes"] = point(windows.nbytes, np.int64)
+            values["window_shape"] = point(windows.shape, np.int64)
+        if self._memory is not None and self._cached is not None:
+            held = [each is not None for each in self._cached]
+            values["chunk_memory"] = point(np.array([address(m) for m in self._memory], np.int64))
+            values["chunk_held"] = point(np.array(held, np.bool_))
+        for name, value in values.items():
+            table[name] = value
+        return table
+
+    def _piece_columns(self, name: str, pieces: PieceTable) -> dict[str, int]:
+        point = self._point
+        return {
+            f"{name}_count": len(pieces),
+            f"{name}_owner": point(pieces.chunk, np.int32),
+            f"{name}_output": point(pieces.output, np.int32),
+            f"{name}_src": point(pieces.src, np.int64),
+            f"{name}_dst": point(pieces.dst, np.int64),
+            f"{name}_extent": point(pieces.extent, np.int64),
+        }
+
+    def _array_rows(self, roots: list[bytes | None]) -> NDArray[Any]:
+        rows = np.zeros(len(self._sources), ARRAY)
+        for row, (source, root) in enumerate(zip(self._sources, roots, strict=True)):
+            spec, codecs = source.spec, [codec.name for codec in source.chain.codecs]
+            has_crc32c = codecs[-1:] == ["crc32c"]
+            (codec,) = codecs[: len(codecs) - has_crc32c] or ["bytes"]
+            in_objects = isinstance(spec.location, ObjectPerChunk)
+            fill = np.array(spec.fill_scalar, self._out.dtype)
+            rows[row] = (
+                CODEC_NUMBERS[codec],
+                has_crc32c,
+                spec.dtype.itemsize,
+                _swapped_nbytes(spec.dtype),
+                source.chain.decoded_nbytes,
+                encoded_limit(source),
+                spec.chunk_nbytes if in_objects else -1,
+                in_objects,
+                self._point(root),
+                self._point(np.array(spec.chunk_shape, np.int64)),
+                self._point(np.array(spec.axis_order, np.int64)),
+                self._point(fill.reshape(1).view(np.uint8)),
+            )
+        return rows
+
+
+def native_run(
+    plan: ReadPlan,
+    sources: tuple[ArraySource, ...],
+    keys: list[str],
+    out: NDArray[Any],
+    output: OutputFormat,
+    cached: list[NDArray[Any] | None] | None,
+) -> NativeRun | None:
+    """Let the compiled executor carry out a plan; None where it cannot.
+
+    Parameters
+    ----------
+    plan, sources, out, output
+        As for `host_engine.execute`.
+    keys : list of str
+        Of the object of each read.
+    cached : list of (array or None), or None
+        Elements of each chunk that an earlier read has left; None if no array has a cache.
+    """
+    library = native_library()
+    if library is None or len(plan.request.count) > MAX_AXES:
+        return None
+    plain = all(
+        output.is_plain(source.spec.dtype) and _is_known(source, library) for source in sources
+    )
+    return NativeRun(library, plan, sources, keys, out, cached) if plain else None
+
+
+def _is_known(source: ArraySource, library: NativeLibrary) -> bool:
+    """Whether chunks of an array are decoded by the compiled executor."""
+    names = [codec.name for codec in source.chain.codecs]
+    if names[-1:] == ["crc32c"]:
+        names.pop()
+    dtype = source.spec.dtype
+    swaps = not is_native(dtype)
+    return (
+        len(names) <= 1
+        and all(name in library.codecs for name in names)
+        and source.chain.object_codec is None
+        and not dtype.hasobject
+        and dtype.itemsize > 0
+        and not (swaps and _swapped_nbytes(dtype) not in _SWAPPED_NBYTES)
+    )
+
+
+def _swapped_nbytes(dtype: np.dtype[Any]) -> int:
+    """Size of the numbers whose bytes are reversed; 0 where none are."""
+    if is_native(dtype):
+        return 0
+    return dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize * (dtype.kind in "iufmM")
+
+
+def _local_root(source: ArraySource) -> bytes | None:
+    store = source.store
+    if isinstance(store, CancellableStore):
+        store = store.store
+    return os.fsencode(store.root) + b"\0" if type(store) is LocalStore else None
+
+
+def _joined_keys(plan: ReadPlan, keys: list[str]) -> tuple[bytes, Int64s] | None:
+    """Keys, each ended by a zero, and the place of each read's; None if no file can have one.
+
+    Reads of one object share one place, so that its file is opened once.
+    """
+    joined = "\0".join(keys) + "\0"
+    if ".." in joined or joined.count("\0") != len(keys):
+        return None
+    try:
+        names = joined.encode()
+    except UnicodeEncodeError:
+        return None
+    ends = np.flatnonzero(np.frombuffer(names, np.uint8) == 0)
+    places = np.zeros(len(keys), np.int64)
+    places[1:] = ends[:-1] + 1
+    reads = plan.reads
+    again = np.zeros(len(keys), np.bool_)
+    again[1:] = (reads.array[1:] == reads.array[:-1]) & (
+        reads.object_id[1:] == reads.object_id[:-1]
+    )
+    places[again] = 0
+    return names, np.maximum.accumulate(places) if len(places) else places
+
+
+def _memory(
+    plan: ReadPlan, sources: tuple[ArraySource, ...], cached: list[NDArray[Any] | None]
+) -> list[NDArray[Any] | None]:
+    """What is held of each chunk, or new memory for what shall be; None for arrays of no cache."""
+    memory: list[NDArray[Any] | None] = []
+    for elements, array in zip(cached, plan.chunks.array.tolist(), strict=True):
+        source = sources[array]
+        if elements is None and source.cache is not None:
+            elements = np.empty(source.chain.decoded_nbytes, np.uint8)
+        memory.append(elements)
+    return memory
