@@ -203,7 +203,14 @@ def parse_header(data: bytes, source: str) -> NiftiHeader:
     raw = data[: HEADER_NBYTES[version]]
     layout, names = (_NIFTI1, _NIFTI1_NAMES) if version == 1 else (_NIFTI2, _NIFTI2_NAMES)
     record = np.frombuffer(raw, layout.newbyteorder(order))[0]
-    values = {name: record[i] for i, name in enumerate(names)}
+    with np.errstate(invalid="ignore"):  # numbers that are none are looked at where they matter
+        return _header(dict(zip(names, record, strict=True)), version, order, raw, source)
+
+
+def _header(
+    values: dict[str, Any], version: int, order: str, raw: bytes, source: str
+) -> NiftiHeader:
+    """Make the header of its fields."""
     kind = _kind(values, version, source)
     shape, dtype = _shape(values, source), _dtype(values, order, source)
     pixdim = np.asarray(values["pixdim"], np.float64)
