@@ -26,7 +26,8 @@ from zarrgpu.plan.tables import ReadPlan
 
 def chunk_name(spec: ArraySpec, chunk_id: int) -> str:
     """Name of a chunk as its store knows it: a key, an inner chunk of a shard, or a tile."""
-    coords = tuple(int(c) for c in np.unravel_index(chunk_id, spec.grid_shape)) if spec.ndim else ()
+    grid = spec.stored_grid_shape
+    coords = tuple(int(c) for c in np.unravel_index(chunk_id, grid)) if spec.ndim else ()
     if isinstance(spec.location, Manifest):
         image = spec.attributes.get("image")
         tile = f"tile (row {coords[0]}, column {coords[1]})" if image else f"tile {coords}"

@@ -218,6 +218,27 @@ class Manifest:
         return self.keys[object_id] if self.keys else self.key
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Placement:
+    """Where the cells of an array's grid are cut from, where chunks overlap or leave gaps.
+
+    The cells (`ArraySpec.chunk_starts`) cover the array once; each is a part of one chunk.
+
+    Attributes
+    ----------
+    grid_shape : tuple of int
+        Chunks per axis as they are stored: C order of the location's table, for names.
+    chunk : int64 array, one element per cell in C order
+        Row of the location's table. A cell of no chunk has a row that is marked as missing.
+    origin : int64 array, shape (ndim, cells)
+        First element of each cell within its chunk.
+    """
+
+    grid_shape: tuple[int, ...]
+    chunk: NDArray[np.int64]
+    origin: NDArray[np.int64]
+
+
 ChunkLocation: TypeAlias = ObjectPerChunk | Sharded | Manifest
 
 
@@ -251,6 +272,9 @@ class ArraySpec:
         For a rectilinear grid: per axis the first element of each chunk and the end of the last,
         or None where all are of one length. A plan cuts such an array into one `ArraySpec` for
         each chunk shape that it meets, so that only planning knows of it.
+    placement : Placement or None
+        Chunks overlap, or not all of the array is in one: `chunk_starts` are those of cells, and
+        every chunk has `chunk_shape`.
     substitute : ArraySpec or None
         Where the chunks come from that `location` has not, if they are not to be the fill value: an
         array of the same shape, chunks and type with a location and codecs of its own. A plan lists
@@ -269,6 +293,7 @@ class ArraySpec:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     chunk_starts: AxisStarts | None = None
     substitute: ArraySpec | None = None
+    placement: Placement | None = None
 
     @property
     def ndim(self) -> int:
@@ -282,6 +307,11 @@ class ArraySpec:
             return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_shape, strict=True))
         axes = zip(self.chunk_shape, self.chunk_starts, self.shape, strict=True)
         return tuple(grid_count(*axis) for axis in axes)
+
+    @property
+    def stored_grid_shape(self) -> tuple[int, ...]:
+        """Chunks per axis as they are stored, which are not cells where there is a placement."""
+        return self.grid_shape if self.placement is None else self.placement.grid_shape
 
     def chunk_of(self, axis: int, index: Any) -> Any:
         """Coordinate of the chunk that holds the element `index` of an axis."""
@@ -413,6 +443,9 @@ class SlideSpec:
     icc_profile : bytes, StoredBytes or None
     channels : tuple of mapping
         OME ``omero.channels`` (label, color, window) where the file has them.
+    downsamples : tuple of float, or None
+        Level-0 pixels per pixel of each level, where the file says it better than the sizes do;
+        otherwise it is their mean ratio.
     """
 
     source: str
@@ -424,3 +457,4 @@ class SlideSpec:
     associated: Mapping[str, ArraySpec]
     icc_profile: bytes | StoredBytes | None = None
     channels: tuple[Mapping[str, Any], ...] = ()
+    downsamples: tuple[float, ...] | None = None

@@ -38,12 +38,12 @@ def split_by_chunk_shape(
         Which of the arrays that were asked for each array is.
     """
     arrays, base = list(request.arrays), list(range(len(request.arrays)))
-    if all(spec.chunk_starts is None for spec in arrays):
+    if not any(map(_has_many_shapes, arrays)):
         return request, list(touched), list(locations), tuple(base)
     split: list[tuple[ArrayTouches, ChunkLocations]] = []
     for touch, location in zip(touched, locations, strict=True):
         spec = request.arrays[touch.array]
-        if spec.chunk_starts is None or not len(touch.chunk_id):
+        if not _has_many_shapes(spec) or not len(touch.chunk_id):
             split.append((touch, location))
             continue
         shapes, number = np.unique(chunk_shapes(spec, touch.chunk_id), axis=1, return_inverse=True)
@@ -62,6 +62,11 @@ def split_by_chunk_shape(
     split.sort(key=lambda pair: pair[0].array)  # tables are sorted by array
     request = replace(request, arrays=tuple(arrays))
     return request, [pair[0] for pair in split], [pair[1] for pair in split], tuple(base)
+
+
+def _has_many_shapes(spec: ArraySpec) -> bool:
+    """Whether chunks differ in shape; those of cells that a placement cuts do not."""
+    return spec.chunk_starts is not None and spec.placement is None
 
 
 def chunk_shapes(spec: ArraySpec, chunk_id: Int64s) -> Int64s:

@@ -19,6 +19,7 @@ from zarrgpu.plan.chunk_shapes import split_by_chunk_shape
 from zarrgpu.plan.coalesce import coalesce_ranges
 from zarrgpu.plan.cuts import Cut
 from zarrgpu.plan.locate import ChunkLocations, is_missing
+from zarrgpu.plan.placed import placed
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.substitutes import substitute_missing
 from zarrgpu.plan.tables import (
@@ -53,6 +54,8 @@ def plan_touches(request: ReadRequest, cut: Cut | None = None) -> list[ArrayTouc
         else:
             chunk_id, pieces = touch_chunks(spec, start, request.count, request.step)
             fills = padding(spec, start, request.count, request.step)
+        if spec.placement is not None:
+            chunk_id, pieces = placed(spec.placement, chunk_id, pieces)
         fills = replace(fills, chunk=np.full(len(fills), index, np.int32))
         if boxes is not None:
             renumber = boxes.astype(np.int32)
