@@ -148,6 +148,7 @@ ODD_DESCRIPTIONS = [
     "Aperio x|MPP = 0|AppMag = 20.0",
     "Aperio x|MPP = -1|AppMag = 20,5",
     "Aperio x|MPP = 0.1234567890123456789|AppMag = 1e3",
+    "Aperio x|MPP = 0.2265|AppMag = 20",
     "Aperio\n|=|",
 ]
 

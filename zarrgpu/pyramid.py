@@ -41,7 +41,9 @@ class Pyramid:
         y, x = spec.axes.index("y"), spec.axes.index("x")
         self._dimensions = tuple((level.shape[x], level.shape[y]) for level in levels)
         width, height = self._dimensions[0]
-        self._downsamples = tuple((width / w + height / h) / 2 for w, h in self._dimensions)
+        self._downsamples = spec.downsamples or tuple(
+            (width / w + height / h) / 2 for w, h in self._dimensions
+        )
 
     @property
     def level_count(self) -> int:
@@ -60,7 +62,10 @@ class Pyramid:
 
     @property
     def level_downsamples(self) -> tuple[float, ...]:
-        """Level-0 pixels per pixel of each level: the mean of both axes, as OpenSlide has it."""
+        """Level-0 pixels per pixel of each level.
+
+        The mean ratio of both axes, as OpenSlide has it, or what the file states.
+        """
         return self._downsamples
 
     @property

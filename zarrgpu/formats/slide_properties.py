@@ -21,13 +21,12 @@ _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE
 
 
 def number_text(value: float) -> str:
-    """Text of a number: 17 significant digits at most, none that are not needed.
+    """Text of a number as OpenSlide writes it (g_ascii_dtostr): up to 17 significant digits.
 
-    >>> number_text(0.499), number_text(20.0)
-    ('0.499', '20')
+    >>> number_text(0.499), number_text(20.0), number_text(0.225)
+    ('0.499', '20', '0.22500000000000001')
     """
-    short = f"{value:.15g}"
-    return short if float(short) == value else f"{value:.17g}"
+    return f"{value:.17g}"
 
 
 def parse_number(text: str | None) -> float | None:

@@ -6,12 +6,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from zarrgpu.errors import MetadataError
-from zarrgpu.formats.tiff_page import TiffPage, read_tiff
+from zarrgpu.formats.tiff_ifd import read_ifds
+from zarrgpu.formats.tiff_page import TiffPage, page_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from zarrgpu.formats.tiff_ifd import ReadRange
+    from zarrgpu.formats.tiff_ifd import Ifd, ReadRange
 
 
 class TiffFile:
@@ -47,9 +48,14 @@ class TiffFile:
         self.sibling = sibling
 
     @cached_property
+    def ifds(self) -> Sequence[Ifd]:
+        """Directories in the order of the file; `MetadataError` if the file is damaged."""
+        return read_ifds(self.read_range, self.size, source=self.source)
+
+    @cached_property
     def pages(self) -> Sequence[TiffPage]:
         """Pages in the order of the file; `MetadataError` if the file is damaged."""
-        return read_tiff(self.read_range, self.size, source=self.source)
+        return tuple(page_of(ifd) for ifd in self.ifds)
 
     @property
     def first(self) -> TiffPage:

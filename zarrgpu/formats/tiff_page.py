@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from zarrgpu.formats.tiff_ifd import Ifd, ReadRange, read_ifds
+from zarrgpu.formats.tiff_ifd import Ifd, ReadRange, read_ifds, read_sub_ifds
 from zarrgpu.formats.tiff_tags import RATIONAL_TAGS, TEXT_TAGS, Tag
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zarrgpu.model import ByteRange
+
+PLANES: Final = 2
+"""PlanarConfiguration of samples that are stored apart."""
 
 _MAX_SIDE: Final = (1 << 31) - 1
 _MAX_SAMPLES: Final = 4096
@@ -32,6 +35,8 @@ _SMALL_TAGS: Final = (
     Tag.BitsPerSample,
     Tag.SampleFormat,
     Tag.JPEGTables,
+    Tag.ExtraSamples,
+    Tag.LercParameters,
 )
 
 
@@ -44,6 +49,8 @@ class TiffPage:
     source : str
     index : int
         Position in the directory chain, from 0.
+    sub_index : int or None
+        Position among the SubIFDs of page `index`; None for the page itself.
     byte_order : "<" or ">"
         Of multi-byte samples in uncompressed, deflate, LZW and similar chunks.
     width, height : int
@@ -71,12 +78,20 @@ class TiffPage:
     numbers : mapping of str to float
         RATIONAL tags by name: ``XResolution`` ...
     resolution_unit : int
+    extra_samples : tuple of int
+        What the samples beyond the photometric ones are: 0 unspecified, 1 and 2 alpha.
+    lerc_compression : int
+        What LERC streams are compressed with again: 0 nothing, 1 deflate, 2 Zstandard.
     offsets, nbytes : int64 arrays
-        Chunk table, row-major; ``nbytes`` 0 marks a chunk that is not stored.
+        Chunk table: plane after plane where there are planes, each row-major; ``nbytes`` 0 marks a
+        chunk that is not stored.
+    ifd : Ifd
+        The directory, for tags that only some readers want.
     """
 
     source: str
     index: int
+    sub_index: int | None
     byte_order: Literal["<", ">"]
     width: int
     height: int
@@ -99,8 +114,22 @@ class TiffPage:
     text: Mapping[str, str]
     numbers: Mapping[str, float]
     resolution_unit: int
+    extra_samples: tuple[int, ...]
+    lerc_compression: int
     offsets: NDArray[np.int64]
     nbytes: NDArray[np.int64]
+    ifd: Ifd
+
+    @property
+    def where(self) -> str:
+        """What messages call the page."""
+        sub = "" if self.sub_index is None else f", sub-ifd {self.sub_index}"
+        return f"ifd {self.index}{sub} of {self.source!r}"
+
+    @property
+    def planes(self) -> int:
+        """Planes that are stored apart."""
+        return self.samples if self.planar_config == PLANES else 1
 
     @property
     def description(self) -> str:
@@ -134,6 +163,17 @@ def read_tiff(read_range: ReadRange, size: int, *, source: str) -> tuple[TiffPag
     return tuple(_page(ifd) for ifd in read_ifds(read_range, size, source=source))
 
 
+def read_sub_pages(page: TiffPage) -> tuple[TiffPage, ...]:
+    """Read the pages of a page's SubIFDs tag (330), such as the levels of an OME-TIFF image.
+
+    Raises
+    ------
+    MetadataError
+        As `read_tiff`; the location is ``("ifd", index, "SubIFDs", sub_index, tag name)``.
+    """
+    return tuple(_page(ifd) for ifd in read_sub_ifds(page.ifd))
+
+
 def _page(ifd: Ifd) -> TiffPage:
     width = _side(ifd, Tag.ImageWidth)
     height = _side(ifd, Tag.ImageLength)
@@ -150,14 +190,19 @@ def _page(ifd: Ifd) -> TiffPage:
         raise ifd.error(Tag.SamplesPerPixel, f"expected 1 to {_MAX_SAMPLES}, got {samples}")
     ifd.prefetch(_SMALL_TAGS, max_nbytes=1 << 20)
     planar_config = ifd.integer(Tag.PlanarConfiguration, 1)
-    planes = samples if planar_config == 2 else 1
+    if planar_config not in (1, PLANES):
+        raise ifd.error(Tag.PlanarConfiguration, f"expected 1 or 2, got {planar_config}")
+    planes = samples if planar_config == PLANES else 1
     n_chunks = -(-width // chunk_width) * -(-height // chunk_height) * planes
     offsets, nbytes = _chunk_table(ifd, n_chunks, tiled=tiled)
+    extra = ifd.integers(Tag.ExtraSamples, max_count=_MAX_SAMPLES)
+    lerc = ifd.integers(Tag.LercParameters)
     icc = ifd.fields.get(Tag.InterColorProfile)
     ycbcr = ifd.integers(Tag.YCbCrSubSampling)
     return TiffPage(
         source=ifd.cache.source,
         index=ifd.index,
+        sub_index=ifd.sub_index,
         byte_order=ifd.byte_order,
         width=width,
         height=height,
@@ -180,8 +225,11 @@ def _page(ifd: Ifd) -> TiffPage:
         text=_named_text(ifd),
         numbers=_named_numbers(ifd),
         resolution_unit=ifd.integer(Tag.ResolutionUnit, 2),
+        extra_samples=() if extra is None else tuple(extra.tolist()),
+        lerc_compression=0 if lerc is None or lerc.size < 2 else int(lerc[1]),
         offsets=offsets,
         nbytes=nbytes,
+        ifd=ifd,
     )
 
 
@@ -240,3 +288,8 @@ def _named_text(ifd: Ifd) -> Mapping[str, str]:
 def _named_numbers(ifd: Ifd) -> Mapping[str, float]:
     pairs = ((tag.name, ifd.rational(tag)) for tag in RATIONAL_TAGS)
     return MappingProxyType({name: number for name, number in pairs if number is not None})
+
+
+def page_of(ifd: Ifd) -> TiffPage:
+    """Page that a directory describes."""
+    return _page(ifd)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.aperio import aperio_slide, is_aperio, read_icc_profile
 from zarrgpu.formats.ndpi import is_ndpi, ndpi_slide
+from zarrgpu.formats.philips import is_philips, philips_slide
 from zarrgpu.formats.slide_properties import level_properties, number_text, tiff_properties
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tiff_file import TiffFile
@@ -48,6 +49,7 @@ VENDORS: Final = (
     # its directories are not quite those of a TIFF, so it is asked before any is read
     Vendor("Hamamatsu NDPI", is_ndpi, ndpi_slide),
     Vendor("Aperio", is_aperio, aperio_slide),
+    Vendor("Philips TIFF", is_philips, philips_slide),
 )
 """In the order in which they are asked."""
 
@@ -56,7 +58,6 @@ _SIGNS: Final = (
     ("ImageDescription", "http://www.leica-microsystems.com/scn", "Leica SCN"),
     ("ImageDescription", "PerkinElmer-QPI", "PerkinElmer QPTIFF"),
     ("ImageDescription", "ImageJ=", "ImageJ TIFF"),
-    ("Software", "Philips", "Philips TIFF"),
     ("Software", "ScanOutputManager", "Ventana BIF"),
     ("Software", "MedScan", "Trestle TIFF"),
 )
