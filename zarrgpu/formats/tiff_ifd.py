@@ -200,7 +200,7 @@ class Ifd:
             return raw.decode("latin-1")
 
     def rational(self, tag: Tag) -> float | None:
-        """First value of a RATIONAL tag in single precision, as libtiff gives it; None if unusable.
+        """First value of a RATIONAL tag, in double precision as OpenSlide 4 has it; None if unusable.
 
         Such tags only describe, so an odd type or a zero denominator is no reason to refuse.
         """
@@ -209,7 +209,7 @@ class Ifd:
             return None
         raw = self.cache.read(field.byte_range.offset, 8, (*self.location, tag.name))
         numerator, denominator = struct.unpack(self.byte_order + "II", raw)
-        return float(np.float32(numerator / denominator)) if denominator else None
+        return float(numerator / denominator) if denominator else None
 
     def _bytes(self, tag: Tag, field: Field) -> bytes:
         at = field.byte_range
