@@ -19,9 +19,14 @@ from hypothesis import strategies as st
 import zarrgpu as zg
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode
 from zarrgpu import ChunkCache
+from zarrgpu.chunk_cache import CachedChunk
 
 DATA = np.random.default_rng(0).integers(0, 99, (60, 70, 3)).astype(np.uint16)
 CHUNK_NBYTES = 16 * 16 * 3 * 2
+
+
+def put(cache, key, elements):
+    cache.put_many([(key, CachedChunk(elements, 0))])
 
 
 def stored(**recipe) -> MemoryStore:
@@ -79,15 +84,26 @@ def test_ranges_of_a_shard_are_fetched_for_what_is_missing_only():
 def test_the_least_recently_used_goes_first():
     cache = ChunkCache(100)
     chunks = [np.full(40, i, np.uint8) for i in range(3)]
-    cache.put((0, 0), chunks[0])
-    cache.put((0, 1), chunks[1])
-    assert cache.get_many([(0, 0)])[0] is chunks[0]
-    cache.put((0, 2), chunks[2])
+    put(cache, (0, 0), chunks[0])
+    put(cache, (0, 1), chunks[1])
+    assert cache.get_many([(0, 0)])[0].elements is chunks[0]
+    put(cache, (0, 2), chunks[2])
     assert [e is None for e in cache.get_many([(0, 0), (0, 1), (0, 2)])] == [False, True, False]
-    cache.put((0, 3), np.zeros(101, np.uint8))
+    put(cache, (0, 3), np.zeros(101, np.uint8))
     assert (cache.nbytes, len(cache)) == (80, 2)
     with pytest.raises(ValueError, match="read-only"):
         chunks[0][0] = 9
+
+
+def test_memory_that_chunks_share_counts_until_the_last_is_gone():
+    cache, memory = ChunkCache(100), np.zeros(60, np.uint8)
+    put(cache, (0, 0), memory[:30])
+    put(cache, (0, 1), memory[30:])
+    assert cache.nbytes == 60
+    put(cache, (0, 2), np.zeros(50, np.uint8))
+    assert (len(cache), cache.nbytes) == (1, 50)
+    cache.clear()
+    assert (len(cache), cache.nbytes) == (0, 0)
 
 
 def test_arrays_that_share_a_cache_do_not_share_chunks():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from zarrgpu import ChunkCache
+from zarrgpu.chunk_cache import CachedChunk
 from zarrgpu.recycled import RecycledMemory
 
 pytestmark = [
@@ -19,6 +20,10 @@ pytestmark = [
     # Python 3.12 warns of what is tested here
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
 ]
+
+
+def put(cache, key, elements):
+    cache.put_many([(key, CachedChunk(elements, 0))])
 
 
 def status_of_child(lock: Any, work: Callable[[], object]) -> int:
@@ -49,12 +54,12 @@ def status_of_child(lock: Any, work: Callable[[], object]) -> int:
 
 def test_a_cache_is_usable_in_a_child():
     cache = ChunkCache(100)
-    cache.put((1, 1), np.zeros(60, np.uint8))
+    put(cache, (1, 1), np.zeros(60, np.uint8))
 
     def work() -> None:
         assert cache.get_many([(1, 1)]) == [None]
-        cache.put((1, 2), np.zeros(60, np.uint8))
-        cache.put((1, 3), np.zeros(60, np.uint8))
+        put(cache, (1, 2), np.zeros(60, np.uint8))
+        put(cache, (1, 3), np.zeros(60, np.uint8))
         assert (len(cache), cache.nbytes) == (1, 60)
 
     assert status_of_child(cache._lock, work) == 0
@@ -63,7 +68,7 @@ def test_a_cache_is_usable_in_a_child():
 
 def test_what_was_cached_is_there_in_a_child_that_nobody_disturbed():
     cache = ChunkCache(100)
-    cache.put((1, 1), np.zeros(60, np.uint8))
+    put(cache, (1, 1), np.zeros(60, np.uint8))
 
     def work() -> None:
         assert cache.get_many([(1, 1)])[0] is not None

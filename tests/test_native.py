@@ -358,12 +358,12 @@ def test_tables_have_the_fields_of_the_sources():
     plan = []
     for name in fields("Plan"):
         plan += [f"{name}_{p}" for p in pieces] if name in ("pieces", "fills") else [name]
-    assert list(native.ARRAY.names) == fields("Array")
-    assert list(native.PIECES.names) == pieces
-    assert list(native.PLAN.names) == plan
-    assert len(native.LIBRARIES.names) == len(fields("Libraries"))
+    assert list(native.ARRAY) == fields("Array")
+    assert list(native.PIECES) == pieces
+    assert list(native.PLAN) == plan
+    assert len(native.LIBRARIES) == len(fields("Libraries"))
     mirrored = (native.ARRAY, native.PIECES, native.PLAN, native.LIBRARIES)
-    assert [LIBRARY.sizes(i) for i in range(4)] == [m.itemsize for m in mirrored]
+    assert [LIBRARY.sizes(i) for i in range(4)] == [8 * len(m) for m in mirrored]
 
 
 @pytest.mark.parametrize("by_tables", [0, 1])

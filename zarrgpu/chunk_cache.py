@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from zarrgpu.forks import tell_of_forks
 
 Key = tuple[int, int]
+
+
+class CachedChunk(NamedTuple):
+    """A decoded chunk that must not be written to any more.
+
+    Attributes
+    ----------
+    elements : array
+        Array axes. Its memory may be shared with other chunks that were read with it.
+    address : int
+        Of the first byte; asking NumPy for it costs more than the look-up.
+    """
+
+    elements: NDArray[Any]
+    address: int
 
 
 class ChunkCache:
@@ -35,7 +50,8 @@ class ChunkCache:
         self.nbytes = 0
         self.hits = 0
         self.misses = 0
-        self._chunks: OrderedDict[Key, NDArray[Any]] = OrderedDict()
+        self._chunks: OrderedDict[Key, CachedChunk] = OrderedDict()
+        self._sharing: dict[int, list[int]] = {}  # bytes and chunks of each piece of memory
         self._lock = threading.Lock()
         tell_of_forks(self)
 
@@ -57,38 +73,60 @@ class ChunkCache:
         if self._lock.locked():
             self.__init__(self.max_bytes)  # type: ignore[misc]
 
-    def get_many(self, keys: Sequence[Key]) -> list[NDArray[Any] | None]:
-        """Elements of each chunk, read-only and in array axes, or None."""
-        found: list[NDArray[Any] | None] = []
+    def get_many(self, keys: Sequence[Key]) -> list[CachedChunk | None]:
+        """Each chunk, or None."""
+        found: list[CachedChunk | None] = []
         with self._lock:
             for key in keys:
-                elements = self._chunks.get(key)
-                if elements is not None:
+                chunk = self._chunks.get(key)
+                if chunk is not None:
                     self._chunks.move_to_end(key)
-                found.append(elements)
-            missed = sum(elements is None for elements in found)
+                found.append(chunk)
+            missed = found.count(None)
             self.misses += missed
             self.hits += len(found) - missed
         return found
 
-    def put(self, key: Key, elements: NDArray[Any]) -> None:
-        """Keep a chunk, if it fits at all; it must not be written to any more."""
-        size = elements.nbytes
-        if size > self.max_bytes:
-            return
-        elements.flags.writeable = False
+    def put_many(self, chunks: Iterable[tuple[Key, CachedChunk]]) -> None:
+        """Keep chunks, as far as they fit; they must not be written to any more.
+
+        What counts is the memory under them, for as long as one chunk on it is kept.
+        """
         with self._lock:
-            known = self._chunks.pop(key, None)
-            if known is not None:
-                self.nbytes -= known.nbytes
-            self._chunks[key] = elements
-            self.nbytes += size
-            while self.nbytes > self.max_bytes:
-                _, oldest = self._chunks.popitem(last=False)
-                self.nbytes -= oldest.nbytes
+            for key, chunk in chunks:
+                if _memory_of(chunk.elements).nbytes > self.max_bytes:
+                    continue
+                chunk.elements.flags.writeable = False
+                if key in self._chunks:
+                    self._drop(self._chunks.pop(key))
+                self._chunks[key] = chunk
+                self._count(chunk)
+                while self.nbytes > self.max_bytes:
+                    self._drop(self._chunks.popitem(last=False)[1])
+
+    def _count(self, chunk: CachedChunk) -> None:
+        memory = _memory_of(chunk.elements)
+        share = self._sharing.setdefault(id(memory), [memory.nbytes, 0])
+        if not share[1]:
+            self.nbytes += share[0]
+        share[1] += 1
+
+    def _drop(self, chunk: CachedChunk) -> None:
+        memory = id(_memory_of(chunk.elements))
+        share = self._sharing[memory]
+        share[1] -= 1
+        if not share[1]:
+            self.nbytes -= share[0]
+            del self._sharing[memory]
 
     def clear(self) -> None:
         """Forget all chunks."""
         with self._lock:
             self._chunks.clear()
+            self._sharing.clear()
             self.nbytes = 0
+
+
+def _memory_of(elements: NDArray[Any]) -> NDArray[Any]:
+    """Array that owns the memory under another."""
+    return elements if elements.base is None else elements.base

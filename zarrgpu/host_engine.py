@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zarrgpu.chunk_cache import CachedChunk
 from zarrgpu.decode import (
     absent_error,
     decode_elements,
@@ -24,6 +25,7 @@ from zarrgpu.decode import (
     read_keys,
 )
 from zarrgpu.devices.host import run_threads, scratch
+from zarrgpu.devices.native import address
 from zarrgpu.errors import DataError, MemoryBudgetError, SelectionError
 from zarrgpu.fetch import (
     ArraySource,
@@ -57,8 +59,8 @@ class _Run:
         Elements of all pieces of each chunk.
     keys : list of str
         Of the object of each read.
-    cached : list of (array or None), or None
-        Elements of each chunk that an earlier read has left; None if no array has a cache.
+    cached : list of (CachedChunk or None), or None
+        What earlier reads have left of each chunk; None if no array has a cache.
     native : NativeRun or None
         Decodes and places what it can of what is fetched.
     """
@@ -73,7 +75,7 @@ class _Run:
     axis_order: tuple[int, ...]
     piece_elements: Int64s
     keys: list[str]
-    cached: list[NDArray[Any] | None] | None
+    cached: list[CachedChunk | None] | None
     native: NativeRun | None
 
     def read(self, read: int) -> tuple[int, int, int]:
@@ -112,10 +114,10 @@ class _Run:
     def _wanted(self, row: int) -> bool:
         """Whether a chunk is to be fetched; a cached one is placed at once."""
         assert self.cached is not None
-        elements = self.cached[row]
-        if elements is not None:
-            self._place(row, elements)
-        return elements is None
+        chunk = self.cached[row]
+        if chunk is not None:
+            self._place(row, chunk.elements)
+        return chunk is None
 
     def _read_apart(self, rows: Sequence[int]) -> tuple[int, int, int]:
         """Fetch the chunks of a failed range one by one: those beside the bad one are good."""
@@ -173,7 +175,8 @@ class _Run:
         elements = decode_elements(self.plan, source.chain, row, encoded, room)
         if not np.may_share_memory(elements, room):  # a view of what was fetched
             elements = elements.copy(order="K")
-        source.cache.put((source.cache_key, int(self.plan.chunks.chunk_id[row])), elements)
+        key = (source.cache_key, int(self.plan.chunks.chunk_id[row]))
+        source.cache.put_many([(key, CachedChunk(elements, address(elements)))])
         return elements
 
     def _place(self, row: int, elements: NDArray[Any]) -> None:
@@ -220,7 +223,7 @@ def _make_run(
     output: OutputFormat,
     failed: list[tuple[int, DataError]] | None,
     keys: list[str],
-    cached: list[NDArray[Any] | None] | None,
+    cached: list[CachedChunk | None] | None,
     native: NativeRun | None,
 ) -> _Run:
     """Look at the output once: its slices, and whether chunks are converted on their way."""
@@ -258,11 +261,11 @@ def _converts(plan: ReadPlan, out: NDArray[Any], output: OutputFormat) -> bool:
 
 def _cached_chunks(
     plan: ReadPlan, sources: tuple[ArraySource, ...]
-) -> list[NDArray[Any] | None] | None:
+) -> list[CachedChunk | None] | None:
     """Chunks that caches hold, by row of the chunk table; None if no array has a cache."""
     if all(source.cache is None for source in sources):
         return None
-    found: list[NDArray[Any] | None] = [None] * len(plan.chunks)
+    found: list[CachedChunk | None] = [None] * len(plan.chunks)
     for index in np.unique(plan.chunks.array).tolist():
         source = sources[index]
         if source.cache is None or source.spec.dtype.hasobject:
@@ -394,5 +397,5 @@ def execute(
         gather_fills(plan.fills, plan, out, output)
     for row, _ in failed or ():
         gather_fills(pieces_as_fills(plan, row), plan, out, output)
-    stats.chunks_cached += sum(elements is not None for elements in cached or ())
+    stats.chunks_cached += sum(chunk is not None for chunk in cached or ())
     stats.decoded_bytes += plan.decoded_nbytes

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zarrgpu.chunk_cache import CachedChunk
 from zarrgpu.decode import as_elements
 from zarrgpu.devices.host import run_threads
 from zarrgpu.devices.native import (
@@ -38,6 +39,9 @@ from zarrgpu.stores.local import LocalStore
 _READS_AT_A_TIME = 64
 """After so many a thread comes back to Python, to be interrupted or cancelled."""
 
+_ROOMS_NBYTES = 32 << 20
+"""Of the memory that chunks of one cache share at most."""
+
 _SWAPPED_NBYTES = (2, 4, 8)
 
 
@@ -59,7 +63,7 @@ class NativeRun:
         sources: tuple[ArraySource, ...],
         keys: list[str],
         out: NDArray[Any],
-        cached: list[NDArray[Any] | None] | None,
+        cached: list[CachedChunk | None] | None,
     ) -> None:
         self._library, self._plan, self._sources, self._out = library, plan, sources, out
         self._pointed: list[Any] = []  # what the table points to
@@ -67,21 +71,21 @@ class NativeRun:
         joined = _joined_keys(plan, keys)
         roots = [_local_root(source) for source in sources]
         self.is_local = joined is not None and all(root is not None for root in roots)
-        self._cached = cached
-        self._memory = None if cached is None else _memory(plan, sources, cached)
+        self._rooms = None if cached is None else _make_rooms(plan, sources, cached)
         names, places = joined or (b"", np.empty(0, np.int64))
         self._table = self._make_table(names, places, roots)
+        self._at = address(self._table)
 
     @property
     def fetched_nbytes(self) -> int:
         """Bytes of files that `drain` has read."""
-        return int(self._table["fetched_nbytes"][0])
+        return int(self._table[PLAN.index("fetched_nbytes")])
 
     @property
     def num_decoded(self) -> int:
         """Chunks that `drain` has decoded."""
-        held = 0 if self._cached is None else sum(each is not None for each in self._cached)
-        return int(np.count_nonzero(self.status == DONE)) - held
+        held = 0 if self._rooms is None else np.count_nonzero(self._rooms.held)
+        return int(np.count_nonzero(self.status == DONE) - held)
 
     @property
     def num_missing(self) -> int:
@@ -90,8 +94,8 @@ class NativeRun:
 
     def rows_left(self, read: int) -> list[int]:
         """Chunks of a read that are not done; those that a cache holds are placed first."""
-        if self._memory is not None:
-            self._library.run_held(address(self._table), read)
+        if self._rooms is not None:
+            self._library.run_held(self._at, read)
         first, last = self._plan.reads.chunk_start[read : read + 2].tolist()
         return (first + np.flatnonzero(self.status[first:last] == NOT_DONE)).tolist()  # type: ignore[no-any-return]
 
@@ -104,9 +108,8 @@ class NativeRun:
         return np.unique(self._plan.chunks.read[left]).tolist()  # type: ignore[no-any-return]
 
     def _drain(self, _: int) -> None:
-        table = address(self._table)
         checks = [s.store.check for s in self._sources if isinstance(s.store, CancellableStore)]
-        while self._library.drain(table, _READS_AT_A_TIME):
+        while self._library.drain(self._at, _READS_AT_A_TIME):
             for check in checks:
                 check()
 
@@ -121,24 +124,37 @@ class NativeRun:
         rows : sequence of int
             Chunks of the read.
         """
-        self._library.run_bytes(address(self._table), read, address(data), data.size)
+        self._library.run_bytes(self._at, read, address(data), data.size)
         self._keep(np.array([row for row in rows if self.status[row] == DONE], np.int64))
         return [row for row in rows if self.status[row] == NOT_DONE]
 
     def fill(self) -> None:
         """Write what no stored chunk covers."""
-        self._library.fill(address(self._table))
+        self._library.fill(self._at)
 
     def _keep(self, rows: NDArray[np.int64]) -> None:
-        """Put decoded chunks into the caches of their arrays."""
-        if self._memory is None or self._cached is None:
+        """Put chunks that were decoded into the caches of their arrays."""
+        if self._rooms is None:
             return
+        rows = rows[~self._rooms.held[rows] & (self._rooms.address[rows] != 0)]
         chunks = self._plan.chunks
-        for row in rows.tolist():
-            memory, source = self._memory[row], self._sources[chunks.array[row]]
-            if memory is not None and self._cached[row] is None and source.cache is not None:
-                key = (source.cache_key, int(chunks.chunk_id[row]))
-                source.cache.put(key, as_elements(source.spec, memory))
+        array = chunks.array[rows]
+        for index in np.unique(array).tolist():
+            source, own = self._sources[index], rows[array == index]
+            assert source.cache is not None
+            nbytes = source.chain.decoded_nbytes
+            source.cache.put_many(
+                (
+                    (source.cache_key, chunk_id),
+                    CachedChunk(as_elements(source.spec, memory[at : at + nbytes]), where),
+                )
+                for chunk_id, (memory, at), where in zip(
+                    chunks.chunk_id[own].tolist(),
+                    (self._rooms.memory[row] for row in own.tolist()),
+                    self._rooms.address[own].tolist(),
+                    strict=True,
+                )
+            )
 
     def _point(self, array: NDArray[Any] | bytes | None, dtype: Any = None) -> int:
         """Address of a contiguous array of `dtype` with these elements, kept while this lives."""
@@ -153,7 +169,6 @@ class NativeRun:
     def _make_table(self, names: bytes, places: Int64s, roots: list[bytes | None]) -> NDArray[Any]:
         plan, point = self._plan, self._point
         reads, chunks, windows = plan.reads, plan.chunks, plan.chunks.windows
-        table = np.zeros(1, PLAN)
         values = {
             "ndim": len(plan.request.count),
             "arrays": point(self._array_rows(roots)),
@@ -182,13 +197,10 @@ class NativeRun:
             values["window_start"] = point(windows.start, np.int64)
             values["window_nbytes"] = point(windows.nbytes, np.int64)
             values["window_shape"] = point(windows.shape, np.int64)
-        if self._memory is not None and self._cached is not None:
-            held = [each is not None for each in self._cached]
-            values["chunk_memory"] = point(np.array([address(m) for m in self._memory], np.int64))
-            values["chunk_held"] = point(np.array(held, np.bool_))
-        for name, value in values.items():
-            table[name] = value
-        return table
+        if self._rooms is not None:
+            values["chunk_memory"] = point(self._rooms.address, np.int64)
+            values["chunk_held"] = point(self._rooms.held, np.bool_)
+        return np.array([values.get(name, 0) for name in PLAN], np.int64)
 
     def _piece_columns(self, name: str, pieces: PieceTable) -> dict[str, int]:
         point = self._point
@@ -202,28 +214,33 @@ class NativeRun:
         }
 
     def _array_rows(self, roots: list[bytes | None]) -> NDArray[Any]:
-        rows = np.zeros(len(self._sources), ARRAY)
+        rows = []
+        ndim, width = len(self._plan.request.count), 8
+        axes = [(s.spec.chunk_shape, s.spec.axis_order) for s in self._sources]
+        axes_at = self._point(np.array(axes, np.int64))
         for row, (source, root) in enumerate(zip(self._sources, roots, strict=True)):
             spec, codecs = source.spec, [codec.name for codec in source.chain.codecs]
             has_crc32c = codecs[-1:] == ["crc32c"]
             (codec,) = codecs[: len(codecs) - has_crc32c] or ["bytes"]
             in_objects = isinstance(spec.location, ObjectPerChunk)
+            shape_at = axes_at + 2 * row * ndim * width
             fill = np.array(spec.fill_scalar, self._out.dtype)
-            rows[row] = (
-                CODEC_NUMBERS[codec],
-                has_crc32c,
-                spec.dtype.itemsize,
-                _swapped_nbytes(spec.dtype),
-                source.chain.decoded_nbytes,
-                encoded_limit(source),
-                spec.chunk_nbytes if in_objects else -1,
-                in_objects,
-                self._point(root),
-                self._point(np.array(spec.chunk_shape, np.int64)),
-                self._point(np.array(spec.axis_order, np.int64)),
-                self._point(fill.reshape(1).view(np.uint8)),
-            )
-        return rows
+            values = {
+                "codec": CODEC_NUMBERS[codec],
+                "has_crc32c": has_crc32c,
+                "itemsize": spec.dtype.itemsize,
+                "swap_nbytes": _swapped_nbytes(spec.dtype),
+                "decoded_nbytes": source.chain.decoded_nbytes,
+                "limit_nbytes": encoded_limit(source),
+                "object_nbytes": spec.chunk_nbytes if in_objects else -1,
+                "absent_is_fill": in_objects,
+                "root": self._point(root),
+                "chunk_shape": shape_at,
+                "axis_order": shape_at + ndim * width,
+                "fill": self._point(fill.tobytes()),
+            }
+            rows.append([values[name] for name in ARRAY])
+        return np.array(rows, np.int64)
 
 
 def native_run(
@@ -232,7 +249,7 @@ def native_run(
     keys: list[str],
     out: NDArray[Any],
     output: OutputFormat,
-    cached: list[NDArray[Any] | None] | None,
+    cached: list[CachedChunk | None] | None,
 ) -> NativeRun | None:
     """Let the compiled executor carry out a plan; None where it cannot.
 
@@ -242,8 +259,8 @@ def native_run(
         As for `host_engine.execute`.
     keys : list of str
         Of the object of each read.
-    cached : list of (array or None), or None
-        Elements of each chunk that an earlier read has left; None if no array has a cache.
+    cached : list of (CachedChunk or None), or None
+        What earlier reads have left of each chunk; None if no array has a cache.
     """
     library = native_library()
     if library is None or len(plan.request.count) > MAX_AXES:
@@ -309,14 +326,40 @@ def _joined_keys(plan: ReadPlan, keys: list[str]) -> tuple[bytes, Int64s] | None
     return names, np.maximum.accumulate(places) if len(places) else places
 
 
-def _memory(
-    plan: ReadPlan, sources: tuple[ArraySource, ...], cached: list[NDArray[Any] | None]
-) -> list[NDArray[Any] | None]:
-    """What is held of each chunk, or new memory for what shall be; None for arrays of no cache."""
-    memory: list[NDArray[Any] | None] = []
-    for elements, array in zip(cached, plan.chunks.array.tolist(), strict=True):
-        source = sources[array]
-        if elements is None and source.cache is not None:
-            elements = np.empty(source.chain.decoded_nbytes, np.uint8)
-        memory.append(elements)
-    return memory
+class _Rooms(NamedTuple):
+    """Memory of chunks that caches hold or shall hold, a row per chunk of the plan.
+
+    Attributes
+    ----------
+    address : int64 (C,)
+        0 for chunks that shall not be kept.
+    held : bool (C,)
+        It is decoded there already.
+    memory : dict of int to (array, int)
+        Memory, and place in it, of the others.
+    """
+
+    address: Int64s
+    held: NDArray[np.bool_]
+    memory: dict[int, tuple[ByteArray, int]]
+
+
+def _make_rooms(
+    plan: ReadPlan, sources: tuple[ArraySource, ...], cached: list[CachedChunk | None]
+) -> _Rooms:
+    """Find or make the memory of chunks; many share one piece, which costs fewer page faults."""
+    places = [0 if chunk is None else chunk.address for chunk in cached]
+    rooms = _Rooms(np.array(places, np.int64), np.array(places, np.bool_), {})
+    for index, source in enumerate(sources):
+        if source.cache is None:
+            continue
+        nbytes = source.chain.decoded_nbytes
+        rows = np.flatnonzero(~rooms.held & (plan.chunks.array == index)).tolist()
+        rows = rows[: source.cache.max_bytes // nbytes]  # what can be kept at all
+        together = max(1, min(_ROOMS_NBYTES, source.cache.max_bytes // 8) // nbytes)
+        for first in range(0, len(rows), together):
+            own = rows[first : first + together]
+            memory = np.empty(len(own) * nbytes, np.uint8)
+            rooms.address[own] = address(memory) + nbytes * np.arange(len(own))
+            rooms.memory.update((row, (memory, nbytes * i)) for i, row in enumerate(own))
+    return rooms

@@ -17,16 +17,26 @@ namespace {
 
 constexpr int64_t BLOSC_HEADER_NBYTES = 16;
 
-// Contexts stay with their thread: making one costs more than decoding a small chunk with it.
-// They are never freed, as the library that would do it may be gone when a thread ends.
+// A library's context, which stays with its thread: making one costs more than decoding a small
+// chunk with it.
+template <typename Free>
+struct Context {
+    void* it;
+    Free release;
+    ~Context() {
+        if (it && release) release(it);
+    }
+};
+
 void* zstd_context() {
-    thread_local void* context = libraries.zstd_create();
-    return context;
+    thread_local Context<size_t (*)(void*)> context{libraries.zstd_create(), libraries.zstd_free};
+    return context.it;
 }
 
 void* deflate_context() {
-    thread_local void* context = libraries.deflate_create();
-    return context;
+    thread_local Context<void (*)(void*)> context{libraries.deflate_create(),
+                                                  libraries.deflate_free};
+    return context.it;
 }
 
 uint32_t little32(const uint8_t* at) {

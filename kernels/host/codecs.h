@@ -11,12 +11,14 @@ namespace zarrgpu {
 // Mirrored by zarrgpu/devices/native.py.
 struct Libraries {
     void* (*zstd_create)();
+    size_t (*zstd_free)(void* context);
     size_t (*zstd_decompress)(void* context, void* dst, size_t dst_nbytes, const void* src,
                               size_t src_nbytes);
     int (*blosc_decompress)(const void* src, void* dst, size_t dst_nbytes, int threads);
     int (*blosc_getitem)(const void* src, int start, int count, void* dst);
     int (*lz4_decompress)(const char* src, char* dst, int src_nbytes, int dst_nbytes);
     void* (*deflate_create)();
+    void (*deflate_free)(void* context);
     int (*zlib_decompress)(void* context, const void* src, size_t src_nbytes, void* dst,
                            size_t dst_nbytes, size_t* src_used, size_t* dst_used);
     int (*gzip_decompress)(void* context, const void* src, size_t src_nbytes, void* dst,

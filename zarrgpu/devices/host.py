@@ -41,7 +41,7 @@ def available_cores() -> int:
 def run_threads(
     work: Callable[[Item], Result], items: Sequence[Item], num_threads: int
 ) -> list[Result]:
-    """Apply `work` to all items on up to `num_threads` threads; results in no order.
+    """Apply `work` to all items on up to `num_threads` threads, the caller's too; in no order.
 
     The first exception stops the threads from taking further items and is raised.
     """
@@ -63,16 +63,17 @@ def run_threads(
             queue.clear()
             raise
 
-    futures = [_pool(num_threads).submit(drain) for _ in range(num_threads)]
+    futures = [_pool(num_threads - 1).submit(drain) for _ in range(num_threads - 1)]
     try:
+        results = drain()  # the caller would only wait
         errors = [error for future in futures if (error := future.exception()) is not None]
-    except BaseException:  # interrupted: nothing shall go on behind the caller's back
+    except BaseException:  # nothing shall go on behind the caller's back
         queue.clear()
         wait(futures)
         raise
     if errors:
         raise errors[0]
-    return [result for future in futures for result in future.result()]
+    return results + [result for future in futures for result in future.result()]
 
 
 def scratch(use: str, nbytes: int) -> ByteArray:

@@ -30,43 +30,40 @@ CODEC_NUMBERS: Final = MappingProxyType(
 
 _FUNCTIONS: Final = (
     ("ZSTD_createDCtx", "zstd"),
+    ("ZSTD_freeDCtx", "zstd"),
     ("ZSTD_decompressDCtx", "zstd"),
     ("blosc_decompress_ctx", "blosc"),
     ("blosc_getitem", "blosc"),
     ("LZ4_decompress_safe", "lz4"),
     ("libdeflate_alloc_decompressor", "deflate"),
+    ("libdeflate_free_decompressor", "deflate"),
     ("libdeflate_zlib_decompress_ex", "deflate"),
     ("libdeflate_gzip_decompress_ex", "deflate"),
 )
 """``Libraries`` in codecs.h: what each field points to, and the library that has it."""
 
 _NEEDED: Final = MappingProxyType(
-    {"zstd": (0, 1), "blosc": (2, 3), "lz4": (4,), "zlib": (5, 6), "gzip": (5, 7)}
+    {"zstd": (0, 1, 2), "blosc": (3, 4), "lz4": (5,), "zlib": (6, 7, 8), "gzip": (6, 7, 9)}
 )
 """Which of `_FUNCTIONS` a codec needs."""
 
 
-def _struct(*names: str) -> np.dtype[Any]:
-    """Structure of fields of eight bytes: numbers and addresses."""
-    return np.dtype([(name, np.int64) for name in names])
-
-
-ARRAY: Final = _struct(
+# Structures of fields of eight bytes, numbers and addresses: a table is an int64 array of them.
+ARRAY: Final = (
     *("codec", "has_crc32c", "itemsize", "swap_nbytes", "decoded_nbytes", "limit_nbytes"),
     *("object_nbytes", "absent_is_fill", "root", "chunk_shape", "axis_order", "fill"),
 )
-_PIECES: Final = ("count", "owner", "output", "src", "dst", "extent")
-PIECES: Final = _struct(*_PIECES)
-PLAN: Final = _struct(
+PIECES: Final = ("count", "owner", "output", "src", "dst", "extent")
+PLAN: Final = (
     *("ndim", "arrays", "num_reads", "read_array", "read_offset", "read_nbytes"),
     *("read_chunk_start", "read_key", "keys", "chunk_array", "chunk_offset", "chunk_nbytes"),
     *("chunk_direct", "chunk_piece_start", "window_whole", "window_start", "window_nbytes"),
     *("window_shape", "num_chunks", "chunk_memory", "chunk_held", "chunk_status"),
-    *(f"pieces_{name}" for name in _PIECES),
-    *(f"fills_{name}" for name in _PIECES),
+    *(f"pieces_{name}" for name in PIECES),
+    *(f"fills_{name}" for name in PIECES),
     *("out", "out_strides", "step", "next_read", "fetched_nbytes"),
 )
-LIBRARIES: Final = _struct(*(name for name, _ in _FUNCTIONS))
+LIBRARIES: Final = tuple(name for name, _ in _FUNCTIONS)
 MAX_AXES: Final = 32
 
 
