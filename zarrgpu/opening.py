@@ -25,8 +25,9 @@ from zarrgpu.fetch import ArraySource
 from zarrgpu.formats import ome
 from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.nifti import is_nifti_head
+from zarrgpu.formats.tiff_file import TiffFile
 from zarrgpu.formats.tiff_ifd import is_tiff
-from zarrgpu.formats.tiff_slide import read_tiff_slide
+from zarrgpu.formats.tiff_slide import read_slide
 from zarrgpu.group import Group
 from zarrgpu.hierarchy import Hierarchy, NodeSpec, join, normalise_path
 from zarrgpu.model import ArraySpec, ByteRange, Sharded, SlideSpec
@@ -225,6 +226,23 @@ def _open_nifti(folder: Store, key: str, url: str, cache: ChunkCache | None) -> 
     return Array(array_source(folder, spec, cache))
 
 
+def _tiff_file(folder: Store, key: str, size: int, source: str) -> TiffFile:
+    """TIFF of a folder, which finds the others in it."""
+
+    def read_range(offset: int, nbytes: int) -> bytes:
+        data = folder.get_range(key, ByteRange(offset, nbytes))
+        if data is None:
+            msg = f"{source!r} vanished while it was opened"
+            raise StoreError(msg)
+        return data.tobytes()
+
+    def sibling(name: str) -> TiffFile | None:
+        nbytes = folder.size(name)
+        return None if nbytes is None else _tiff_file(folder, name, nbytes, f"{folder.url}/{name}")
+
+    return TiffFile(read_range, size, source=source, key=key, sibling=sibling)
+
+
 def _open_file(store: Store, cache: ChunkCache | None) -> Slide | Array | None:
     """Open a store that is rooted at a file."""
     split = split_file(store)
@@ -241,14 +259,7 @@ def _open_file(store: Store, cache: ChunkCache | None) -> Slide | Array | None:
         msg = f"{store.url!r}: not a TIFF, and the only files that are read are whole-slide TIFFs"
         raise UnsupportedFormatError(msg)
 
-    def read_range(offset: int, nbytes: int) -> bytes:
-        data = folder.get_range(key, ByteRange(offset, nbytes))
-        if data is None:
-            msg = f"{store.url!r} vanished while it was opened"
-            raise StoreError(msg)
-        return data.tobytes()
-
-    spec = read_tiff_slide(read_range, size, source=store.url, key=key)
+    spec = read_slide(_tiff_file(folder, key, size, store.url))
     sources = level_sources(folder, spec.levels, cache)
     levels = tuple(Array(source, f"level {i}") for i, source in enumerate(sources))
     associated = {}

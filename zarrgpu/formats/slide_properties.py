@@ -50,21 +50,21 @@ def tiff_properties(page: TiffPage) -> dict[str, str]:
     return properties
 
 
-def level_properties(levels: Sequence[ArraySpec]) -> dict[str, str]:
-    """Size, tile size and downsample of each level.
+def level_properties(levels: Sequence[ArraySpec], y: int = 0) -> dict[str, str]:
+    """Size, tile size and downsample of each level, whose axes `y` and ``y + 1`` are y and x.
 
     The downsample is the mean of the ratios of heights and of widths, not a power of two.
     """
-    height, width = levels[0].shape[:2]
+    height, width = levels[0].shape[y : y + 2]
     properties = {"openslide.level-count": str(len(levels))}
     for index, level in enumerate(levels):
-        down, across = level.shape[:2]
+        down, across = level.shape[y : y + 2]
         values = {
             "downsample": number_text((height / down + width / across) / 2),
             "height": str(down),
             "width": str(across),
-            "tile-height": str(level.chunk_shape[0]),
-            "tile-width": str(level.chunk_shape[1]),
+            "tile-height": str(level.chunk_shape[y]),
+            "tile-width": str(level.chunk_shape[y + 1]),
         }
         properties |= {f"openslide.level[{index}].{name}": text for name, text in values.items()}
     return properties

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Final
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.aperio import aperio_slide, is_aperio, read_icc_profile
 from zarrgpu.formats.ndpi import is_ndpi, ndpi_slide
+from zarrgpu.formats.ome_tiff import is_ome_tiff, ome_tiff_slide
 from zarrgpu.formats.philips import is_philips, philips_slide
 from zarrgpu.formats.slide_properties import level_properties, number_text, tiff_properties
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tiff_file import TiffFile
 from zarrgpu.formats.tiff_page import TiffPage
+from zarrgpu.formats.trestle import is_trestle, trestle_slide
+from zarrgpu.formats.ventana import is_ventana, ventana_slide
 from zarrgpu.model import SlideSpec
 
 if TYPE_CHECKING:
@@ -49,17 +52,17 @@ VENDORS: Final = (
     # its directories are not quite those of a TIFF, so it is asked before any is read
     Vendor("Hamamatsu NDPI", is_ndpi, ndpi_slide),
     Vendor("Aperio", is_aperio, aperio_slide),
+    Vendor("Ventana BIF", is_ventana, ventana_slide),
+    Vendor("Trestle TIFF", is_trestle, trestle_slide),
     Vendor("Philips TIFF", is_philips, philips_slide),
+    Vendor("OME-TIFF", is_ome_tiff, ome_tiff_slide),
 )
 """In the order in which they are asked."""
 
 _SIGNS: Final = (
-    ("ImageDescription", "<OME ", "OME-TIFF"),
     ("ImageDescription", "http://www.leica-microsystems.com/scn", "Leica SCN"),
     ("ImageDescription", "PerkinElmer-QPI", "PerkinElmer QPTIFF"),
     ("ImageDescription", "ImageJ=", "ImageJ TIFF"),
-    ("Software", "ScanOutputManager", "Ventana BIF"),
-    ("Software", "MedScan", "Trestle TIFF"),
 )
 """Text tag of page 0, what it contains, and the format that it is a sign of: not read."""
 
@@ -69,17 +72,13 @@ _UNIT_UM: Final = MappingProxyType({2: 25_400.0, 3: 10_000.0})
 _REDUCED_IMAGE: Final = 1
 
 
-def read_tiff_slide(
-    read_range: ReadRange,
-    size: int,
-    *,
-    source: str,
-    key: str,
-    sibling: Callable[[str], TiffFile | None] | None = None,
-) -> SlideSpec:
-    """Open a TIFF as a slide of the vendor that made it, or as a plain pyramid (``generic-tiff``).
+def read_tiff_slide(read_range: ReadRange, size: int, *, source: str, key: str) -> SlideSpec:
+    """Open one file by its bytes; see `read_slide`. Parameters are those of `TiffFile`."""
+    return read_slide(TiffFile(read_range, size, source=source, key=key))
 
-    Parameters are those of `TiffFile`.
+
+def read_slide(file: TiffFile) -> SlideSpec:
+    """Open a TIFF as a slide of the vendor that made it, or as a plain pyramid (``generic-tiff``).
 
     Raises
     ------
@@ -88,17 +87,16 @@ def read_tiff_slide(
     MetadataError
         The file is damaged.
     """
-    file = TiffFile(read_range, size, source=source, key=key, sibling=sibling)
     for vendor in VENDORS:
         if vendor.detect(file):
             return vendor.read(file)
     first = file.first
     for tag, sign, name in _SIGNS:
         if sign in first.text.get(tag, ""):
-            msg = f"{source!r} is a {name} file, which zarrgpu does not read"
+            msg = f"{file.source!r} is a {name} file, which zarrgpu does not read"
             raise UnsupportedFormatError(msg)
     if not first.tiled:
-        msg = f"{source!r} is a stripped TIFF; zarrgpu reads tiled pyramids and Aperio slides"
+        msg = f"{file.source!r} is a stripped TIFF; zarrgpu reads tiled pyramids and Aperio slides"
         raise UnsupportedFormatError(msg)
     return _generic(file)
 

@@ -1,0 +1,101 @@
+"""Pages that are the planes of one array: channels, focal planes, time points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zarrgpu.errors import UnsupportedFormatError
+from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_PLANES = 1 << 16
+
+
+def stack_planes(
+    planes: Sequence[ArraySpec | None], axes: Sequence[tuple[str, int]], *, what: str
+) -> ArraySpec:
+    """Make one array of planes that are stored alike.
+
+    Parameters
+    ----------
+    planes : sequence of (ArraySpec or None)
+        In C order of `axes`, each with axes ``(y, x, c)`` and a manifest; None is not stored. At
+        least one is there.
+    axes : sequence of (str, int)
+        Name and length of the axes that the planes make up, slowest first.
+    what : str
+        For messages.
+
+    Returns
+    -------
+    ArraySpec
+        Axes: those of `axes`, then y and x, then c of the planes' samples unless `axes` has a c.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        The planes differ in more than where they lie.
+    """
+    known = [plane for plane in planes if plane is not None]
+    first = known[0]
+    for plane in known[1:]:
+        differs = _difference(first, plane)
+        if differs:
+            msg = (
+                f"{what} of {first.source!r}: the planes in ifd {first.attributes.get('tiff_ifd')} "
+                f"and ifd {plane.attributes.get('tiff_ifd')} differ in {differs}"
+            )
+            raise UnsupportedFormatError(msg)
+    lengths = tuple(length for _, length in axes)
+    assert math.prod(lengths) == len(planes)
+    channels = any(name == "c" for name, _ in axes)
+    if channels and first.shape[2] != 1:
+        msg = f"{what} of {first.source!r}: channels in planes of {first.shape[2]} samples each"
+        raise UnsupportedFormatError(msg)
+    inner = 2 if channels else 3
+    names = (*(name for name, _ in axes), *("y", "x", "c")[:inner])
+    return replace(
+        first,
+        shape=(*lengths, *first.shape[:inner]),
+        chunk_shape=(*(1 for _ in axes), *first.chunk_shape[:inner]),
+        axis_order=tuple(range(len(names))),
+        dimension_names=names,
+        location=_joined(planes, first),
+    )
+
+
+def _difference(first: ArraySpec, other: ArraySpec) -> str:
+    for name in ("shape", "dtype", "chunk_shape", "codecs", "axis_order", "fill_value"):
+        if getattr(first, name) != getattr(other, name):
+            return name
+    return ""
+
+
+def _joined(planes: Sequence[ArraySpec | None], first: ArraySpec) -> Manifest:
+    """Chunk tables one after the other, in as many objects as they name."""
+    n_chunks = math.prod(first.grid_shape)
+    offsets = np.zeros((len(planes), n_chunks), np.int64)
+    nbytes = np.full((len(planes), n_chunks), MISSING_NBYTES, np.int64)
+    objects = np.zeros((len(planes), n_chunks), np.int64)
+    keys: dict[str, int] = {}
+    for index, plane in enumerate(planes):
+        if plane is None:
+            continue
+        location = plane.location
+        assert isinstance(location, Manifest)
+        offsets[index], nbytes[index] = location.offsets, location.nbytes
+        objects[index] = keys.setdefault(location.key, len(keys))
+    several = len(keys) > 1
+    return Manifest(
+        key=next(iter(keys)),
+        offsets=offsets.reshape(-1),
+        nbytes=nbytes.reshape(-1),
+        keys=tuple(keys) if several else (),
+        object_id=objects.reshape(-1) if several else None,
+    )
