@@ -1,5 +1,5 @@
-"""Law: metadata is refused exactly where the official suites and schemas of OME-Zarr refuse it, with
-every problem and its place; whatever is in a document, judging it never raises.
+"""Law: metadata is refused exactly where the official suites and schemas of OME-Zarr refuse it,
+with every problem and its place; whatever is in a document, judging it never raises.
 """
 
 from __future__ import annotations

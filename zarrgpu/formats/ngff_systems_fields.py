@@ -63,7 +63,8 @@ def image_with_systems() -> tuple[dict[str, Rule], tuple[str, ...]]:
     return rules, ("datasets", "coordinateSystems")
 
 
-def coordinatecoordinate_system() -> Rule:
+def coordinate_system() -> Rule:
+    """Rule of one of ``coordinateSystems``."""
     axis = Fields(
         rules={
             "name": Text(least=1), "longName": _STRING, "type": _STRING, "discrete": Flag(),
