@@ -1,4 +1,4 @@
-"""Four commands: ``demo`` (see it work), ``info`` and ``tree`` (what is in a path), ``doctor``.
+"""Commands: ``demo`` (see it work), ``info`` and ``tree`` (what is there), ``convert``, ``doctor``.
 
 Each subcommand imports what it needs when it runs, so that ``--help`` is instant. Errors that
 zarrgpu raises on purpose become one line on stderr and exit status 1; anything else is a bug and
@@ -11,9 +11,9 @@ import argparse
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from zarrgpu.errors import ZarrGPUError
+from zarrgpu.errors import RequestError, ZarrGPUError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,8 +65,45 @@ def _parser() -> argparse.ArgumentParser:
     tree.add_argument("path", help="as for info")
     tree.add_argument("--max-depth", type=_depth, help="0 for direct members (default: all)")
     tree.add_argument("--max-nodes", type=_positive, default=500, help="default: %(default)s")
+    _add_convert(commands)
     commands.add_parser("doctor", help="say what is installed and what runs where")
     return parser
+
+
+def _add_convert(commands: Any) -> None:
+    convert = commands.add_parser(
+        "convert",
+        help="write a slide, an OME-Zarr, a NIfTI or a Zarr array as a sharded OME-Zarr 0.5",
+        description="Write a sharded OME-Zarr 0.5 pyramid. An interrupted run goes on when it is "
+        "started again; the output appears when it is complete.",
+    )
+    convert.add_argument("source", help="path or URL of whatever zarrgpu opens as an image")
+    convert.add_argument("output", help="folder to write, such as slide.zarr")
+    convert.add_argument("--chunk", type=_positive, metavar="PX", help="default: 256, volumes 64")
+    convert.add_argument("--shard", type=_positive, metavar="PX", help="default: 4096, volumes 256")
+    convert.add_argument(
+        "--codec",
+        default="auto",
+        choices=("auto", "zstd", "blosc", "lz4", "gzip", "none", "jpeg"),
+        help="default: zstd, for elements of several bytes blosc (zstd, shuffled)",
+    )
+    convert.add_argument(
+        "--copy-tiles", action="store_true", help="with --codec jpeg: take JPEG tiles as they are"
+    )
+    convert.add_argument(
+        "--pyramid",
+        default="auto",
+        choices=("auto", "keep", "generate"),
+        help="coarser levels: the source's, or means (default: means if the source has one level)",
+    )
+    convert.add_argument("--axes", help="names of the source's axes, such as czyx")
+    convert.add_argument(
+        "--no-associated", action="store_true", help="leave label, macro and thumbnail out"
+    )
+    convert.add_argument("--overwrite", action="store_true", help="replace what is at OUTPUT")
+    convert.add_argument("--threads", type=_positive, help="default: the cores, if memory allows")
+    convert.add_argument("--memory", type=_positive, default=1024, metavar="MIB", help="at most")
+    convert.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _positive(text: str) -> int:
@@ -118,10 +155,31 @@ def _tree(arguments: argparse.Namespace) -> None:
     print(tree)
 
 
+def _convert(arguments: argparse.Namespace) -> None:
+    from zarrgpu.convert import ConvertOptions, convert
+
+    try:
+        options = ConvertOptions(
+            chunk_px=arguments.chunk,
+            shard_px=arguments.shard,
+            codec=arguments.codec,
+            copy_tiles=arguments.copy_tiles,
+            pyramid=arguments.pyramid,
+            axes=arguments.axes,
+            associated=not arguments.no_associated,
+            overwrite=arguments.overwrite,
+            num_threads=arguments.threads,
+            memory_budget_bytes=arguments.memory << 20,
+        )
+    except ValueError as error:  # options that exclude each other
+        raise RequestError(str(error)) from error
+    print(convert(arguments.source, arguments.output, options=options, quiet=arguments.quiet))
+
+
 def _doctor(_: argparse.Namespace) -> None:
     from zarrgpu.doctor import examine
 
     print("\n".join(examine()))
 
 
-_COMMANDS = {"demo": _demo, "info": _info, "tree": _tree, "doctor": _doctor}
+_COMMANDS = {"demo": _demo, "info": _info, "tree": _tree, "convert": _convert, "doctor": _doctor}

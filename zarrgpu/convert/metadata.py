@@ -1,0 +1,87 @@
+"""OME-Zarr 0.5 metadata of what is written, and an attribute ``zarrgpu`` for what it has no place.
+
+Spec: https://ngff.openmicroscopy.org/0.5/ ``multiscales``. Coordinates are those of centres: where
+a pixel covers d finer ones, its centre lies (d - 1) / 2 of them further, hence the translations.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+from zarrgpu.convert.source import Source, axis_documents
+
+
+def ome_metadata(
+    source: Source, shapes: Sequence[tuple[int, ...]], steps: Sequence[tuple[int, ...] | None]
+) -> dict[str, Any]:
+    """The attribute ``ome`` of the group.
+
+    Parameters
+    ----------
+    source : Source
+    shapes : sequence of tuple of int
+        Of the levels.
+    steps : sequence of (tuple of int or None)
+        Elements of level 0 per element of a level that was made by averaging, along each axis; None
+        for levels of the source.
+    """
+    datasets = []
+    for level, (shape, step) in enumerate(zip(shapes, steps, strict=True)):
+        if step is None and source.transforms is not None:
+            transforms: list[Any] = source.transforms[level]
+        else:
+            factors = step or [a / b for a, b in zip(shapes[0], shape, strict=True)]
+            transforms = _transforms(source, factors)
+        datasets.append({"path": str(level), "coordinateTransformations": transforms})
+    name = source.name.rstrip("/").rpartition("/")[2]
+    image: dict[str, Any] = {"name": name, "axes": axis_documents(source), "datasets": datasets}
+    if source.image_transforms:
+        image["coordinateTransformations"] = source.image_transforms
+    if any(step is not None for step in steps):
+        image["type"] = "mean"
+        image["metadata"] = {
+            "description": "means of 2 x 2 elements, x 2 in volumes",
+            "method": "zarrgpu.convert",
+        }
+    document: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
+    if source.channels:
+        document["omero"] = {"channels": [dict(channel) for channel in source.channels]}
+    return document
+
+
+def _transforms(source: Source, factors: Sequence[float]) -> list[dict[str, Any]]:
+    first = _first_translation(source)
+    scale = [size * factor for size, factor in zip(source.scale, factors, strict=True)]
+    shift = [
+        origin + size * (factor - 1) / 2
+        for origin, size, factor in zip(first, source.scale, factors, strict=True)
+    ]
+    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+    if any(shift):
+        transforms.append({"type": "translation", "translation": shift})
+    return transforms
+
+
+def _first_translation(source: Source) -> list[float]:
+    """Where the source has level 0's first element."""
+    for step in source.transforms[0] if source.transforms else ():
+        if step.get("type") == "translation" and isinstance(step.get("translation"), list):
+            return [float(value) for value in step["translation"]]
+    return [0.0] * len(source.axes)
+
+
+def own_metadata(
+    source: Source, icc_profile: bytes | None, associated: Sequence[str]
+) -> dict[str, Any]:
+    """The attribute ``zarrgpu`` of the group."""
+    from zarrgpu import __version__
+
+    return {
+        "converted_by": f"zarrgpu {__version__}",
+        "source": source.name.rstrip("/").rpartition("/")[2],
+        **source.attributes,
+        "icc_profile": None if not icc_profile else base64.b64encode(icc_profile).decode(),
+        "associated_images": {name: f"associated/{name}" for name in associated},
+    }

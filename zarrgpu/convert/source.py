@@ -1,0 +1,257 @@
+"""Any slide or array as levels whose axes are in OME-Zarr's order: t, c, z, y, x.
+
+OME-Zarr wants time before channels before space, and a slide has its channels last, a NIfTI image x
+first: so boxes are asked for in the output's order and come transposed. Colours that are structures
+(NIfTI's RGB24) become channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zarrgpu.array import Array
+from zarrgpu.errors import UnsupportedFormatError
+from zarrgpu.formats.ngff_version import metadata_of
+from zarrgpu.model import ReadOptions
+from zarrgpu.nifti import has_nifti_header, header_bytes, nifti_header
+from zarrgpu.slide import Slide
+
+ORDER: Final = "tczyx"
+_KINDS: Final = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+_NIFTI_UNITS: Final = {
+    "meter": "meter", "mm": "millimeter", "micron": "micrometer",
+    "sec": "second", "msec": "millisecond", "usec": "microsecond",
+}  # fmt: skip
+_COPIED_VERSIONS: Final = ("0.4", "0.5")
+_COLOURS: Final = (3, 4)
+
+Box = tuple[tuple[int, int], ...]
+"""First element, and one past the last, along each axis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source:
+    """What is converted.
+
+    Attributes
+    ----------
+    name : str
+        Path or URL.
+    arrays : tuple of Array
+        Levels, finest first.
+    axes : str
+        Axis names in the output's order, such as "cyx".
+    stored : tuple of int
+        Axis of the arrays for each axis of the output; ``ndim`` of the arrays is the bytes of a
+        structure.
+    scale : tuple of float
+        Size of an element of level 0 along each axis of the output.
+    units : tuple of (str or None)
+    transforms : tuple of list of mapping, or None
+        OME-Zarr transformations of each level, where the source has them.
+    image_transforms : list of mapping
+        Those of the image, after them.
+    interleaved : bool
+        Whether channels are colours of a pixel and belong together in a chunk.
+    channels : tuple of mapping
+        omero channels.
+    attributes : mapping
+        For the attribute ``zarrgpu``.
+    associated : mapping of str to Array
+    nifti : bytes or None
+        NIfTI header and extensions.
+    """
+
+    name: str
+    arrays: tuple[Array, ...]
+    axes: str
+    stored: tuple[int, ...]
+    scale: tuple[float, ...]
+    units: tuple[str | None, ...]
+    transforms: tuple[list[Any], ...] | None = None
+    image_transforms: list[Any] = field(default_factory=list)
+    interleaved: bool = False
+    channels: tuple[Mapping[str, Any], ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    associated: Mapping[str, Array] = field(default_factory=dict)
+    nifti: bytes | None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the elements that are written, in native byte order."""
+        dtype = self.arrays[0].dtype
+        return np.dtype(np.uint8) if dtype.names else dtype
+
+    def shape(self, level: int) -> tuple[int, ...]:
+        """Elements of a level along each axis of the output."""
+        array = self.arrays[level]
+        return tuple((*array.shape, len(array.dtype.names or ()))[axis] for axis in self.stored)
+
+    def read(self, level: int, box: Box, options: ReadOptions) -> NDArray[Any]:
+        """Read a box of a level, axes of the output."""
+        array = self.arrays[level]
+        selection: list[slice] = [slice(None)] * array.ndim
+        for axis, (first, last) in zip(self.stored, box, strict=True):
+            if axis < array.ndim:
+                selection[axis] = slice(first, last)
+        pixels = np.asarray(array.read(tuple(selection), device="cpu", options=options))
+        if array.dtype.names:
+            pixels = pixels.view(np.uint8).reshape(*pixels.shape, len(array.dtype.names))
+        return pixels.transpose(self.stored)
+
+
+def open_source(node: Any, name: str, axes: str | None) -> Source:
+    """Make the source of what `zarrgpu.open` gave.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If it is no image: a group, a type that is no number, axes that are unknown.
+    """
+    if isinstance(node, Slide):
+        source = _of_slide(node, name)
+    elif isinstance(node, Array):
+        source = _of_array(node, name, axes)
+    else:
+        msg = (
+            f"{name!r} is a {type(node).__name__.lower()}, not an image: convert its images one by "
+            "one"
+        )
+        raise UnsupportedFormatError(msg)
+    if source.dtype.kind not in "biufc":
+        msg = f"{name!r} has elements of {source.dtype}; OME-Zarr images are numbers"
+        raise UnsupportedFormatError(msg)
+    return source
+
+
+def _order(names: Sequence[str | None], name: str) -> tuple[str, tuple[int, ...]]:
+    """Axes of the output, and where each is in `names`."""
+    known = [axis for axis in names if axis is not None and axis in ORDER]
+    if len(known) != len(names) or len(set(known)) != len(known) or not {"y", "x"} <= set(known):
+        given = ", ".join(axis or "?" for axis in names)
+        msg = (
+            f"{name!r} has axes ({given}); an OME-Zarr image has y, x and some of t, c, z, each "
+            "once: name them in their order, such as axes='czyx' (--axes czyx)"
+        )
+        raise UnsupportedFormatError(msg)
+    axes = "".join(axis for axis in ORDER if axis in known)
+    return axes, tuple(known.index(axis) for axis in axes)
+
+
+def _of_slide(slide: Slide, name: str) -> Source:
+    axes, stored = _order(slide.axes, name)
+    mpp = dict(zip("xy", slide.mpp, strict=True))
+    scale = tuple(mpp.get(axis) or 1.0 for axis in axes)
+    units = tuple("micrometer" if mpp.get(axis) else None for axis in axes)
+    transforms: tuple[list[Any], ...] | None = None
+    image_transforms: list[Any] = []
+    found = _ome_transforms(slide, stored)
+    if found is not None:
+        scale, units, transforms, image_transforms = found
+    last = slide.axes[-1] == "c" and slide.channel_count in _COLOURS and slide.dtype == np.uint8
+    attributes: dict[str, Any] = {"vendor": slide.spec.vendor, "properties": dict(slide.properties)}
+    return Source(
+        name=name,
+        arrays=slide.levels,
+        axes=axes,
+        stored=stored,
+        scale=scale,
+        units=units,
+        transforms=transforms,
+        image_transforms=image_transforms,
+        interleaved=last,
+        channels=slide.spec.channels or (_rgb_channels() if last else ()),
+        attributes=attributes,
+        associated=slide.associated_images,
+        nifti=header_bytes(slide) if has_nifti_header(slide) else None,
+    )
+
+
+def _of_array(array: Array, name: str, axes: str | None) -> Source:
+    names: tuple[str | None, ...] = tuple(axes) if axes else array.dimension_names
+    nifti = has_nifti_header(array)
+    if nifti and axes is None:
+        if array.ndim > 5:
+            msg = f"{name!r} has {array.ndim} axes, OME-Zarr images have up to 5"
+            raise UnsupportedFormatError(msg)
+        names = tuple("xyztc"[: array.ndim])
+    if array.dtype.names:
+        _check_colours(array, name)
+        names = (*names, "c")
+    if len(names) != array.ndim + bool(array.dtype.names):
+        raise UnsupportedFormatError(f"{name!r} has {array.ndim} axes, {len(names)} are named")
+    order, stored = _order(names, name)
+    scale, units = [1.0] * len(order), [None] * len(order)
+    header = None
+    if nifti:
+        header = nifti_header(array)
+        zooms = dict(zip("xyzt", header.zooms, strict=False))
+        scale = [zooms.get(axis) or 1.0 for axis in order]
+        of_axis = {"t": header.time_unit, "c": None}
+        units = [_NIFTI_UNITS.get(of_axis.get(a, header.space_unit) or "") for a in order]  # type: ignore[misc]
+    return Source(
+        name=name,
+        arrays=(array,),
+        axes=order,
+        stored=stored,
+        scale=tuple(scale),
+        units=tuple(units),
+        interleaved=bool(array.dtype.names) or (names[-1] == "c" and array.shape[-1] in _COLOURS),
+        attributes={} if nifti else {"attributes": dict(array.attrs)},
+        nifti=None if header is None else header_bytes(array),
+    )
+
+
+def _check_colours(array: Array, name: str) -> None:
+    fields: Mapping[str, Any] = array.dtype.fields or {}
+    if (
+        any(field[0] != np.uint8 for field in fields.values())
+        or len(fields) != array.dtype.itemsize
+    ):
+        msg = f"{name!r} has elements of {array.dtype}; of structures only bytes are colours"
+        raise UnsupportedFormatError(msg)
+
+
+def _ome_transforms(
+    slide: Slide, stored: tuple[int, ...]
+) -> tuple[tuple[float, ...], tuple[str | None, ...], tuple[list[Any], ...], list[Any]] | None:
+    """Scale of level 0, units, and transformations of an OME-Zarr 0.4 or 0.5, taken over."""
+    if slide.group is None or stored != tuple(range(len(stored))):
+        return None
+    try:
+        metadata = metadata_of(slide.group.attrs, slide.spec.source).value
+        image = metadata["multiscales"][0]
+        version = str(metadata.get("version", image.get("version")))
+        levels = tuple(list(each["coordinateTransformations"]) for each in image["datasets"])
+        scale = tuple(float(size) for size in levels[0][0]["scale"])
+        units = tuple(axis.get("unit") for axis in image["axes"])
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
+    if version not in _COPIED_VERSIONS or len(scale) != len(stored) or len(units) != len(stored):
+        return None
+    return scale, units, levels, list(image.get("coordinateTransformations", []))
+
+
+def _rgb_channels() -> tuple[Mapping[str, Any], ...]:
+    window = {"min": 0, "max": 255, "start": 0, "end": 255}
+    colours = (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF"))
+    return tuple(
+        {"label": label, "color": color, "window": window, "active": True}
+        for label, color in colours
+    )
+
+
+def axis_documents(source: Source) -> list[dict[str, str]]:
+    """OME-Zarr axes."""
+    documents = []
+    for axis, unit in zip(source.axes, source.units, strict=True):
+        document = {"name": axis, "type": _KINDS[axis]}
+        if unit is not None and axis != "c":
+            document["unit"] = unit
+        documents.append(document)
+    return documents
