@@ -291,13 +291,16 @@ def test_levels_of_one_size_are_refused(tmp_path):
         opened(tmp_path, [LEVEL, LEVEL])
 
 
-def test_directories_that_loop_are_refused(tmp_path):
-    path, _ = opened(tmp_path, [LEVEL])
-    data = bytearray(path.read_bytes())
-    (at,) = struct.unpack_from("<Q", data, 4)
-    (count,) = struct.unpack_from("<H", data, at)
-    struct.pack_into("<Q", data, at + 2 + 12 * count, at)
-    path.write_bytes(data)
+@pytest.mark.parametrize("base", [16, BEYOND_4_GIB])
+def test_directories_that_loop_are_refused(base, tmp_path):
+    path, _ = opened(tmp_path, [LEVEL], base=base)
+    with path.open("r+b") as file:
+        file.seek(4)
+        (at,) = struct.unpack("<Q", file.read(8))
+        file.seek(at)
+        (count,) = struct.unpack("<H", file.read(2))
+        file.seek(at + 2 + 12 * count)
+        file.write(struct.pack("<Q", at))
     with pytest.raises(MetadataError, match="loops back"):
         zg.open_slide(path)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from zarrgpu.errors import DataError, MetadataError, RequestError, UnsupportedFormatError
-from zarrgpu.formats.ndpi_ifd import NdpiDirectory, first_directory, read_directories
+from zarrgpu.formats.ndpi_ifd import NdpiDirectory, read_directories, read_first
 from zarrgpu.formats.ndpi_intervals import interval_manifest
 from zarrgpu.formats.ndpi_jpeg import MAX_SIDE, LevelJpeg, chunk_intervals, read_level_jpeg
 from zarrgpu.formats.slide_properties import level_properties, number_text
@@ -47,7 +47,7 @@ _MAX_PIXELS: Final = (1 << 31) - 1
 
 def is_ndpi(file: TiffFile) -> bool:
     """Whether a TIFF is an NDPI slide."""
-    return first_directory(file) is not None
+    return read_first(file) is not None
 
 
 def ndpi_slide(file: TiffFile) -> SlideSpec:
@@ -63,10 +63,9 @@ def ndpi_slide(file: TiffFile) -> SlideSpec:
     MetadataError
         Tags contradict one another, the JPEG or the file.
     """
-    first = first_directory(file)
-    if first is None:
+    directories = read_directories(file)
+    if not directories:
         raise UnsupportedFormatError(f"{file.source!r} is not an NDPI slide")
-    directories = read_directories(first)
     levels: list[ArraySpec] = []
     associated: dict[str, ArraySpec] = {}
     properties: dict[str, str] = {}
@@ -91,7 +90,7 @@ def ndpi_slide(file: TiffFile) -> SlideSpec:
         raise MetadataError("no directory holds a level", source=file.source, kind="missing")
     if planes:
         properties["zarrgpu.ignored-focal-planes"] = ", ".join(map(str, sorted(planes)))
-    mpp = _mpp(first)
+    mpp = _mpp(directories[0])
     return SlideSpec(
         source=file.source,
         vendor="hamamatsu",
@@ -99,7 +98,7 @@ def ndpi_slide(file: TiffFile) -> SlideSpec:
         axes=("y", "x", "c"),
         mpp=mpp,
         properties={
-            **_properties(first, mpp),
+            **_properties(directories[0], mpp),
             **level_properties(levels),
             **{
                 f"openslide.associated.{name}.{side}": str(image.shape[axis])

@@ -4,7 +4,9 @@ Facts from tifffile's and OpenSlide's readers. A directory is that of classic TI
 
 - the offset of the first directory in the header, and of the next one, has 8 bytes;
 - behind the offset of the next directory come 4 bytes for each entry: the upper half of its value
-  or offset. A file of up to 4 GiB needs none, and they are not looked at.
+  or offset.
+
+In a file of up to 4 GiB all upper halves are 0, and it is read as the classic TIFF that it is.
 """
 
 from __future__ import annotations
@@ -14,10 +16,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
-import numpy as np
-
 from zarrgpu.errors import MetadataError
-from zarrgpu.formats.tiff_ifd import MAX_FIELDS, MAX_IFDS, Field, Ifd, RangeCache
+from zarrgpu.formats.range_cache import RangeCache
+from zarrgpu.formats.tiff_ifd import MAX_FIELDS, MAX_IFDS, Field, Ifd
 from zarrgpu.formats.tiff_tags import FIELD_NBYTES, Tag
 from zarrgpu.model import ByteRange
 
@@ -42,7 +43,7 @@ class NdpiDirectory:
     ifd : Ifd
         Its fields, with offsets made whole.
     offset : int
-        Of the directory in the file.
+        Of the directory in a file beyond 4 GiB, else 0.
     high : mapping of int to int
         Tag to the upper half of its value, which is meant where the value is in the entry.
     """
@@ -69,10 +70,18 @@ class NdpiDirectory:
         return low + (self.high.get(tag, 0) << 32)
 
 
-def first_directory(file: TiffFile) -> NdpiDirectory | None:
+def read_first(file: TiffFile) -> NdpiDirectory | None:
     """Directory 0 if the file is an NDPI: of classic TIFF, with a tag that only these have."""
-    if file.size < 16:
-        return None
+    if file.size <= _4_GIB:
+        found: NdpiDirectory | None = NdpiDirectory(ifd=file.ifds[0], offset=0, high={})
+    else:
+        found = _first_beyond_4_gib(file)
+    flag = None if found is None else found.ifd.fields.get(Tag.NdpiFormatFlag)
+    return found if flag is not None and flag.count else None
+
+
+def _first_beyond_4_gib(file: TiffFile) -> NdpiDirectory | None:
+    """Directory 0 of a classic TIFF that is too large to be one; None if it is none."""
     head = file.read_range(0, 12)
     orders: dict[bytes, Literal["<", ">"]] = {b"II*\0": "<", b"MM\0*": ">"}
     order = orders.get(bytes(head[:4]))
@@ -81,23 +90,25 @@ def first_directory(file: TiffFile) -> NdpiDirectory | None:
     (offset,) = struct.unpack_from(order + "Q", head, 4)
     if not 8 <= offset < file.size - 2:
         return None
-    cache = RangeCache(file.read_range, file.size, file.source)
     try:
-        directory, _ = _directory(cache, order, offset, 0)
+        return _directory(RangeCache(file.read_range, file.size, file.source), order, offset, 0)[0]
     except MetadataError:
         return None
-    flag = directory.ifd.fields.get(Tag.NdpiFormatFlag)
-    return directory if flag is not None and flag.count else None
 
 
-def read_directories(first: NdpiDirectory) -> tuple[NdpiDirectory, ...]:
-    """Follow the chain of directories.
+def read_directories(file: TiffFile) -> tuple[NdpiDirectory, ...]:
+    """Directories in the order of the file; none if it is not an NDPI.
 
     Raises
     ------
     MetadataError
-        It leaves the file, loops or is absurdly long.
+        The chain leaves the file, loops or is absurdly long.
     """
+    first = read_first(file)
+    if first is None:
+        return ()
+    if file.size <= _4_GIB:
+        return tuple(NdpiDirectory(ifd=ifd, offset=0, high={}) for ifd in file.ifds)
     cache, order = first.ifd.cache, first.ifd.byte_order
     found: list[NdpiDirectory] = []
     seen: set[int] = set()
@@ -128,7 +139,8 @@ def _directory(
     begin = offset + 2
     body = cache.read(begin, count * _ENTRY_NBYTES + 8, where)
     (following,) = struct.unpack_from(order + "Q", body, count * _ENTRY_NBYTES)
-    upper = _upper_halves(cache, order, begin + len(body), count, where)
+    raw = cache.read(begin + len(body), 4 * count, where)
+    upper = struct.unpack(f"{order}{count}I", raw)
     fields: dict[int, Field] = {}
     high: dict[int, int] = {}
     for number in range(count):
@@ -138,19 +150,9 @@ def _directory(
         place = begin + at + 8
         if nbytes > 4:
             (place,) = struct.unpack_from(order + "I", body, at + 8)
-            place += int(upper[number]) << 32
+            place += upper[number] << 32
         field = Field(field_type=field_type, count=values, byte_range=ByteRange(place, nbytes))
         fields.setdefault(tag, field)
-        high.setdefault(tag, int(upper[number]))
+        high.setdefault(tag, upper[number])
     ifd = Ifd(index=index, byte_order=order, fields=fields, cache=cache)
     return NdpiDirectory(ifd=ifd, offset=offset, high=high), following
-
-
-def _upper_halves(
-    cache: RangeCache, order: str, offset: int, count: int, where: tuple[str | int, ...]
-) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
-    """Upper half of each entry; zeros in a file that needs none."""
-    if cache.size <= _4_GIB:
-        return np.zeros(count, np.uint32)
-    raw = cache.read(offset, 4 * count, where)
-    return np.frombuffer(raw, order + "u4").astype(np.uint32)
