@@ -30,12 +30,23 @@ def chunk_name(spec: ArraySpec, chunk_id: int) -> str:
     coords = tuple(int(c) for c in np.unravel_index(chunk_id, grid)) if spec.ndim else ()
     if isinstance(spec.location, Manifest):
         image = spec.attributes.get("image")
-        tile = f"tile (row {coords[0]}, column {coords[1]})" if image else f"tile {coords}"
+        tile = f"tile ({_tile_place(spec, coords)})" if image else f"tile {coords}"
         return f"{image} {tile}" if image else tile
     if isinstance(spec.location, Sharded):
         shard_id, _ = shard_of_chunks(spec, np.array([chunk_id], np.int64))
         return f"{object_key(spec, int(shard_id[0]))} inner chunk {coords}"
     return object_key(spec, chunk_id)
+
+
+def _tile_place(spec: ArraySpec, coords: tuple[int, ...]) -> str:
+    """Row and column of a tile, and its place along other axes that have several."""
+    words = {"y": "row", "x": "column", "c": "plane"}
+    axes = zip(spec.dimension_names, coords, spec.stored_grid_shape, strict=True)
+    return ", ".join(
+        f"{words.get(name or '', name)} {at}"
+        for name, at, count in axes
+        if name in ("y", "x") or count > 1
+    )
 
 
 def object_key(spec: ArraySpec, object_id: int) -> str:

@@ -4,9 +4,9 @@ Spec: ITU-T T.81; TIFF Technical Note 2 (shared tables, tag 347). TIFF compressi
 Example: ``CodecSpec("jpeg", {"height": 240, "width": 240, "samples": 3, "colorspace": "rgb",
 "tables": b"..."})``, and ``"short_height": 15`` where the last strip of a page has fewer rows.
 
-`colorspace` says what is stored and comes from the TIFF photometric tag. What is decoded is RGB, or
-grey. libjpeg's own guess from markers and component ids is wrong for Aperio (facts/slides.md: RGB
-with ids 0, 1, 2 and no Adobe marker is taken for YCbCr).
+`colorspace` says what is stored and comes from the TIFF photometric tag. What is decoded is RGB,
+grey, or what is stored. libjpeg's own guess from markers and component ids is wrong for Aperio
+(facts/slides.md: RGB with ids 0, 1, 2 and no Adobe marker is taken for YCbCr).
 
 libjpeg fills what a cut-off stream does not hold with grey and only warns, and imagecodecs does
 not pass warnings on. So the end-of-image marker is looked for here: entropy-coded data cannot
@@ -40,8 +40,14 @@ _SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
 _MAX_PADDING_NBYTES: Final = 3
 """Arbitrary bytes after the end that word alignment explains; zeros and 0xFF may be more."""
 
-_LIBJPEG_SPACES: Final = MappingProxyType({"gray": (1, 1), "rgb": (2, 2), "ycbcr": (3, 2)})
+_LIBJPEG_SPACES: Final = MappingProxyType(
+    {"gray": (1, 1), "rgb": (2, 2), "ycbcr": (3, 2), "unknown": (0, 0)}
+)
 """J_COLOR_SPACE of the stream and of the result (jpeglib.h)."""
+
+_SAMPLES: Final = MappingProxyType(
+    {"gray": (1,), "rgb": (3,), "ycbcr": (3,), "unknown": (1, 2, 3, 4)}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +80,9 @@ class JpegCodec:
     Attributes
     ----------
     height, width, samples : int
-        What the stream must hold; `samples` is 1 or 3.
-    colorspace : "gray", "rgb" or "ycbcr"
-        What is stored.
+        What the stream must hold; `samples` is 1 or 3, in an unknown colour space up to 4.
+    colorspace : "gray", "rgb", "ycbcr" or "unknown"
+        What is stored; samples of an unknown one, such as CMYK, stay as they are.
     tables : bytes
         Abbreviated table stream, shared by all chunks; empty if each has its own.
     short_height : int or None
@@ -96,8 +102,7 @@ class JpegCodec:
         """Take the attributes by name; ``tables`` and ``short_height`` may be left out."""
         height = positive_int(cls.name, configuration, "height")
         colorspace = one_of(cls.name, configuration, "colorspace", tuple(_LIBJPEG_SPACES))
-        samples = 1 if colorspace == "gray" else 3
-        one_of(cls.name, configuration, "samples", (samples,))
+        samples = one_of(cls.name, configuration, "samples", _SAMPLES[colorspace])
         tables = configuration.get("tables", b"")
         if not isinstance(tables, bytes):
             msg = f"codec {cls.name!r}: tables must be bytes, got {type(tables).__name__}"

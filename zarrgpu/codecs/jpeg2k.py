@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from zarrgpu.model import ByteArray
 
 _NOT_SUBSAMPLED = (1, 1)
+_SAMPLES = {"gray": 1, "rgb": 3, "ycbcr": 3}
 _SUBSAMPLED_CHROMA = (((1, 1), (2, 1), (2, 1)), ((1, 1), (2, 2), (2, 2)))
 """4:2:2 and 4:2:0, which imagecodecs (OpenJPEG's rules) turns into RGB by itself."""
 
@@ -44,11 +45,13 @@ class Jpeg2kCodec:
     Attributes
     ----------
     height, width, samples : int
-        What the codestream must hold; `samples` is 1 or 3.
+        What the codestream must hold.
     bits : 8 or 16
         Of a decoded sample; 16 bits come out in native byte order.
-    colorspace : "gray", "rgb" or "ycbcr"
-        What is stored.
+    signed : bool
+        Whether samples have a sign.
+    colorspace : "gray", "rgb", "ycbcr" or "unknown"
+        What is stored; only YCbCr is converted.
     short_height : int or None
         Rows that the last strip may have instead of `height`.
     """
@@ -58,16 +61,17 @@ class Jpeg2kCodec:
     width: int
     samples: int
     bits: int
+    signed: bool
     colorspace: str
     short_height: int | None
 
     @classmethod
     def from_configuration(cls, configuration: Mapping[str, Any]) -> Self:
-        """Take the attributes by name; ``short_height`` may be left out."""
+        """Take the attributes by name; ``signed`` and ``short_height`` may be left out."""
         height = positive_int(cls.name, configuration, "height")
-        colorspace = one_of(cls.name, configuration, "colorspace", ("gray", "rgb", "ycbcr"))
-        samples = 1 if colorspace == "gray" else 3
-        one_of(cls.name, configuration, "samples", (samples,))
+        colorspace = one_of(cls.name, configuration, "colorspace", (*_SAMPLES, "unknown"))
+        samples = positive_int(cls.name, configuration, "samples")
+        one_of(cls.name, configuration, "samples", (_SAMPLES.get(colorspace, samples),))
         bits = one_of(cls.name, configuration, "bits", (8, 16))
         if colorspace == "ycbcr" and bits != 8:
             msg = f"codec {cls.name!r}: YCbCr of {bits} bits is not decoded, only of 8"
@@ -77,6 +81,7 @@ class Jpeg2kCodec:
             width=positive_int(cls.name, configuration, "width"),
             samples=samples,
             bits=bits,
+            signed=configuration.get("signed") is True,
             colorspace=colorspace,
             short_height=short_height(cls.name, configuration, height),
         )
@@ -95,7 +100,7 @@ class Jpeg2kCodec:
         shape: tuple[int, ...] = (stream.height, stream.width)
         if self.samples > 1:
             shape = (*shape, self.samples)
-        image = out.view(f"=u{self.bits // 8}").reshape(shape)
+        image = out.view(f"={'i' if self.signed else 'u'}{self.bits // 8}").reshape(shape)
         call_imagecodecs("jpeg2k_decode", stream.data, numthreads=1, out=image)
         if self.colorspace == "ycbcr" and stream.chroma_is_full_size:
             ycbcr_to_rgb(image)
@@ -111,10 +116,13 @@ class Jpeg2kCodec:
             )
             raise CodecError(msg)
         low = 1 if self.bits == 8 else 9
-        if stream.signed or not low <= stream.precision <= self.bits:
-            kind = "signed" if stream.signed else "unsigned"
-            msg = f"JPEG 2000 of {stream.precision} {kind} bits, expected {low} to {self.bits}"
-            raise CodecError(f"{msg} unsigned")
+        if stream.signed != self.signed or not low <= stream.precision <= self.bits:
+            kinds = {True: "signed", False: "unsigned"}
+            msg = (
+                f"JPEG 2000 of {stream.precision} {kinds[stream.signed]} bits, expected {low} to "
+                f"{self.bits} {kinds[self.signed]}"
+            )
+            raise CodecError(msg)
         if not stream.chroma_is_full_size and (
             self.colorspace != "ycbcr" or stream.subsampling not in _SUBSAMPLED_CHROMA
         ):

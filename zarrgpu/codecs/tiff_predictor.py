@@ -48,7 +48,8 @@ class TiffPredictorCodec:
         """Take ``predictor``, ``width``, ``samples``, ``dtype``."""
         predictor = one_of(cls.name, configuration, "predictor", (2, 3))
         dtype = np.dtype(configuration.get("dtype", "|V0"))
-        if dtype.kind not in ("iu" if predictor == 2 else "f"):
+        # libtiff differences the bits of floats like integers with predictor 2
+        if dtype.kind not in ("iuf" if predictor == 2 else "f"):
             msg = f"codec {cls.name!r}: predictor {predictor} cannot apply to samples of {dtype}"
             raise UnsupportedCodecError(msg)
         return cls(

@@ -1,13 +1,10 @@
 """From a TIFF page to an `ArraySpec`: a grid of encoded chunks at known byte ranges.
 
-A page becomes an array with axes ``(y, x, c)``; a chunk is one tile or one strip. Codecs, in
-encoding order:
+A page becomes an array with axes ``(y, x, c)``; a chunk is one tile or one strip, of one sample
+where a file stores planes apart. `tiff_codecs` says how chunks decode.
 
-``short_chunk``   only where the last strip has fewer rows than the others
-``tiff_predictor``   tag 317, with LZW, deflate and Zstandard
-``lzw`` | ``zlib`` | ``zstd`` | ``tiff_packbits`` | ``jpeg`` | ``jpeg2k``   tag 259
-
-Colour comes from the photometric tag and the compression code, never from the stream.
+Samples mean what the file says they mean, which ``photometric`` in the attributes repeats: "white
+is zero" is not inverted, and an image with a palette is its indexes, with the palette beside them.
 """
 
 from __future__ import annotations
@@ -17,30 +14,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from zarrgpu.errors import MetadataError, UnsupportedCodecError, UnsupportedFormatError
+from zarrgpu.formats.geotiff import geo_attributes, parse_nodata
+from zarrgpu.formats.tiff_codecs import chunk_samples, is_converted, page_codecs, page_dtype
 from zarrgpu.formats.tiff_ifd import ReadRange, is_tiff
-from zarrgpu.formats.tiff_page import TiffPage, read_tiff
-from zarrgpu.formats.tiff_tags import COMPRESSION_NAMES, PHOTOMETRIC_NAMES
-from zarrgpu.model import MISSING_NBYTES, ArraySpec, CodecSpec, Manifest
+from zarrgpu.formats.tiff_page import TiffPage, read_sub_pages, read_tiff
+from zarrgpu.formats.tiff_tags import EXTRA_SAMPLE_NAMES, PHOTOMETRIC_NAMES, Tag
+from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest
 
-__all__ = ["ReadRange", "TiffPage", "is_tiff", "page_to_array_spec", "read_tiff"]
+__all__ = ["ReadRange", "TiffPage", "is_tiff", "page_to_array_spec", "read_sub_pages", "read_tiff"]
 
-BYTE_COMPRESSIONS: Final = MappingProxyType(
-    {5: "lzw", 8: "zlib", 32946: "zlib", 32773: "tiff_packbits", 50000: "zstd"}
-)
-"""Compressions that know nothing of pixels."""
-
-JPEG: Final = 7
-JPEG2K_YCBCR: Final = 33003
-JPEG2K_COMPRESSIONS: Final = (JPEG2K_YCBCR, 33005, 34712)
-_IMAGE_COMPRESSIONS: Final = (JPEG, *JPEG2K_COMPRESSIONS)
-
-_COLORSPACES: Final = MappingProxyType({1: "gray", 2: "rgb", 6: "ycbcr"})
-_COLORSPACE_SAMPLES: Final = MappingProxyType({"gray": 1, "rgb": 3, "ycbcr": 3})
-_SAMPLE_KINDS: Final = MappingProxyType({1: "u", 2: "i", 3: "f"})
-_SAMPLE_BITS: Final = MappingProxyType(
-    {"u": (8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
-)
+PALETTE: Final = 3
+_LEAST_SAMPLES: Final = MappingProxyType({2: 3, 6: 3, 8: 3})
+_MAX_PALETTE_BITS: Final = 16
 
 
 def page_to_array_spec(page: TiffPage, *, key: str, image: str = "image") -> ArraySpec:
@@ -58,7 +43,10 @@ def page_to_array_spec(page: TiffPage, *, key: str, image: str = "image") -> Arr
     -------
     ArraySpec
         Shape ``(height, width, samples)``, located by a `Manifest`. Chunks with no bytes are
-        missing and read as 0, as OpenSlide gives them at level 0 and GDAL for sparse files.
+        missing. They read as 0, as OpenSlide gives them at level 0, or as GDAL's nodata where the
+        file states one. Attributes: ``tiff_ifd``, ``image``, ``photometric``; where they apply,
+        ``tiff_sub_ifd``, ``bits_per_sample`` (packed samples), ``extra_samples``, ``color_map``
+        (``(n, 3)`` lists of red, green, blue, 16 bits) and those of `geotiff.geo_attributes`.
 
     Raises
     ------
@@ -67,134 +55,67 @@ def page_to_array_spec(page: TiffPage, *, key: str, image: str = "image") -> Arr
     MetadataError
         Tags contradict one another.
     """
-    dtype = _dtype(page)
-    _check_photometric(page)
-    chunk_shape = (page.chunk_height, page.chunk_width, page.samples)
-    nbytes = np.where(page.nbytes == 0, np.int64(MISSING_NBYTES), page.nbytes)
+    dtype = page_dtype(page)
+    if page.photometric is None:
+        raise page.ifd.error(Tag.PhotometricInterpretation, "required tag is missing", "missing")
+    least = _LEAST_SAMPLES.get(page.photometric, 1)
+    if page.samples < least:
+        name = PHOTOMETRIC_NAMES[page.photometric]
+        msg = f"expected at least {least} samples per pixel for {name}, got {page.samples}"
+        raise page.ifd.error(Tag.SamplesPerPixel, msg)
+    offsets, nbytes = _chunk_order(page, page.offsets), _chunk_order(page, page.nbytes)
+    attributes = _attributes(page, image, dtype)
     return ArraySpec(
         source=page.source,
         shape=(page.height, page.width, page.samples),
         dtype=dtype,
-        chunk_shape=chunk_shape,
-        fill_value=0,
-        codecs=_codecs(page, dtype),
+        chunk_shape=(page.chunk_height, page.chunk_width, chunk_samples(page)),
+        fill_value=parse_nodata(attributes.get("nodata"), dtype),
+        codecs=page_codecs(page, dtype),
         axis_order=(0, 1, 2),
-        location=Manifest(key=key, offsets=page.offsets, nbytes=nbytes),
+        location=Manifest(
+            key=key,
+            offsets=offsets,
+            nbytes=np.where(nbytes == 0, np.int64(MISSING_NBYTES), nbytes),
+        ),
         dimension_names=("y", "x", "c"),
-        attributes={"tiff_ifd": page.index, "image": image},
+        attributes=attributes,
     )
 
 
-def _where(page: TiffPage) -> str:
-    return f"ifd {page.index} of {page.source!r}"
+def _chunk_order(page: TiffPage, table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A chunk table in C order of the grid (y, x, c); a file stores plane after plane."""
+    if page.planes == 1:
+        return table
+    return np.ascontiguousarray(table.reshape(page.planes, -1).T).reshape(-1)
 
 
-def _dtype(page: TiffPage) -> np.dtype[Any]:
-    """Dtype of the samples as they leave the last decoder."""
-    if page.planar_config != 1:
-        msg = f"{_where(page)}: PlanarConfiguration {page.planar_config} (planes) is not read"
-        raise UnsupportedFormatError(msg)
-    if page.fill_order != 1:
-        raise UnsupportedFormatError(f"{_where(page)}: FillOrder {page.fill_order} is not read")
-    kind = _SAMPLE_KINDS.get(page.sample_format[0])
-    bits = page.bits[0]
-    if kind is None or bits not in _SAMPLE_BITS[kind] or len({*page.bits}) > 1:
-        msg = (
-            f"{_where(page)}: samples of {page.bits} bits in format {page.sample_format} are not "
-            f"read; whole bytes of one size are"
-        )
-        raise UnsupportedFormatError(msg)
-    if len({*page.sample_format}) > 1:
-        msg = f"{_where(page)}: mixed sample formats {page.sample_format} are not read"
-        raise UnsupportedFormatError(msg)
-    # image codecs decode to numbers, byte codecs to the file's own bytes
-    order = "=" if page.compression in _IMAGE_COMPRESSIONS else page.byte_order
-    return np.dtype(f"{order}{kind}{bits // 8}")
-
-
-def _check_photometric(page: TiffPage) -> None:
-    """Refuse samples of another meaning than grey or RGB: palettes, inverted grey, raw YCbCr."""
-    photometric = page.photometric
-    if photometric is None:
-        msg = "required tag is missing"
-        location = ("ifd", page.index, "PhotometricInterpretation")
-        raise MetadataError(msg, source=page.source, location=location, kind="missing")
-    if photometric in (1, 2) or (photometric == 6 and page.compression in _IMAGE_COMPRESSIONS):
-        return
-    name = PHOTOMETRIC_NAMES.get(photometric, "unknown")
-    compression = COMPRESSION_NAMES.get(page.compression, str(page.compression))
-    msg = f"{_where(page)}: photometric interpretation {photometric} ({name}) with compression "
-    raise UnsupportedFormatError(msg + f"{compression} is not read")
-
-
-def _codecs(page: TiffPage, dtype: np.dtype[Any]) -> tuple[CodecSpec, ...]:
-    codecs: list[CodecSpec] = []
-    short_rows = page.height % page.chunk_height if not page.tiled else 0
-    if short_rows:
-        short_nbytes = short_rows * page.chunk_width * page.samples * dtype.itemsize
-        codecs.append(CodecSpec("short_chunk", {"short_nbytes": short_nbytes}))
-    if page.compression == JPEG:
-        codecs.append(_jpeg(page, dtype, short_rows))
-    elif page.compression in JPEG2K_COMPRESSIONS:
-        codecs.append(_jpeg2k(page, dtype, short_rows))
-    elif page.compression in BYTE_COMPRESSIONS:
-        codecs.extend(_predictor(page, dtype))
-        codecs.append(CodecSpec(BYTE_COMPRESSIONS[page.compression]))
-    elif page.compression != 1:
-        name = COMPRESSION_NAMES.get(page.compression, "unknown")
-        msg = f"{_where(page)}: TIFF compression {page.compression} ({name}) has no decoder"
-        raise UnsupportedCodecError(msg)
-    return tuple(codecs)
-
-
-def _predictor(page: TiffPage, dtype: np.dtype[Any]) -> list[CodecSpec]:
-    # libtiff applies predictors with LZW, deflate and Zstandard only, and so do all writers
-    if page.predictor == 1 or page.compression == 32773:
-        return []
-    if page.predictor not in (2, 3) or (page.predictor == 3) != (dtype.kind == "f"):
-        msg = f"{_where(page)}: predictor {page.predictor} with samples of {dtype} is not read"
-        raise UnsupportedCodecError(msg)
-    configuration = {
-        "predictor": page.predictor,
-        "width": page.chunk_width,
-        "samples": page.samples,
-        "dtype": dtype.str,
+def _attributes(page: TiffPage, image: str, dtype: np.dtype[Any]) -> dict[str, Any]:
+    photometric = 2 if is_converted(page) else page.photometric
+    attributes: dict[str, Any] = {
+        "tiff_ifd": page.index,
+        "image": image,
+        "photometric": PHOTOMETRIC_NAMES.get(photometric or 0, str(photometric)),
     }
-    return [CodecSpec("tiff_predictor", configuration)]
+    if page.sub_index is not None:
+        attributes["tiff_sub_ifd"] = page.sub_index
+    if page.bits[0] != 8 * dtype.itemsize:
+        attributes["bits_per_sample"] = page.bits[0]
+    if page.extra_samples:
+        names = [EXTRA_SAMPLE_NAMES.get(code, str(code)) for code in page.extra_samples]
+        attributes["extra_samples"] = names
+    if page.photometric == PALETTE:
+        attributes["color_map"] = _color_map(page)
+    return attributes | geo_attributes(page)
 
 
-def _image_configuration(page: TiffPage, colorspace: str, short_rows: int) -> dict[str, Any]:
-    if page.samples != _COLORSPACE_SAMPLES[colorspace]:
-        msg = f"{_where(page)}: {page.samples} samples per pixel in {colorspace} are not read"
-        raise UnsupportedCodecError(msg)
-    configuration: dict[str, Any] = {
-        "height": page.chunk_height,
-        "width": page.chunk_width,
-        "samples": page.samples,
-        "colorspace": colorspace,
-    }
-    if short_rows:
-        configuration["short_height"] = short_rows
-    return configuration
-
-
-def _jpeg(page: TiffPage, dtype: np.dtype[Any], short_rows: int) -> CodecSpec:
-    if dtype != np.uint8:
-        raise UnsupportedCodecError(f"{_where(page)}: JPEG with samples of {dtype} is not read")
-    colorspace = _COLORSPACES[page.photometric or 0]
-    configuration = _image_configuration(page, colorspace, short_rows)
-    return CodecSpec("jpeg", {**configuration, "tables": page.jpeg_tables})
-
-
-def _jpeg2k(page: TiffPage, dtype: np.dtype[Any], short_rows: int) -> CodecSpec:
-    if dtype not in (np.uint8, np.uint16):
-        raise UnsupportedCodecError(
-            f"{_where(page)}: JPEG 2000 with samples of {dtype} is not read"
-        )
-    # Aperio's 33003 is YCbCr whatever the photometric tag says
-    code = page.compression
-    colorspace = "ycbcr" if code == JPEG2K_YCBCR else _COLORSPACES[page.photometric or 0]
-    if code == 33005 and colorspace == "ycbcr":
-        colorspace = "rgb"
-    configuration = _image_configuration(page, colorspace, short_rows)
-    return CodecSpec("jpeg2k", {**configuration, "bits": dtype.itemsize * 8})
+def _color_map(page: TiffPage) -> list[list[int]]:
+    """Red, green and blue, 0 to 65535, of each index."""
+    count = 3 << min(page.bits[0], _MAX_PALETTE_BITS)
+    values = page.ifd.integers(Tag.ColorMap, max_count=count)
+    if values is None or values.size != count:
+        got = "none" if values is None else values.size
+        msg = f"expected {count} values for a palette of {page.bits[0]} bits, got {got}"
+        raise page.ifd.error(Tag.ColorMap, msg)
+    colors: list[list[int]] = values.reshape(3, -1).T.tolist()
+    return colors
