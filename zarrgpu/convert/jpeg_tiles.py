@@ -21,7 +21,7 @@ import numpy as np
 from zarrgpu.array import Array
 from zarrgpu.codecs.base import CodecError
 from zarrgpu.codecs.jpeg import JpegHeader, check_end, read_header
-from zarrgpu.convert.layout import Layout, shard_length, stored_order
+from zarrgpu.convert.layout import Layout, shard_length
 from zarrgpu.convert.source import Source
 from zarrgpu.errors import ChunkDecodeError, StoreError, UnsupportedCodecError
 from zarrgpu.model import MISSING_NBYTES, ByteRange, Manifest
@@ -49,9 +49,7 @@ def check_copyable(source: Source) -> None:
             reason = "its tiles are not a regular grid of byte ranges"
         elif spec.placement is not None or spec.substitute is not None:
             reason = "its tiles overlap, or lost ones are made from the finer level"
-        elif set(source.axes) != set("cyx") or (
-            stored_order(source) is None and spec.shape[-1] != 1
-        ):
+        elif source.axes != "cyx" or not (source.interleaved or spec.shape[-1] == 1):
             reason = f"its axes are {source.axes}"
         if reason:
             msg = (
@@ -93,7 +91,7 @@ def array_document(source: Source, layout: Layout) -> dict[str, Any]:
         "data_type": "uint8",
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(layout.shard)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0,
+        "fill_value": int(source.fill_value),
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         "dimension_names": list(source.axes),
         "attributes": {},

@@ -113,7 +113,7 @@ def create_array(group: Any, path: str, layout: Layout, source: Source, codec: s
         shards=layout.shard,
         filters=[] if order is None else [codecs.TransposeCodec(order=order)],
         compressors=_compressors(codecs, codec, source.dtype),
-        fill_value=0,
+        fill_value=source.fill_value,
         dimension_names=list(source.axes),
     )
 

@@ -87,6 +87,12 @@ class Source:
         dtype = self.arrays[0].dtype
         return np.dtype(np.uint8) if dtype.names else dtype
 
+    @property
+    def fill_value(self) -> Any:
+        """Value of what is not stored, and of what lies outside of the image."""
+        spec = self.arrays[0].spec
+        return self.dtype.type(0 if spec.dtype.names else spec.fill_scalar)
+
     def shape(self, level: int) -> tuple[int, ...]:
         """Elements of a level along each axis of the output."""
         array = self.arrays[level]

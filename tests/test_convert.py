@@ -1,0 +1,521 @@
+"""Law: what is converted reads the same, by zarrgpu and by zarr-python, and is OME-Zarr 0.5.
+
+Oracles: the source's own arrays as tests made them, zarr-python, imagecodecs, the official JSON
+schema suite's validator as `zarrgpu` has it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import imagecodecs
+import nibabel
+import numpy as np
+import pytest
+import zarr
+from numpy.testing import assert_array_equal
+
+import zarrgpu as zg
+from tests.synthetic_slides import SlideRecipe, make_svs
+from tests.test_nifti import SFORM, random_array, write
+from zarrgpu.cli import main
+from zarrgpu.convert import ConvertOptions, convert
+from zarrgpu.convert import run as convert_run
+from zarrgpu.convert.downsample import halve
+from zarrgpu.errors import (
+    ChunkDecodeError,
+    MemoryBudgetError,
+    StoreError,
+    UnsupportedCodecError,
+    UnsupportedFormatError,
+)
+from zarrgpu.formats.ngff_validation import validate_attributes
+from zarrgpu.interop.nibabel import to_nibabel
+
+SMALL = ConvertOptions(chunk_px=32, shard_px=96)
+
+
+def slide_at(path: Path, **recipe: object) -> Path:
+    path.write_bytes(make_svs(SlideRecipe(**recipe)))
+    return path
+
+
+def check_ome(path: Path) -> dict:
+    """Attributes of the group, which must be valid."""
+    attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+    assert validate_attributes(attributes, kind="image") == ()
+    return attributes
+
+
+def same_levels(source: zg.Slide, output: Path) -> None:
+    """Every level of a slide in the output, as zarrgpu and zarr-python read it."""
+    converted, group = zg.open_slide(output), zarr.open_group(output, mode="r")
+    for level, array in enumerate(source.levels):
+        wanted = array.read(device="cpu").transpose(2, 0, 1)
+        assert_array_equal(converted.levels[level].read(device="cpu"), wanted)
+        assert_array_equal(group[str(level)][...], wanted)
+
+
+@pytest.mark.parametrize("codec", ["auto", "zstd", "blosc", "lz4", "gzip", "none"])
+def test_a_slide_keeps_its_pixels_and_levels(tmp_path: Path, codec: str) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="jpeg-420")
+    options = ConvertOptions(chunk_px=32, shard_px=96, codec=codec)
+    assert convert(path, tmp_path / "a.zarr", options=options) == tmp_path / "a.zarr"
+    source, converted = zg.open_slide(path), zg.open_slide(tmp_path / "a.zarr")
+    assert converted.axes == ("c", "y", "x")
+    assert converted.level_dimensions == source.level_dimensions
+    assert converted.mpp == source.mpp
+    assert converted.levels[0].chunks == (3, 32, 32)
+    assert converted.levels[0].shards == (3, 96, 96)
+    same_levels(source, tmp_path / "a.zarr")
+    at = [(0, 0), (120, 60), (-9, 200)]
+    assert_array_equal(
+        converted.read_regions(at, 1, (70, 50), device="cpu"),
+        source.read_regions(at, 1, (70, 50), device="cpu"),
+    )
+
+
+@pytest.mark.parametrize("codec", ["auto", "none"])
+def test_chunks_have_the_channels_of_a_pixel_side_by_side(tmp_path: Path, codec: str) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="deflate", n_levels=1)
+    options = ConvertOptions(chunk_px=32, shard_px=96, codec=codec, pyramid="keep")
+    convert(path, tmp_path / "a.zarr", options=options)
+    assert zg.open_slide(tmp_path / "a.zarr").levels[0].spec.axis_order == (1, 2, 0)
+
+
+def test_metadata_are_valid_and_carried_over(tmp_path: Path) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none", icc_profile=b"profile" * 20)
+    convert(path, tmp_path / "a.zarr", options=SMALL)
+    attributes = check_ome(tmp_path / "a.zarr")
+    own, source = attributes["zarrgpu"], zg.open_slide(path)
+    assert own["properties"] == dict(source.properties)
+    assert own["vendor"] == "aperio"
+    assert base64.b64decode(own["icc_profile"]) == b"profile" * 20
+    image = attributes["ome"]["multiscales"][0]
+    assert [axis.get("unit") for axis in image["axes"]] == [None, "micrometer", "micrometer"]
+    scale, shift = image["datasets"][1]["coordinateTransformations"]
+    down = source.level_downsamples[1]
+    assert scale["scale"][1:] == pytest.approx([0.499 * down] * 2, rel=0.01)
+    # the centre of a coarse pixel lies between those of the pixels that it covers
+    assert shift["translation"][2] == pytest.approx(0.499 * (287 / 144 - 1) / 2)
+    assert [channel["color"] for channel in attributes["ome"]["omero"]["channels"]] == [
+        "FF0000", "00FF00", "0000FF",
+    ]  # fmt: skip
+    for name, picture in source.associated_images.items():
+        written = zarr.open_array(tmp_path / "a.zarr" / own["associated_images"][name], mode="r")
+        assert_array_equal(written[...], picture.read(device="cpu"))
+    assert sorted(own["associated_images"]) == ["label", "macro", "thumbnail"]
+
+
+def test_labels_can_stay_behind(tmp_path: Path) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none")
+    options = ConvertOptions(chunk_px=32, shard_px=96, associated=False)
+    convert(path, tmp_path / "a.zarr", options=options)
+    assert not (tmp_path / "a.zarr" / "associated").exists()
+    assert check_ome(tmp_path / "a.zarr")["zarrgpu"]["associated_images"] == {}
+
+
+def test_levels_are_made_where_there_are_none(tmp_path: Path) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="lzw", n_levels=1)
+    convert(path, tmp_path / "a.zarr", options=SMALL)
+    source, converted = zg.open_slide(path), zg.open_slide(tmp_path / "a.zarr")
+    same_levels(source, tmp_path / "a.zarr")
+    assert converted.level_dimensions == ((287, 331), (144, 166), (72, 83), (36, 42), (18, 21))
+    image = check_ome(tmp_path / "a.zarr")["ome"]["multiscales"][0]
+    transforms = image["datasets"][3]["coordinateTransformations"]
+    assert transforms[0]["scale"] == pytest.approx([1, 0.499 * 8, 0.499 * 8])
+    assert transforms[1]["translation"] == pytest.approx([0, 0.499 * 3.5, 0.499 * 3.5])
+    for fine, coarse in zip(converted.levels, converted.levels[1:], strict=False):
+        pixels = fine.read(device="cpu").astype(int)
+        odd = [(0, 0), (0, -pixels.shape[1] % 2), (0, -pixels.shape[2] % 2)]
+        padded = np.pad(pixels, odd, mode="edge")
+        sums = sum(padded[:, y::2, x::2] for y in (0, 1) for x in (0, 1))
+        assert_array_equal(coarse.read(device="cpu"), (sums + 2) // 4)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i4", "u8", "i8", "f4", "f8", "c8", "?"])
+def test_halving_is_the_mean_rounded_half_up(dtype: str) -> None:
+    pixels = np.ones((3, 5, 6), "?") if dtype == "?" else random_array((3, 5, 6), dtype)
+    got = halve(pixels, "cyx", "yx")
+    assert got.dtype == pixels.dtype
+    assert got.shape == (3, 3, 3)
+    for c, y, x in np.ndindex(got.shape):
+        block = pixels[c, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+        block = np.concatenate([block, block])[:2]
+        if np.dtype(dtype).kind in "iub":
+            values = [int(value) for value in block.ravel()]
+            assert int(got[c, y, x]) == (2 * sum(values) + len(values)) // (2 * len(values))
+        else:
+            wide = block.astype(np.result_type(dtype, "f8"))
+            assert got[c, y, x] == pytest.approx(wide.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_a_volume_of_nifti_becomes_bricks_and_keeps_its_space(tmp_path: Path, dtype: str) -> None:
+    data = random_array((50, 40, 36, 2), dtype)
+    path = write(tmp_path / "a.nii.gz", data, order=">")
+    options = ConvertOptions(chunk_px=16, shard_px=32)
+    convert(path, tmp_path / "a.nii.zarr", options=options)
+    converted = zg.open_slide(tmp_path / "a.nii.zarr")
+    assert converted.axes == ("t", "z", "y", "x")
+    assert converted.levels[0].chunks == (1, 16, 16, 16)
+    assert converted.levels[0].shards == (1, 32, 32, 32)
+    assert [level.shape[1:] for level in converted.levels] == [
+        (36, 40, 50),
+        (18, 20, 25),
+        (9, 10, 13),
+    ]
+    assert_array_equal(converted.levels[0].read(device="cpu"), data.transpose())
+    assert_array_equal(
+        zarr.open_group(tmp_path / "a.nii.zarr", mode="r")["0"][...], data.transpose()
+    )
+    check_ome(tmp_path / "a.nii.zarr")
+    expected, image = nibabel.load(path), to_nibabel(converted)
+    assert_array_equal(image.dataobj.get_unscaled(), data)
+    assert_array_equal(image.affine, expected.affine)
+    coarse = to_nibabel(converted, level=1)
+    np.testing.assert_allclose(coarse.affine @ [0, 0, 0, 1], SFORM @ [0.5, 0.5, 0.5, 1], atol=1e-5)
+
+
+def test_colours_of_nifti_become_channels(tmp_path: Path) -> None:
+    colour = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+    data = random_array((20, 10, 4), colour)
+    convert(write(tmp_path / "a.nii", data), tmp_path / "a.zarr")
+    converted = zg.open_slide(tmp_path / "a.zarr")
+    assert converted.axes == ("c", "z", "y", "x")
+    wanted = data.view("u1").reshape(20, 10, 4, 3).transpose(3, 2, 1, 0)
+    assert_array_equal(converted.levels[0].read(device="cpu"), wanted)
+
+
+def test_a_plain_array_needs_names_for_its_axes(tmp_path: Path) -> None:
+    data = random_array((2, 3, 60, 70), "u2")
+    zarr.create_array(tmp_path / "a.zarr", data=data, chunks=(1, 1, 20, 20), attributes={"a": 1})
+    with pytest.raises(UnsupportedFormatError, match=r"axes \(\?, \?, \?, \?\).*axes='czyx'"):
+        convert(tmp_path / "a.zarr", tmp_path / "b.zarr")
+    options = ConvertOptions(chunk_px=32, shard_px=64, axes="ctyx")
+    convert(tmp_path / "a.zarr", tmp_path / "b.zarr", options=options)
+    converted = zg.open_slide(tmp_path / "b.zarr")
+    assert converted.axes == ("t", "c", "y", "x")
+    assert_array_equal(converted.levels[0].read(device="cpu"), data.transpose(1, 0, 2, 3))
+    assert check_ome(tmp_path / "b.zarr")["zarrgpu"]["attributes"] == {"a": 1}
+
+
+def test_an_ome_zarr_keeps_axes_units_and_transformations(tmp_path: Path) -> None:
+    first = convert(slide_at(tmp_path / "a.svs", kind="none"), tmp_path / "a.zarr", options=SMALL)
+    second = convert(first, tmp_path / "b.zarr", options=ConvertOptions(chunk_px=64, codec="lz4"))
+    one, two = check_ome(first)["ome"], check_ome(second)["ome"]
+    assert two["multiscales"][0]["axes"] == one["multiscales"][0]["axes"]
+    assert two["multiscales"][0]["datasets"] == one["multiscales"][0]["datasets"]
+    assert two["omero"] == one["omero"]
+    for a, b in zip(zg.open_slide(first).levels, zg.open_slide(second).levels, strict=True):
+        assert_array_equal(a.read(device="cpu"), b.read(device="cpu"))
+
+
+class JpegForZarrPython(zarr.abc.codec.ArrayBytesCodec):
+    """imagecodecs' JPEG for zarr-python, as its own ``imagecodecs.zarr`` registers it."""
+
+    is_fixed_size = False
+
+    @classmethod
+    def from_dict(cls, data: dict) -> JpegForZarrPython:
+        return cls()
+
+    def to_dict(self) -> dict:
+        return {"name": "imagecodecs_jpeg", "configuration": {}}
+
+    def compute_encoded_size(self, *args: object) -> int:
+        raise NotImplementedError
+
+    async def _decode_single(self, chunk_bytes: object, chunk_spec: object) -> object:
+        image = imagecodecs.jpeg8_decode(chunk_bytes.to_bytes())
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(image.reshape(chunk_spec.shape))
+
+
+@pytest.mark.parametrize("kind", ["jpeg-rgb", "jpeg-444", "jpeg-420"])
+def test_jpeg_tiles_are_copied_byte_for_byte(tmp_path: Path, kind: str) -> None:
+    path = slide_at(tmp_path / "a.svs", kind=kind)
+    options = ConvertOptions(codec="jpeg", copy_tiles=True, shard_px=130)
+    convert(path, tmp_path / "a.zarr", options=options)
+    check_ome(tmp_path / "a.zarr")
+    source, converted = zg.open_slide(path), zg.open_slide(tmp_path / "a.zarr")
+    assert converted.levels[0].chunks == (3, 64, 64)
+    assert converted.levels[0].shards == (3, 128, 128)
+    zarr.registry.register_codec("imagecodecs_jpeg", JpegForZarrPython)
+    same_levels(source, tmp_path / "a.zarr")
+    spec = source.levels[0].spec
+    data = path.read_bytes()
+    shard = (tmp_path / "a.zarr" / "0" / "c" / "0" / "0" / "0").read_bytes()
+    for at, nbytes in zip(spec.location.offsets[:2], spec.location.nbytes[:2], strict=True):
+        tile = data[at : at + nbytes]
+        assert tile[tile.index(b"\xff\xda") :] in shard  # all that is entropy-coded
+
+
+def test_missing_tiles_stay_missing(tmp_path: Path) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="jpeg-rgb", n_levels=1, missing={0: (0, 3)})
+    options = ConvertOptions(codec="jpeg", copy_tiles=True, shard_px=64)
+    convert(path, tmp_path / "a.zarr", options=options)
+    assert not (tmp_path / "a.zarr" / "0" / "c" / "0" / "0" / "0").exists()
+    zarr.registry.register_codec("imagecodecs_jpeg", JpegForZarrPython)
+    same_levels(zg.open_slide(path), tmp_path / "a.zarr")
+
+
+def test_what_missing_tiles_are_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="jpeg-rgb", n_levels=1, missing={0: (0, 3)})
+    source = zg.open_slide(path)
+    array = source.levels[0]
+    array.source.spec = replace(array.source.spec, fill_value=np.uint8(255))
+    monkeypatch.setattr(convert_run, "open_node", lambda *_, **__: source)
+    zarr.registry.register_codec("imagecodecs_jpeg", JpegForZarrPython)
+    copied = ConvertOptions(codec="jpeg", copy_tiles=True)
+    for name, options in (("a", copied), ("b", replace(SMALL, pyramid="keep"))):
+        convert(path, tmp_path / f"{name}.zarr", options=options)
+        converted = zg.open_slide(tmp_path / f"{name}.zarr")
+        assert converted.levels[0].fill_value == 255
+        assert converted.read_region((0, 0), 0, (1, 1), device="cpu").tolist() == [[[255] * 3]]
+        same_levels(source, tmp_path / f"{name}.zarr")
+
+
+@pytest.mark.parametrize("kind", ["none", "deflate", "j2k-rgb"])
+def test_tiles_that_are_no_jpeg_are_not_copied(tmp_path: Path, kind: str) -> None:
+    path = slide_at(tmp_path / "a.svs", kind=kind)
+    with pytest.raises(UnsupportedCodecError, match="tiles of level 0 cannot be copied"):
+        convert(path, tmp_path / "a.zarr", options=ConvertOptions(codec="jpeg", copy_tiles=True))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_tile_is_named_and_nothing_is_called_finished(tmp_path: Path) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="jpeg-rgb", n_levels=1)
+    location = zg.open_slide(path).levels[0].spec.location
+    data = bytearray(path.read_bytes())
+    data[int(location.offsets[7])] ^= 0xFF
+    path.write_bytes(data)
+    options = ConvertOptions(codec="jpeg", copy_tiles=True, shard_px=64)
+    with pytest.raises(ChunkDecodeError, match=r"tile 1,2,0.*a\.svs"):
+        convert(path, tmp_path / "a.zarr", options=options)
+    with pytest.raises(ChunkDecodeError, match=r"a\.svs"):
+        convert(path, tmp_path / "b.zarr", options=SMALL)
+    assert not (tmp_path / "a.zarr").exists()
+    assert not (tmp_path / "b.zarr").exists()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Name and content of all files."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def test_an_interrupted_run_goes_on_and_does_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none")
+    options = ConvertOptions(chunk_px=32, shard_px=96, num_threads=1)
+    convert(path, tmp_path / "whole.zarr", options=options)
+    read, boxes, stops = convert_run.Source.read, [], [3, 10, 13, None]
+
+    def counted(self: object, level: int, box: object, given: object) -> object:
+        if len(boxes) == stops[0]:
+            raise StoppedError
+        boxes.append((level, box))
+        return read(self, level, box, given)
+
+    monkeypatch.setattr(convert_run.Source, "read", counted)
+    while stops[0] is not None:
+        with pytest.raises(StoppedError):
+            convert(path, tmp_path / "a.zarr", options=options)
+        assert not (tmp_path / "a.zarr").exists()
+        stops.pop(0)
+    convert(path, tmp_path / "a.zarr", options=options)
+    assert len(boxes) == len(set(boxes)) == 4 * 3 + 2 * 2 + 1
+    assert files_of(tmp_path / "whole.zarr") == files_of(tmp_path / "a.zarr")
+    assert not (tmp_path / "a.zarr.partial").exists()
+
+
+def test_a_changed_source_or_other_options_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none")
+
+    def stop(*_: object) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(convert_run, "_write_extras", stop)
+        with pytest.raises(StoppedError):
+            convert(path, tmp_path / "a.zarr", options=SMALL)
+    with pytest.raises(StoreError, match="the source or the options"):
+        convert(path, tmp_path / "a.zarr", options=ConvertOptions(chunk_px=64))
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(StoreError, match="the source or the options"):
+        convert(path, tmp_path / "a.zarr", options=SMALL)
+    convert(
+        path, tmp_path / "a.zarr", options=ConvertOptions(chunk_px=32, shard_px=96, overwrite=True)
+    )
+    same_levels(zg.open_slide(path), tmp_path / "a.zarr")
+
+
+def test_a_source_that_changes_meanwhile_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none")
+    monkeypatch.setattr(convert_run, "_write_extras", lambda *_: os.utime(path, ns=(0, 0)))
+    with pytest.raises(StoreError, match="changed while"):
+        convert(path, tmp_path / "a.zarr", options=SMALL)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none", n_levels=1)
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / "mine").write_text("x")
+    with pytest.raises(StoreError, match="exists; pass overwrite"):
+        convert(path, tmp_path / "a.zarr", options=SMALL)
+    assert (tmp_path / "a.zarr" / "mine").exists()
+    convert(path, tmp_path / "a.zarr", options=ConvertOptions(chunk_px=32, overwrite=True))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.svs", "a.zarr"]
+    assert not (tmp_path / "a.zarr" / "mine").exists()
+    (tmp_path / "b.zarr.partial").mkdir()
+    (tmp_path / "b.zarr.partial" / "mine").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match=r"b\.zarr\.partial"):
+            convert(path, tmp_path / "b.zarr", options=ConvertOptions(overwrite=overwrite))
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_taken_up_again(tmp_path: Path) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none", height=1500, width=1500, n_levels=2)
+    code = (
+        "import sys, time\nfrom zarrgpu.convert import run, convert, ConvertOptions\n"
+        "read = run.Source.read\n"
+        "def slow(*args):\n    time.sleep(0.05)\n    return read(*args)\n"
+        "run.Source.read = slow\n"
+        "convert(sys.argv[1], sys.argv[2], options=ConvertOptions(chunk_px=64, shard_px=128))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, path, tmp_path / "a.zarr"])
+    log = tmp_path / "a.zarr.partial" / "convert.done"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("\n") > 20):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    with pytest.raises(StoreError, match="another process"):
+        convert(path, tmp_path / "a.zarr", options=ConvertOptions(chunk_px=64, shard_px=128))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    log.write_text(log.read_text() + "0/1")  # a line that was cut off
+    assert not (tmp_path / "a.zarr").exists()
+    convert(path, tmp_path / "a.zarr", options=ConvertOptions(chunk_px=64, shard_px=128))
+    same_levels(zg.open_slide(path), tmp_path / "a.zarr")
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none", n_levels=1)
+    options = ConvertOptions(chunk_px=64, shard_px=256, memory_budget_bytes=10_000)
+    with pytest.raises(MemoryBudgetError, match="smaller shards"):
+        convert(path, tmp_path / "a.zarr", options=options)
+    assert not (tmp_path / "a.zarr.partial").exists()
+
+
+@pytest.mark.slow
+def test_memory_held_is_that_of_shards_and_not_of_the_image(tmp_path: Path) -> None:
+    data = np.zeros((6000, 6000), "u2")
+    zarr.create_array(tmp_path / "a.zarr", data=data, chunks=(500, 500), dimension_names=["y", "x"])
+    code = (
+        "import sys, resource\nimport zarr\nfrom zarrgpu.convert import convert, ConvertOptions\n"
+        "from zarrgpu.convert import run\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "options = ConvertOptions(chunk_px=128, shard_px=512, memory_budget_bytes=24 << 20)\n"
+        "convert(sys.argv[1], sys.argv[2], options=options)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "a.zarr", tmp_path / "b.zarr"]
+    grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) << 10
+    assert grown < data.nbytes * 0.75
+
+
+def test_what_is_no_image(tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "g.zarr", mode="w").create_array("a", data=np.zeros(3))
+    with pytest.raises(UnsupportedFormatError, match="is a group, not an image"):
+        convert(tmp_path / "g.zarr", tmp_path / "o.zarr")
+    zarr.create_array(
+        tmp_path / "d.zarr", data=np.zeros((3, 3), "M8[s]"), dimension_names=["y", "x"]
+    )
+    with pytest.raises(UnsupportedFormatError, match="datetime64"):
+        convert(tmp_path / "d.zarr", tmp_path / "o.zarr")
+    with pytest.raises(UnsupportedFormatError, match="local folders"):
+        convert(tmp_path / "g.zarr", "s3://bucket/o.zarr")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"codec": "webp"}, {"codec": "jpeg"}, {"copy_tiles": True}, {"chunk_px": 0}, {"pyramid": "x"},
+     {"codec": "jpeg", "copy_tiles": True, "chunk_px": 5}],
+)  # fmt: skip
+def test_options_that_cannot_be(bad: dict) -> None:
+    with pytest.raises(ValueError, match=r"must be|go together|those of the source"):
+        ConvertOptions(**bad)
+
+
+def test_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="jpeg-rgb")
+    output = tmp_path / "a.zarr"
+    arguments = ["convert", str(path), str(output)]
+    assert (
+        main([*arguments, "--chunk", "32", "--shard", "96", "--codec", "lz4", "--threads", "2"])
+        == 0
+    )
+    out, err = capfd.readouterr()
+    assert (out, err) == (f"{output}\n", "")  # no bar where there is no terminal
+    same_levels(zg.open_slide(path), output)
+    assert main(arguments) == 1
+    assert "exists; pass overwrite=True (--overwrite)" in capfd.readouterr().err
+    assert main([*arguments, "--codec", "jpeg"]) == 1
+    assert "go together" in capfd.readouterr().err
+    assert (
+        main([*arguments, "--codec", "jpeg", "--copy-tiles", "--overwrite", "--no-associated"]) == 0
+    )
+    assert zg.open_slide(output).levels[0].codecs == ("imagecodecs_jpeg",)
+
+
+def test_the_bar_is_drawn_on_terminals(tmp_path: Path) -> None:
+    import io
+
+    from zarrgpu.convert.progress import Progress
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for quiet, shown in ((False, True), (True, False)):
+        stream = Terminal()
+        progress = Progress(100, stream=stream, quiet=quiet)
+        progress.add(50, skipped=True)
+        progress.add(50)
+        progress.close()
+        assert ("100%" in stream.getvalue()) == shown
+    plain = io.StringIO()
+    Progress(1, stream=plain).add(1)
+    assert plain.getvalue() == ""
+
+
+@pytest.mark.slides
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_real_slide(tmp_path: Path, shared_data: Path, *, copied: bool) -> None:
+    path = shared_data / "slides" / "CMU-1-Small-Region.svs"
+    options = ConvertOptions(codec="jpeg", copy_tiles=True) if copied else ConvertOptions()
+    convert(path, tmp_path / "a.zarr", options=options)
+    zarr.registry.register_codec("imagecodecs_jpeg", JpegForZarrPython)
+    same_levels(zg.open_slide(path), tmp_path / "a.zarr")
+    own = check_ome(tmp_path / "a.zarr")["zarrgpu"]
+    assert sorted(own["associated_images"]) == ["label", "macro", "thumbnail"]
