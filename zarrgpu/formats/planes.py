@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zarrgpu.errors import UnsupportedFormatError
-from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest
+from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest, Placement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,8 +87,7 @@ def _joined(planes: Sequence[ArraySpec | None], first: ArraySpec) -> Manifest:
     for index, plane in enumerate(planes):
         if plane is None:
             continue
-        location = plane.location
-        assert isinstance(location, Manifest)
+        location = manifest_of(plane)
         offsets[index], nbytes[index] = location.offsets, location.nbytes
         objects[index] = keys.setdefault(location.key, len(keys))
     several = len(keys) > 1
@@ -99,3 +98,58 @@ def _joined(planes: Sequence[ArraySpec | None], first: ArraySpec) -> Manifest:
         keys=tuple(keys) if several else (),
         object_id=objects.reshape(-1) if several else None,
     )
+
+
+def stack_placed(planes: Sequence[ArraySpec]) -> ArraySpec:
+    """Focal planes whose tiles lie in the same places, as one array ``(z, y, x, c)``."""
+    first = planes[0]
+    assert first.placement is not None
+    assert first.chunk_starts is not None
+    _, columns, _ = first.placement.grid_shape
+    # the table ends with an entry for cells of no tile: a row of it, so that names are right
+    rows = -(-len(manifest_of(first).nbytes) // columns)
+    offsets = np.zeros((len(planes), rows * columns), np.int64)
+    nbytes = np.full(offsets.shape, MISSING_NBYTES, np.int64)
+    chunk = []
+    for index, plane in enumerate(planes):
+        table = manifest_of(plane)
+        if not _lies_alike(first, plane):
+            msg = f"{first.attributes['image']} of {first.source!r}: unlike focal planes"
+            raise UnsupportedFormatError(msg)
+        assert plane.placement is not None
+        offsets[index, : len(table.nbytes)] = table.offsets
+        nbytes[index, : len(table.nbytes)] = table.nbytes
+        chunk.append(plane.placement.chunk + index * rows * columns)
+    origin = np.tile(first.placement.origin, len(planes))
+    return replace(
+        first,
+        shape=(len(planes), *first.shape),
+        chunk_shape=(1, *first.chunk_shape),
+        axis_order=(0, 1, 2, 3),
+        dimension_names=("z", *first.dimension_names),
+        location=replace(
+            manifest_of(first), offsets=offsets.reshape(-1), nbytes=nbytes.reshape(-1)
+        ),
+        chunk_starts=(None, *first.chunk_starts),
+        placement=Placement(
+            (len(planes), rows, columns, 1),
+            np.concatenate(chunk),
+            np.concatenate([np.zeros((1, origin.shape[1]), np.int64), origin]),
+        ),
+    )
+
+
+def manifest_of(spec: ArraySpec) -> Manifest:
+    """Location of an array of a TIFF."""
+    assert isinstance(spec.location, Manifest)
+    return spec.location
+
+
+def _lies_alike(first: ArraySpec, other: ArraySpec) -> bool:
+    """Whether two placed arrays have the same cells of equally stored tiles."""
+    cells = zip(first.chunk_starts or (), other.chunk_starts or (), strict=True)
+    same = all(
+        a is b or (a is not None and b is not None and np.array_equal(a, b)) for a, b in cells
+    )
+    stored = (first.codecs, first.dtype, first.chunk_shape)
+    return same and stored == (other.codecs, other.dtype, other.chunk_shape)

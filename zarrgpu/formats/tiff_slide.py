@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.aperio import aperio_slide, is_aperio, read_icc_profile
+from zarrgpu.formats.leica import is_leica, leica_slide
 from zarrgpu.formats.ndpi import is_ndpi, ndpi_slide
 from zarrgpu.formats.ome_tiff import is_ome_tiff, ome_tiff_slide
 from zarrgpu.formats.philips import is_philips, philips_slide
@@ -55,12 +56,12 @@ VENDORS: Final = (
     Vendor("Ventana BIF", is_ventana, ventana_slide),
     Vendor("Trestle TIFF", is_trestle, trestle_slide),
     Vendor("Philips TIFF", is_philips, philips_slide),
+    Vendor("Leica SCN", is_leica, leica_slide),
     Vendor("OME-TIFF", is_ome_tiff, ome_tiff_slide),
 )
 """In the order in which they are asked."""
 
 _SIGNS: Final = (
-    ("ImageDescription", "http://www.leica-microsystems.com/scn", "Leica SCN"),
     ("ImageDescription", "PerkinElmer-QPI", "PerkinElmer QPTIFF"),
     ("ImageDescription", "ImageJ=", "ImageJ TIFF"),
 )
