@@ -10,10 +10,11 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
+import imagecodecs
 import numpy as np
 from PIL import Image
 
-from tests.synthetic_slides import tissue
+from tests.synthetic_slides import chunks, tissue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +70,7 @@ class NdpiImage:
 
     `tags` adds to the usual ones, or replaces them, as (type, value); None leaves one out. `hole`
     is a place in the JPEG and a number of bytes that the file has there and that are not written.
+    `tile_nbytes` are the sizes of tiles, which then stand one after the other in place of a JPEG.
     """
 
     jpeg: bytes
@@ -79,6 +81,7 @@ class NdpiImage:
     starts: NDArray[np.int64] | None = None
     tags: Mapping[int, tuple[int, object] | None] = field(default_factory=dict)
     hole: tuple[int, int] = (0, 0)
+    tile_nbytes: tuple[int, ...] = ()
 
     def all_tags(self, offset: int) -> dict[int, tuple[int, object]]:
         """Entries, with the JPEG at `offset`."""
@@ -108,6 +111,11 @@ class NdpiImage:
         }
         if self.starts is not None:
             tags[65426] = (LONG, (self.starts & 0xFFFFFFFF).tolist())
+        if self.tile_nbytes:
+            ends = offset + np.cumsum(self.tile_nbytes)
+            tags[324] = (LONG, (ends - self.tile_nbytes).tolist())
+            tags[325] = (LONG, list(self.tile_nbytes))
+            tags[273] = tags[278] = tags[279] = None
         tags |= self.tags
         return {tag: value for tag, value in sorted(tags.items()) if value is not None}
 
@@ -150,7 +158,7 @@ def _write_directory(file: BinaryIO, tags: dict[int, tuple[int, object]]) -> tup
     entries, uppers = b"", b""
     for tag, (kind, value) in tags.items():
         count, raw, high = _packed(kind, value)
-        if len(raw) > 4:
+        if len(raw) > 4 or kind == ASCII:
             at = file.tell()
             file.write(raw + bytes(len(raw) % 2))
             raw, high = struct.pack("<I", at & 0xFFFFFFFF), at >> 32
@@ -193,6 +201,28 @@ def wide_image(across: int, down: int, *, interval: int, lens: float = 20.0) -> 
     jpeg[at : at + 4] = bytes(4)
     width, height = 8 * interval * across, 8 * down
     return NdpiImage(jpeg=bytes(jpeg), width=width, height=height, lens=lens, starts=starts)
+
+
+def jpegxr_image(image: NDArray[np.generic], tile: int, **options: object) -> NdpiImage:
+    """A level of lossless JPEG XR tiles, grey or colour."""
+    streams = [
+        imagecodecs.jpegxr_encode(np.ascontiguousarray(part.squeeze()))
+        for part in chunks(image.reshape(*image.shape[:2], -1), tile, tile)
+    ]
+    kind = [image.itemsize * 8] * (image.shape[2] if image.ndim == 3 else 1)
+    tags = {
+        258: (SHORT, kind), 259: (SHORT, [22610]), 262: (SHORT, [2 if len(kind) == 3 else 1]),
+        277: (SHORT, [len(kind)]), 322: (LONG, [tile]), 323: (LONG, [tile]),
+    }  # fmt: skip
+    return NdpiImage(
+        jpeg=b"".join(streams),
+        tile_nbytes=tuple(map(len, streams)),
+        width=image.shape[1],
+        height=image.shape[0],
+        lens=20.0,
+        tags=tags | dict(options.pop("tags", {})),
+        **options,
+    )
 
 
 def usual_slide(subsampling: str = "4:2:2") -> list[NdpiImage]:

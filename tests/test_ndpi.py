@@ -22,10 +22,13 @@ import tifffile
 import zarrgpu as zg
 from tests.gpu.devices import to_host
 from tests.synthetic_ndpi import (
+    ASCII,
     LONG,
+    SHORT,
     NdpiImage,
     encode_jpeg,
     interval_starts,
+    jpegxr_image,
     level_image,
     scan_start,
     usual_slide,
@@ -205,6 +208,44 @@ def test_missing_table_of_intervals_is_made_by_looking(tmp_path, monkeypatch):
         zg.open_slide(path)
 
 
+def noise(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    info = np.iinfo(dtype)
+    return np.random.default_rng(4).integers(0, info.max, shape, dtype, endpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "lying"),
+    [((150, 200, 3), "u1", False), ((150, 200), "u2", False), ((150, 200), "u2", True)],
+)
+def test_jpeg_xr_tiles(shape, dtype, lying, tmp_path):
+    """With CaptureMode 7 the tags claim RGB of 8 bits, and the tiles are grey of 16."""
+    pixels = noise(shape, dtype)
+    tags = {65441: (LONG, [7])} if lying else {}
+    if lying:
+        tags |= {258: (SHORT, [8, 8, 8]), 277: (SHORT, [3]), 262: (SHORT, [2])}
+    path, slide = opened(tmp_path, [jpegxr_image(pixels, 64, tags=tags)])
+    level = slide.levels[0]
+    assert level.dtype == pixels.dtype
+    np.testing.assert_array_equal(level[:].reshape(pixels.shape), pixels)
+    with tifffile.TiffFile(path) as file:
+        np.testing.assert_array_equal(file.pages[0].asarray().reshape(pixels.shape), pixels)
+
+
+def test_a_jpeg_xr_tile_of_another_kind_is_named(tmp_path):
+    image = jpegxr_image(noise((150, 200), "u2"), 64, tags={258: (SHORT, [8])})
+    _, slide = opened(tmp_path, [image])
+    with pytest.raises(ChunkDecodeError, match=r"level 0 tile \(row 1, column 2\).*slide.ndpi"):
+        slide.levels[0][70:80, 130:140]
+
+
+def test_short_text_lies_outside_of_its_entry(tmp_path):
+    image = replace(LEVEL, tags={65427: (ASCII, "a1"), 305: (ASCII, "")})
+    for base in (16, BEYOND_4_GIB):
+        _, slide = opened(tmp_path, [image], base=base)
+        assert slide.properties["hamamatsu.Reference"] == "a1"
+        assert slide.properties["tiff.Software"] == ""
+
+
 def test_other_focal_planes_are_left_out(tmp_path):
     images = [
         level_image(64, 512, interval=16, plane=0),
@@ -257,7 +298,17 @@ BAD_SLIDES = {
     "jpeg xr": (
         with_tags(LEVEL, t259=(LONG, [22610])),
         UnsupportedFormatError,
-        r"level 0, ifd 0 .*22610 \(JPEG XR \(NDPI\)\)",
+        r"level 0, ifd 0 .*22610 \(JPEG XR \(NDPI\)\) in a strip",
+    ),
+    "tiles": (
+        jpegxr_image(np.zeros((64, 64), "u1"), 64, tags={259: (SHORT, [7])}),
+        UnsupportedFormatError,
+        r"level 0, ifd 0 .*7 \(JPEG\) are not read, only JPEG XR",
+    ),
+    "samples": (
+        jpegxr_image(np.zeros((64, 64), "u1"), 64, tags={258: (SHORT, [8] * 2), 277: (SHORT, [2])}),
+        UnsupportedFormatError,
+        r"level 0, ifd 0 .*2 samples of 8 bits",
     ),
     "descending table": (
         replace(LEVEL, starts=LEVEL.starts[::-1]),

@@ -6,7 +6,9 @@ Facts from OpenSlide's reader (openslide-vendor-hamamatsu.c) and tifffile's:
   what was scanned; the levels of focal plane 0 (65424) come in order of size;
 - McuStarts (65426, upper halves in 65432) is where each restart interval begins, from the start of
   the JPEG; a file may lack it, then the markers are searched for;
-- the header of a JPEG larger than 65,500 pixels states 0 or nonsense.
+- the header of a JPEG larger than 65,500 pixels states 0 or nonsense;
+- levels of JPEG XR are tiled; where CaptureMode (65441) is above 5 their tags are wrong, and each
+  has one sample of 16 bits.
 
 Levels are those that are stored. OpenSlide shows more between them, which libjpeg makes by decoding
 at an eighth to a half of the size. Other focal planes are left out, as in OpenSlide.
@@ -24,6 +26,7 @@ from zarrgpu.formats.ndpi_ifd import NdpiDirectory, read_directories, read_first
 from zarrgpu.formats.ndpi_intervals import interval_manifest
 from zarrgpu.formats.ndpi_jpeg import MAX_SIDE, LevelJpeg, chunk_intervals, read_level_jpeg
 from zarrgpu.formats.slide_properties import level_properties, number_text
+from zarrgpu.formats.tiff_page import page_of
 from zarrgpu.formats.tiff_tags import (
     COMPRESSION_NAMES,
     RATIONAL_TAGS,
@@ -31,13 +34,16 @@ from zarrgpu.formats.tiff_tags import (
     TEXT_TAGS,
     Tag,
 )
-from zarrgpu.model import ArraySpec, CodecSpec, Manifest, SlideSpec
+from zarrgpu.model import MISSING_NBYTES, ArraySpec, CodecSpec, Manifest, SlideSpec
 
 if TYPE_CHECKING:
     from zarrgpu.formats.tiff_file import TiffFile
 
 _ASSOCIATED: Final = {-1: "macro", -2: "map"}
 _JPEG: Final = 7
+_JPEG_XR: Final = 22610
+_LAST_8_BIT_MODE: Final = 5
+_UINT8: Final = np.dtype(np.uint8)
 _MAX_WHOLE_NBYTES: Final = 1 << 28
 """Of a level that cannot be read in parts."""
 _CENTIMETRE: Final = 3
@@ -122,6 +128,8 @@ def _level(file: TiffFile, directory: NdpiDirectory, before: list[ArraySpec]) ->
             "not read"
         )
         raise UnsupportedFormatError(msg)
+    if Tag.TileOffsets in directory.ifd.fields:
+        return _tiled_level(file, directory, name)
     start, nbytes, jpeg = _strip(file, directory, name)
     _check_jpeg(jpeg, directory, (height, width), name, file.source)
     if not jpeg.interval:
@@ -149,6 +157,38 @@ def _level(file: TiffFile, directory: NdpiDirectory, before: list[ArraySpec]) ->
     return _array(directory, name, (height, width, jpeg.samples), chunk, codec, manifest)
 
 
+def _tiled_level(file: TiffFile, directory: NdpiDirectory, name: str) -> ArraySpec:
+    """Describe a level of JPEG XR tiles."""
+    page = page_of(directory.ifd)
+    if page.compression != _JPEG_XR:
+        known = COMPRESSION_NAMES.get(page.compression, "unknown")
+        msg = f"{name}, {page.where}: NDPI tiles with compression {page.compression} ({known}) "
+        raise UnsupportedFormatError(msg + "are not read, only JPEG XR is")
+    samples, bits = page.samples, page.bits[0]
+    if (directory.number(Tag.NdpiCaptureMode) or 0) > _LAST_8_BIT_MODE:
+        samples, bits = 1, 16
+    if samples not in (1, 3) or bits not in (8, 16) or page.planes > 1:
+        msg = f"{name}, {page.where}: {samples} samples of {bits} bits are not read"
+        raise UnsupportedFormatError(msg)
+    offsets = page.offsets
+    high = directory.ifd.integers(Tag.NdpiOffsetsHigh, max_count=len(offsets))
+    if high is not None and high.shape == offsets.shape:
+        offsets = offsets + (high << 32)
+    dtype = np.dtype(f"u{bits // 8}")
+    chunk_shape = (page.chunk_height, page.chunk_width, samples)
+    options = {"codec": "jpegxr", "options": {}, "dtype": dtype.str, "shape": list(chunk_shape)}
+    nbytes = np.where(page.nbytes == 0, np.int64(MISSING_NBYTES), page.nbytes)
+    return _array(
+        directory,
+        name,
+        (page.height, page.width, samples),
+        chunk_shape,
+        CodecSpec("imagecodecs_jpegxr", options),
+        Manifest(key=file.key, offsets=offsets, nbytes=nbytes),
+        dtype,
+    )
+
+
 def _size(directory: NdpiDirectory) -> tuple[int, int]:
     """Height and width of an image, which is one strip."""
     ifd = directory.ifd
@@ -172,7 +212,7 @@ def _strip(file: TiffFile, directory: NdpiDirectory, name: str) -> tuple[int, in
     if compression != _JPEG:
         known = COMPRESSION_NAMES.get(compression, "unknown")
         msg = f"{what} of {file.source!r}: NDPI with compression {compression} ({known}) "
-        raise UnsupportedFormatError(msg + "is not read, only JPEG is")
+        raise UnsupportedFormatError(msg + "in a strip is not read, only JPEG is")
     start = directory.large_integer(Tag.StripOffsets)
     nbytes = directory.large_integer(Tag.StripByteCounts)
     if not 8 <= start < file.size:
@@ -255,11 +295,12 @@ def _array(
     chunk_shape: tuple[int, int, int],
     codec: CodecSpec,
     manifest: Manifest,
+    dtype: np.dtype[Any] = _UINT8,
 ) -> ArraySpec:
     return ArraySpec(
         source=directory.ifd.cache.source,
         shape=shape,
-        dtype=np.dtype(np.uint8),
+        dtype=dtype,
         chunk_shape=chunk_shape,
         fill_value=0,
         codecs=(codec,),

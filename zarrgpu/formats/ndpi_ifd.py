@@ -4,7 +4,8 @@ Facts from tifffile's and OpenSlide's readers. A directory is that of classic TI
 
 - the offset of the first directory in the header, and of the next one, has 8 bytes;
 - behind the offset of the next directory come 4 bytes for each entry: the upper half of its value
-  or offset.
+  or offset;
+- text lies outside of the entry, however short it is.
 
 In a file of up to 4 GiB all upper halves are 0, and it is read as the classic TIFF that it is.
 """
@@ -12,7 +13,7 @@ In a file of up to 4 GiB all upper halves are 0, and it is read as the classic T
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _ENTRY_NBYTES: Final = 12
 _4_GIB: Final = 1 << 32
+_ASCII: Final = 2
 _NUMBER_FORMATS: Final = MappingProxyType(
     {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d"}
 )
@@ -73,11 +75,23 @@ class NdpiDirectory:
 def read_first(file: TiffFile) -> NdpiDirectory | None:
     """Directory 0 if the file is an NDPI: of classic TIFF, with a tag that only these have."""
     if file.size <= _4_GIB:
-        found: NdpiDirectory | None = NdpiDirectory(ifd=file.ifds[0], offset=0, high={})
+        found: NdpiDirectory | None = _of_small_file(file.ifds[0])
     else:
         found = _first_beyond_4_gib(file)
     flag = None if found is None else found.ifd.fields.get(Tag.NdpiFormatFlag)
     return found if flag is not None and flag.count else None
+
+
+def _of_small_file(ifd: Ifd) -> NdpiDirectory:
+    """A directory of classic TIFF, with short text where NDPI has it."""
+    fields = dict(ifd.fields)
+    for tag, field in ifd.fields.items():
+        place, nbytes = field.byte_range.offset, field.byte_range.nbytes
+        if field.field_type == _ASCII and nbytes <= 4:
+            raw = ifd.cache.read(place, 4, ("ifd", ifd.index))
+            (place,) = struct.unpack(ifd.byte_order + "I", raw)
+            fields[tag] = replace(field, byte_range=ByteRange(place, nbytes))
+    return NdpiDirectory(ifd=replace(ifd, fields=fields), offset=0, high={})
 
 
 def _first_beyond_4_gib(file: TiffFile) -> NdpiDirectory | None:
@@ -108,7 +122,7 @@ def read_directories(file: TiffFile) -> tuple[NdpiDirectory, ...]:
     if first is None:
         return ()
     if file.size <= _4_GIB:
-        return tuple(NdpiDirectory(ifd=ifd, offset=0, high={}) for ifd in file.ifds)
+        return tuple(map(_of_small_file, file.ifds))
     cache, order = first.ifd.cache, first.ifd.byte_order
     found: list[NdpiDirectory] = []
     seen: set[int] = set()
@@ -148,7 +162,7 @@ def _directory(
         tag, field_type, values = struct.unpack_from(order + "HHI", body, at)
         nbytes = FIELD_NBYTES.get(field_type, 0) * values
         place = begin + at + 8
-        if nbytes > 4:
+        if nbytes > 4 or field_type == _ASCII:
             (place,) = struct.unpack_from(order + "I", body, at + 8)
             place += upper[number] << 32
         field = Field(field_type=field_type, count=values, byte_range=ByteRange(place, nbytes))

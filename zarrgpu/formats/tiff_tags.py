@@ -63,6 +63,7 @@ class Tag(IntEnum):
     GdalMetadata = 42112
     GdalNodata = 42113
     LercParameters = 50674
+    NdpiOffsetsHigh = 65324
     NdpiFormatFlag = 65420
     NdpiSourceLens = 65421
     NdpiXOffset = 65422
@@ -71,6 +72,7 @@ class Tag(IntEnum):
     NdpiMcuStarts = 65426
     NdpiReference = 65427
     NdpiMcuStartsHigh = 65432
+    NdpiCaptureMode = 65441
     NdpiPropertyMap = 65449
 
 
