@@ -64,6 +64,21 @@ def test_levels_equal_openslide(case, tmp_path):
         np.testing.assert_array_equal(slide.levels[level][:], peer_level(path, level))
 
 
+def test_any_areas_equal_openslide(tmp_path):
+    rng = np.random.default_rng(11)
+    for _ in range(25):
+        areas, column = [], 0
+        for _ in range(int(rng.integers(1, 4))):
+            across, down = rng.integers(2, 5, 2).tolist()
+            x, y = rng.integers(0, 300, 2).tolist()
+            row = int(rng.integers(0, 3))
+            areas.append(AreaRecipe(across=across, down=down, column=column, row=row, x=x, y=y))
+            column += across + int(rng.integers(0, 2))
+        overlaps = tuple((float(n),) for n in rng.integers(-8, 30, 2))
+        path, slide = opened(tmp_path, BifRecipe(areas=tuple(areas), overlaps=overlaps))
+        np.testing.assert_array_equal(slide.levels[0][:], peer_level(path, 0))
+
+
 @pytest.mark.parametrize("case", ["two areas", "ventana tiff"])
 def test_properties_and_associated_images_equal_openslide(case, tmp_path):
     path, slide = opened(tmp_path, WHOLE_PIXELS[case])
