@@ -117,6 +117,32 @@ struct UnpackJob {      // values of a few bits, packed without gaps
     i32 swap;           // whether to reverse the bytes of each decoded value
 };
 
+struct ResampleJob {    // the middle axis of an image (outer, n, inner) to (outer, m, inner)
+    u64 source;         // address of the image, C-contiguous, native byte order
+    i64 source_nbytes;  // readable there
+    u64 target;         // address, a multiple of its element size; must not overlap the source
+    i64 target_nbytes;  // writable there
+    i64 target_strides[3];  // elements, of outer, m and inner; not negative
+    u64 first;          // address of i32[m]: lowest source element of each result
+    i64 first_nbytes;   // readable there
+    u64 weight;         // address of float32[m * taps]
+    i64 weight_nbytes;  // readable there
+    u64 scale;          // address of float32[n_channels]; 0: do not normalise
+    u64 offset;         // address of float32[n_channels]
+    i32 outer;
+    i32 n;
+    i32 m;
+    i32 inner;
+    i32 taps;
+    i32 n_channels;     // 1, or inner
+    i32 outer_inside[2];  // results from, to; the others are the fill value
+    i32 m_inside[2];    // likewise
+    float fill;
+    i32 source_type;    // ElementType, U1, I1, U2, I2, F2 or F4
+    i32 target_type;    // ElementType, one of these or F8
+    i32 reserved;
+};
+
 struct GatherJob {             // one piece: a box of one decoded chunk
     u64 source;                // address of the decoded chunk; 0: the piece is the fill value
     i64 source_nbytes;         // readable there

@@ -151,7 +151,7 @@ def test_thumbnail_has_openslides_size_and_nearly_its_content(plain, size):
 
 
 def test_thumbnail_of_a_level_is_the_exact_area_mean(plain, monkeypatch):
-    from zarrgpu import slide as module
+    from zarrgpu import regions as module
 
     ours = zg.open_slide(plain.path)
     whole = ours.get_thumbnail((90, 300))  # from level 1, 143 px wide

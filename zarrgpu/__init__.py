@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zarrgpu.array import Array
     from zarrgpu.chunk_cache import ChunkCache
+    from zarrgpu.deepzoom import DeepZoomGenerator
     from zarrgpu.errors import (
         ChunkDecodeError,
         DataError,
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from zarrgpu.group import Group
     from zarrgpu.hierarchy import UnreadableNode
     from zarrgpu.loader import Batch, PatchLoader
+    from zarrgpu.magnified_slide import MagnifiedSlide
     from zarrgpu.model import ReadOptions
-    from zarrgpu.opening import open, open_slide
+    from zarrgpu.opening import detect_format, open, open_slide
+    from zarrgpu.regions import read_regions
     from zarrgpu.sampling import GridPatches, PatchTable, RandomPatches
     from zarrgpu.slide import Slide
 
@@ -46,9 +49,11 @@ __all__ = [
     "ChunkCache",
     "ChunkDecodeError",
     "DataError",
+    "DeepZoomGenerator",
     "DeviceUnavailableError",
     "GridPatches",
     "Group",
+    "MagnifiedSlide",
     "MemoryBudgetError",
     "MetadataError",
     "MissingDependencyError",
@@ -66,8 +71,10 @@ __all__ = [
     "UnsupportedFormatError",
     "ZarrGPUError",
     "__version__",
+    "detect_format",
     "open",
     "open_slide",
+    "read_regions",
 ]
 
 _HOMES: dict[str, tuple[str, ...]] = {
@@ -88,11 +95,14 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "UnsupportedFormatError",
         "ZarrGPUError",
     ),
+    "deepzoom": ("DeepZoomGenerator",),
     "group": ("Group",),
     "hierarchy": ("UnreadableNode",),
     "loader": ("Batch", "PatchLoader"),
     "model": ("ReadOptions",),
-    "opening": ("open", "open_slide"),
+    "magnified_slide": ("MagnifiedSlide",),
+    "opening": ("detect_format", "open", "open_slide"),
+    "regions": ("read_regions",),
     "sampling": ("GridPatches", "PatchTable", "RandomPatches"),
     "slide": ("Slide",),
 }

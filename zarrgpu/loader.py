@@ -26,12 +26,11 @@ from zarrgpu.patches import (
     parse_integer,
     patch_format,
     patch_request,
-    read_slide_patches,
 )
 from zarrgpu.read_ahead import Cancelled, read_ahead
 from zarrgpu.reader import OnError
 from zarrgpu.recycled import RecycledMemory
-from zarrgpu.sampling import PatchTable, Sampler
+from zarrgpu.sampling import PatchTable, Sampler, patch_source_nbytes, read_sampled
 from zarrgpu.stats import ReadStats
 
 
@@ -105,6 +104,8 @@ class PatchLoader:
         Leave out a last batch that is not full.
     fixed_epoch : int, optional
         Read this epoch of the sampler every time, as validation wants it.
+    position : mapping of str to int, optional
+        Index on the axes other than y, x and c (``{"z": 3, "t": 0}``); 0 where not given.
     options : ReadOptions, optional
         ``memory_budget_bytes`` bounds the windows held at a time: the one consumed and those read
         ahead. A window has at least one batch, even if that is larger.
@@ -139,6 +140,7 @@ class PatchLoader:
         world_size: int = 1,
         drop_last: bool = False,
         fixed_epoch: int | None = None,
+        position: Mapping[str, int] | None = None,
         options: ReadOptions | None = None,
         on_error: OnError = "raise",
     ) -> None:
@@ -157,6 +159,7 @@ class PatchLoader:
         self.fixed_epoch = fixed_epoch
         if fixed_epoch is not None:
             self.fixed_epoch = parse_integer(fixed_epoch, "fixed_epoch", least=0)
+        self.position = None if position is None else dict(position)
         self.options = options or ReadOptions()
         self.on_error: OnError = on_error
         self.stats = ReadStats()
@@ -169,7 +172,7 @@ class PatchLoader:
         tell_of_forks(self)
         # windows: one that the consumer has, and those that are ready or being made
         self._memory = RecycledMemory(self.prefetch + 2)
-        patch_request(sampler.slides, [], [], sampler.levels, sampler.size)
+        patch_request(sampler.slides, [], [], sampler.levels, sampler.size, position)
         axis_layout(sampler.slides[0].axes, layout)
         fitting = self._fitting_batches()
         self._window_batches = fitting
@@ -259,7 +262,7 @@ class PatchLoader:
     def _fitting_batches(self) -> int:
         """Batches of which as many windows fit the memory budget as are held at a time."""
         shape, dtype = self._window_format(1)
-        patch = math.prod(shape) * dtype.itemsize
+        patch = math.prod(shape) * dtype.itemsize + patch_source_nbytes(self.sampler)
         # without prefetch the consumer still has one batch of the last window while another is read
         budget = self.options.memory_budget_bytes // (max(self.prefetch, 1) + 1)
         return max(1, budget // max(1, patch * self.batch_size))
@@ -294,12 +297,11 @@ class PatchLoader:
         out = None
         if isinstance(self._device, HostDevice):
             out = self._memory.take(*self._window_format(len(rows)))
-        images, valid = read_slide_patches(
-            self.sampler.slides,
+        images, valid = read_sampled(
+            self.sampler,
             table.slide[rows],
             table.location[rows],
-            self.sampler.levels,
-            self.sampler.size,
+            position=self.position,
             layout=self.layout,
             dtype=self.dtype,
             normalize=self.normalize,

@@ -54,7 +54,10 @@ def patch_request(
     """
     points = parse_locations(locations)
     index = np.asarray(slide_index, np.int32)
-    levels = [check_level(slide, level) for slide, level in zip(slides, levels, strict=True)]
+    levels = [
+        check_level(level, slide.level_count, slide.spec.source)
+        for slide, level in zip(slides, levels, strict=True)
+    ]
     _check_alike(slides)
     if index.shape != (len(points),) or not ((index >= 0) & (index < len(slides))).all():
         msg = f"slide_index must be {len(points)} numbers in 0..{len(slides) - 1}, one a location"
@@ -251,14 +254,14 @@ def parse_integer(value: Any, name: str, *, least: int) -> int:
     return number
 
 
-def check_level(slide: Pyramid, level: Any) -> int:
-    """`level` as an int that the slide has."""
+def check_level(level: Any, level_count: int, source: str) -> int:
+    """`level` as an int that a slide has."""
     try:
         index = operator.index(level)
     except TypeError:
         index = -1
-    if not 0 <= index < slide.level_count:
-        msg = f"{slide.spec.source!r}: level {level!r} is outside of 0..{slide.level_count - 1}"
+    if not 0 <= index < level_count:
+        msg = f"{source!r}: level {level!r} is outside of 0..{level_count - 1}"
         raise SelectionError(msg)
     return index
 

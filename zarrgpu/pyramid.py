@@ -7,13 +7,15 @@ level's own grid, so a location becomes the nearest pixel of that grid: `level_p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.array import Array
-from zarrgpu.errors import MetadataError
+from zarrgpu.errors import MetadataError, SelectionError
 from zarrgpu.model import SlideSpec
 
 Int64s = NDArray[np.int64]
@@ -40,10 +42,8 @@ class Pyramid:
         _check_levels(spec, levels)
         y, x = spec.axes.index("y"), spec.axes.index("x")
         self._dimensions = tuple((level.shape[x], level.shape[y]) for level in levels)
-        width, height = self._dimensions[0]
-        self._downsamples = spec.downsamples or tuple(
-            (width / w + height / h) / 2 for w, h in self._dimensions
-        )
+        self._downsamples = spec.downsamples or mean_downsamples(self._dimensions)
+        self._filled: dict[bytes, Pyramid] = {}
 
     @property
     def level_count(self) -> int:
@@ -94,10 +94,67 @@ class Pyramid:
         The level before the first one that is coarser than `downsample`; 0 where `downsample` is
         below 1, the last level where none is coarser.
         """
-        for level, factor in enumerate(self._downsamples):
-            if downsample < factor:
-                return max(level - 1, 0)
-        return self.level_count - 1
+        return best_level(self._downsamples, downsample)
+
+    def filled(self, fill_value: Any) -> Pyramid:
+        """Make the same pyramid with another fill value; this one for None.
+
+        Raises
+        ------
+        SelectionError
+            If the pixels' type cannot hold it.
+        """
+        if fill_value is None:
+            return self
+        values = [_fill_scalar(fill_value, level.dtype, self.spec.source) for level in self.levels]
+        key = b"".join(value.tobytes() for value in values)
+        found = self._filled.get(key)
+        if found is None:
+            levels = tuple(map(_with_fill, self.levels, values))
+            spec = replace(self.spec, levels=tuple(level.source.spec for level in levels))
+            found = Pyramid(spec, levels)
+            self._filled.clear()  # one is kept: who changes it with each read has to pay
+            self._filled[key] = found
+        return found
+
+
+def mean_downsamples(dimensions: Sequence[tuple[int, int]]) -> tuple[float, ...]:
+    """Downsample of each level: the mean of both axes, as OpenSlide has it."""
+    width, height = dimensions[0]
+    return tuple((width / w + height / h) / 2 for w, h in dimensions)
+
+
+def best_level(downsamples: Sequence[float], downsample: float) -> int:
+    """The level before the first one that is coarser; see `get_best_level_for_downsample`."""
+    for level, factor in enumerate(downsamples):
+        if downsample < factor:
+            return max(level - 1, 0)
+    return len(downsamples) - 1
+
+
+def _fill_scalar(value: Any, dtype: np.dtype[Any], source: str) -> Any:
+    """`value` as an element of `dtype`, which must hold it."""
+    with np.errstate(all="ignore"):
+        try:
+            made = np.asarray(value).astype(dtype)[()]
+        except (TypeError, ValueError, OverflowError):
+            made = None
+    if np.ndim(value) or made is None or (made != value and value == value):
+        msg = f"{source!r}: fill_value must be one value of {dtype}, got {value!r}"
+        raise SelectionError(msg)
+    return made
+
+
+def _with_fill(level: Array, value: Any) -> Array:
+    """The same array with another fill value."""
+    source, spec = level.source, level.source.spec
+    substitute = source.substitute
+    if substitute is not None:
+        substitute = replace(substitute, spec=replace(substitute.spec, fill_value=value))
+    changed = replace(
+        spec, fill_value=value, substitute=None if substitute is None else substitute.spec
+    )
+    return Array(replace(source, spec=changed, substitute=substitute), level.path)
 
 
 def level_pixels(locations: NDArray[Any], downsample: Any) -> Int64s:
@@ -112,7 +169,7 @@ def level_pixels(locations: NDArray[Any], downsample: Any) -> Int64s:
     return np.asarray(np.floor(locations / downsample + 0.5), np.int64)
 
 
-def level0_locations(pixels: NDArray[Any], downsample: float) -> Int64s:
+def level0_locations(pixels: NDArray[Any], downsample: Any) -> Int64s:
     """Locations in the level-0 frame from which `level_pixels` gives `pixels` again."""
     return np.asarray(np.floor(pixels * downsample + 0.5), np.int64)
 

@@ -11,15 +11,23 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from zarrgpu.errors import SelectionError
+from zarrgpu.magnification import (
+    level_for_step,
+    level_ratios,
+    mpp_step,
+    read_scaled_patches,
+    source_size,
+)
 from zarrgpu.masks import Mask
-from zarrgpu.patches import check_level, parse_integer, parse_size
+from zarrgpu.patches import check_level, parse_integer, parse_size, read_slide_patches
 from zarrgpu.pyramid import level0_locations
 from zarrgpu.slide import Slide
 
 _ROUNDING = 1e-9
+_TOUCHING = 1e-6
 _ROUND_MIN, _ROUND_MAX = 1 << 8, 1 << 17
 _HOPELESS_TRIES = 1 << 19
 _HOPELESS_SHARE = 2e-3
@@ -45,7 +53,11 @@ class PatchTable:
 
 
 class Sampler(Protocol):
-    """What `PatchLoader` needs of a sampler."""
+    """What `PatchLoader` needs of a sampler.
+
+    One that reads at a pixel size also has `steps`: float (slides, 2), level-0 pixels per patch
+    pixel in x and y of each slide; `levels` is not used then.
+    """
 
     slides: tuple[Slide, ...]
     size: tuple[int, int]
@@ -58,14 +70,52 @@ class Sampler(Protocol):
         """All patches of an epoch; the same for the same epoch, whoever asks."""
 
 
+def read_sampled(
+    sampler: Sampler, slide_index: ArrayLike, locations: ArrayLike, **how: Any
+) -> tuple[Any, NDArray[np.bool_]]:
+    """Read patches of a sampler's slides at its level or pixel size.
+
+    Parameters
+    ----------
+    sampler : Sampler
+    slide_index : int array (N,)
+    locations : int array (N, 2)
+    **how
+        As for `patches.read_slide_patches`, which says what is returned.
+    """
+    steps = getattr(sampler, "steps", None)
+    if steps is None:
+        return read_slide_patches(
+            sampler.slides, slide_index, locations, sampler.levels, sampler.size, **how
+        )
+    return read_scaled_patches(sampler.slides, slide_index, locations, steps, sampler.size, **how)
+
+
+def patch_source_nbytes(sampler: Sampler) -> int:
+    """Bytes that are read to make a patch by resampling, of the slide with the largest; else 0."""
+    steps = getattr(sampler, "steps", None)
+    if steps is None:
+        return 0
+    sizes = [
+        (slide, *source_size(slide, step, sampler.size))
+        for slide, step in zip(sampler.slides, steps, strict=True)
+    ]
+    return max(w * h * slide.channel_count * slide.dtype.itemsize for slide, w, h in sizes)
+
+
 class _SlidePatches:
-    """Slides, patch size and masks: what both samplers share."""
+    """Slides, patch size and masks: what both samplers share.
+
+    Patches are drawn on the pixels of the level that is read. `footprints` is what a patch covers
+    there: `size`, or more or less of it where it is resampled.
+    """
 
     def __init__(
         self,
         slides: Slide | Sequence[Slide],
         size: int | tuple[int, int],
         level: int,
+        mpp: float | tuple[float, float] | None,
         mask: Any,
         min_mask_fraction: float,
     ) -> None:
@@ -74,12 +124,28 @@ class _SlidePatches:
         if not 0.0 <= min_mask_fraction <= 1.0:
             msg = f"min_mask_fraction must lie in 0..1, got {min_mask_fraction}"
             raise SelectionError(msg)
-        self.levels = tuple(check_level(slide, level) for slide in self.slides)
+        self.mpp = mpp
+        self.steps: NDArray[np.float64] | None = None
+        if mpp is None:
+            self.levels = tuple(
+                check_level(level, slide.level_count, slide.spec.source) for slide in self.slides
+            )
+        else:
+            if level != 0:
+                msg = f"give a level or an mpp, not both (got level {level!r} and mpp {mpp!r})"
+                raise SelectionError(msg)
+            self.steps = np.array([mpp_step(slide, mpp) for slide in self.slides])
+            pairs = zip(self.slides, self.steps, strict=True)
+            self.levels = tuple(level_for_step(*pair) for pair in pairs)
+        self.footprints = [self._footprint(index) for index in range(len(self.slides))]
         self.min_mask_fraction = min_mask_fraction
         self.masks = _masks(mask, len(self.slides))
 
     def extent(self, slide: int) -> tuple[float, float]:
         """(width, height) of a patch in level-0 pixels of a slide."""
+        if self.steps is not None:
+            x, y = self.steps[slide].tolist()
+            return self.size[0] * x, self.size[1] * y
         downsample = self.slides[slide].level_downsamples[self.levels[slide]]
         return self.size[0] * downsample, self.size[1] * downsample
 
@@ -99,21 +165,39 @@ class _SlidePatches:
     def _qualifies(self, fraction: NDArray[np.float64]) -> NDArray[np.bool_]:
         return np.asarray((fraction > 0) & (fraction >= self.min_mask_fraction - _ROUNDING))
 
+    def _ratios(self, slide: int) -> NDArray[np.float64]:
+        """Level-0 pixels per pixel of the level that is read, in x and y."""
+        if self.steps is not None:
+            return np.asarray(level_ratios(self.slides[slide])[self.levels[slide]])
+        return np.full(2, self.slides[slide].level_downsamples[self.levels[slide]])
+
+    def _footprint(self, slide: int) -> tuple[int, int]:
+        """(width, height) in whole pixels of the level read that holds a patch."""
+        if self.steps is None:
+            return self.size
+        exact = np.array(self.extent(slide)) / self._ratios(slide)
+        width, height = np.ceil(exact - _ROUNDING).astype(int).tolist()
+        return width, height
+
     def _room(self, slide: int) -> tuple[int, int]:
         """Number of columns and rows of the level at which a patch inside of it can begin."""
         width, height = self.slides[slide].level_dimensions[self.levels[slide]]
-        if width < self.size[0] or height < self.size[1]:
+        across, down = self.footprints[slide]
+        if width < across or height < down:
+            at = f"level {self.levels[slide]}"
+            if self.mpp is not None:
+                at = f"an mpp of {self.mpp}, {across} x {down} px of {at},"
             msg = (
                 f"{self.slides[slide].spec.source!r}: patches of {self.size[0]} x {self.size[1]} "
-                f"px do not fit into level {self.levels[slide]} of {width} x {height} px; take a "
-                "smaller size or a finer level"
+                f"px do not fit into {at} of {width} x {height} px; take a "
+                f"smaller size or a finer {'level' if self.mpp is None else 'mpp'}"
             )
             raise SelectionError(msg)
-        return width - self.size[0] + 1, height - self.size[1] + 1
+        return width - across + 1, height - down + 1
 
     def _locations(self, slide: int, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Level-0 locations of patches that begin at pixels of the slide's level."""
-        return level0_locations(pixels, self.slides[slide].level_downsamples[self.levels[slide]])
+        return level0_locations(pixels, self._ratios(slide))
 
 
 class RandomPatches(_SlidePatches):
@@ -129,8 +213,11 @@ class RandomPatches(_SlidePatches):
     ----------
     slides : Slide or sequence of Slide
     size : int or (width, height)
-        Pixels of `level`.
+        Pixels of `level`, or of `mpp`.
     level : int
+    mpp : float or (float, float), optional
+        Instead of `level`: micrometres per pixel of a patch, of both axes or of x and y. Patches
+        are resampled from each slide's nearest finer level; see `Slide.read_regions_mpp`.
     mask : bool array or sequence of (bool array or None), optional
         One 2-D array (y, x) per slide, of any resolution, that covers the whole slide.
     num_patches : int
@@ -152,12 +239,13 @@ class RandomPatches(_SlidePatches):
         *,
         size: int | tuple[int, int] = 256,
         level: int = 0,
+        mpp: float | tuple[float, float] | None = None,
         mask: Any = None,
         num_patches: int = 1024,
         min_mask_fraction: float = 0.5,
         seed: int = 0,
     ) -> None:
-        super().__init__(slides, size, level, mask, min_mask_fraction)
+        super().__init__(slides, size, level, mpp, mask, min_mask_fraction)
         self.num_patches = parse_integer(num_patches, "num_patches", least=1)
         self.seed = parse_integer(seed, "seed", least=0)
         self._rooms = [self._room(i) for i in range(len(self.slides))]
@@ -215,14 +303,15 @@ class RandomPatches(_SlidePatches):
             return location[self._qualifies(fraction) & (random.random(n) < fraction)]
         point = mask.random_points(random.random((n, 3)))
         pixel = np.floor(point * (np.array([width, height]) / mask.shape[::-1])).astype(np.int64)
-        pixel -= _whole(random.random((n, 2)), np.array(self.size))
+        pixel -= _whole(random.random((n, 2)), np.array(self.footprints[slide]))
         location = self._locations(slide, pixel[((pixel >= 0) & (pixel < room)).all(axis=1)])
         return location[self._qualifies(self.mask_fraction(slide, location))]
 
     def _too_little_mask(self, slide: int, found: int, tries: int) -> SelectionError:
+        at = f"level {self.levels[slide]}" if self.mpp is None else f"an mpp of {self.mpp}"
         msg = (
             f"{self.slides[slide].spec.source!r}: of {tries} patches of {self.size[0]} x "
-            f"{self.size[1]} px at level {self.levels[slide]}, {found} were inside of the slide "
+            f"{self.size[1]} px at {at}, {found} were inside of the slide "
             f"with {self.min_mask_fraction:.0%} of their area in the mask; lower "
             "min_mask_fraction, take a smaller size, or leave the slide out"
         )
@@ -234,11 +323,11 @@ class GridPatches(_SlidePatches):
 
     Parameters
     ----------
-    slides, size, level, mask, min_mask_fraction
+    slides, size, level, mpp, mask, min_mask_fraction
         As for `RandomPatches`. With a mask, patches without any of it are left out, whatever
         `min_mask_fraction` is; there may be none left.
     stride : int or (x, y), optional
-        Pixels of `level` between neighbours; default `size`.
+        Pixels of `level`, or of `mpp`, between neighbours; default `size`.
     edge : "drop" or "pad"
         Whether patches that reach beyond the slide are left out, or padded with its fill value:
         then every pixel is in a patch, if `stride` is not larger than `size`.
@@ -256,11 +345,12 @@ class GridPatches(_SlidePatches):
         size: int | tuple[int, int] = 256,
         stride: int | tuple[int, int] | None = None,
         level: int = 0,
+        mpp: float | tuple[float, float] | None = None,
         mask: Any = None,
         min_mask_fraction: float = 0.5,
         edge: Literal["drop", "pad"] = "drop",
     ) -> None:
-        super().__init__(slides, size, level, mask, min_mask_fraction)
+        super().__init__(slides, size, level, mpp, mask, min_mask_fraction)
         self.stride = self.size if stride is None else _pair(stride, "stride")
         if edge not in ("drop", "pad"):
             msg = f"edge must be drop or pad, got {edge!r}"
@@ -280,9 +370,16 @@ class GridPatches(_SlidePatches):
         return self._table
 
     def _grid(self, slide: int, *, pad: bool) -> NDArray[np.int64]:
-        level = self.levels[slide]
-        stop = self.slides[slide].level_dimensions[level] if pad else self._room(slide)
-        x, y = (np.arange(0, n, step) for n, step in zip(stop, self.stride, strict=True))
+        inside = self._room(slide) if not pad else None
+        full = self.slides[slide].level_dimensions[self.levels[slide]]
+        room, stride = np.array(inside or full, np.float64), np.array(self.stride, np.float64)
+        if self.steps is not None:  # the grid is one of patch pixels
+            ratios = self._ratios(slide)
+            stride *= self.steps[slide] / ratios
+            if not pad:
+                room = np.array(full) - np.array(self.extent(slide)) / ratios + _TOUCHING
+        counts = np.maximum(np.ceil((room - _ROUNDING) / stride), 0).astype(int).tolist()
+        x, y = (np.arange(n) * step for n, step in zip(counts, stride.tolist(), strict=True))
         columns, rows = np.meshgrid(x, y)
         location = self._locations(slide, np.stack([columns.ravel(), rows.ravel()], axis=1))
         if self.masks[slide] is not None:

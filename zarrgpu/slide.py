@@ -9,32 +9,29 @@ slides and the array's own for OME-Zarr.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from zarrgpu import reader
 from zarrgpu.array import Array
+from zarrgpu.chunk_cache import ChunkCache
+from zarrgpu.color_profile import open_profile
 from zarrgpu.devices.resolve import DeviceLike
+from zarrgpu.errors import SelectionError
 from zarrgpu.group import Group
-from zarrgpu.model import ReadOptions, SlideSpec, StoredBytes
+from zarrgpu.magnification import mpp_step, read_scaled_patches
+from zarrgpu.magnified_slide import MagnifiedSlide
+from zarrgpu.model import ReadOptions, SlideSpec
 from zarrgpu.output import output_format
-from zarrgpu.patches import (
-    Layout,
-    box_request,
-    parse_locations,
-    parse_size,
-    patch_request,
-    read_boxes,
-    read_slide_patches,
-)
+from zarrgpu.patches import Layout, parse_locations, parse_size, patch_request
 from zarrgpu.pyramid import Pyramid
+from zarrgpu.reader import OnError
+from zarrgpu.regions import read_icc_profile, read_regions, read_thumbnail
 from zarrgpu.selection_reads import ExplainedPlan
-from zarrgpu.thumbnail import reduce_rows, source_rows, thumbnail_size
-
-_THUMBNAIL_STRIP_NBYTES = 64 << 20
 
 
 class Slide(Pyramid):
@@ -77,11 +74,83 @@ class Slide(Pyramid):
     @property
     def icc_profile(self) -> bytes | None:
         """ICC profile of the image, if it carries one; a file's is read when it is asked for."""
-        profile = self.spec.icc_profile
-        if not isinstance(profile, StoredBytes):
-            return profile
-        data = self.levels[0].source.store.get_range(profile.key, profile.byte_range)
-        return None if data is None else data.tobytes()
+        return read_icc_profile(self)
+
+    @property
+    def color_profile(self) -> Any:
+        """ICC profile as ``PIL.ImageCms.ImageCmsProfile``, or None, as OpenSlide gives it.
+
+        Raises
+        ------
+        MissingDependencyError
+            Without Pillow; `icc_profile` gives the bytes.
+        """
+        return open_profile(self.icc_profile)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is held open between reads; there for OpenSlide's sake."""
+
+    def set_cache(self, cache: ChunkCache | int) -> None:
+        """Keep decoded chunks of all levels between reads on the CPU in `cache`.
+
+        Parameters
+        ----------
+        cache : ChunkCache, int, or an ``openslide.OpenSlideCache``
+            Of an integer or OpenSlide's cache only the number of bytes is taken.
+
+        Raises
+        ------
+        TypeError
+            For anything else, as in OpenSlide.
+        """
+        capacity = getattr(cache, "_capacity", cache)
+        if not isinstance(cache, ChunkCache):
+            if type(capacity) is not int:
+                msg = f"Not a cache object: {cache!r}"
+                raise TypeError(msg)
+            cache = ChunkCache(capacity)
+        for level in self.levels:
+            level.source.cache = cache
+        self._filled.clear()
+
+    def with_fill_value(self, fill_value: Any) -> Slide:
+        """Make the same slide with another value outside of it, and for tiles that are not stored.
+
+        Samplers and loaders take it as any other: ``RandomPatches([s.with_fill_value(255)])``.
+
+        Parameters
+        ----------
+        fill_value : scalar
+            Of the pixels' type, for all channels.
+        """
+        made = self.filled(fill_value)
+        return Slide(made.spec, made.levels, self.associated_images, self.group)
+
+    def at_mpp(self, mpp: float | tuple[float, float]) -> MagnifiedSlide:
+        """View the slide at a pixel size, under the same names: its level 0 has it.
+
+        Parameters
+        ----------
+        mpp : float or (float, float)
+            Micrometres per pixel, of both axes or of x and y.
+
+        Raises
+        ------
+        SelectionError
+            If the slide does not state its pixel size.
+        """
+        return MagnifiedSlide(self, mpp_step(self, mpp), self.associated_images)
 
     def read_region(
         self,
@@ -90,7 +159,7 @@ class Slide(Pyramid):
         size: tuple[int, int],
         **options: Any,
     ) -> Any:
-        """Read one region.
+        """Read one region, as an array; `interop.openslide` gives Pillow's images.
 
         Parameters
         ----------
@@ -100,17 +169,13 @@ class Slide(Pyramid):
         size : (int, int)
             (width, height) in pixels of `level`.
         **options
-            As for `read_regions`; `out` has the shape of the result here.
+            As for `read_regions` but `on_error`; `out` has the shape of the result here.
 
         Returns
         -------
         array, shape (height, width, channels), or (channels, height, width) for ``layout="NCHW"``
         """
-        out = options.pop("out", None)
-        if out is None:
-            return self.read_regions([location], level, size, **options)[0]
-        self.read_regions([location], level, size, out=out[None], **options)
-        return out
+        return _read_one(self.read_regions, location, (level, size), options)
 
     def read_regions(
         self,
@@ -122,9 +187,11 @@ class Slide(Pyramid):
         layout: Layout = "NHWC",
         dtype: DTypeLike | None = None,
         normalize: tuple[ArrayLike, ArrayLike] | None = None,
+        fill_value: Any = None,
         device: DeviceLike = None,
         out: Any = None,
         options: ReadOptions | None = None,
+        on_error: OnError = "raise",
     ) -> Any:
         """Read N regions of one size in one plan: each tile is fetched and decoded once.
 
@@ -146,14 +213,23 @@ class Slide(Pyramid):
         normalize : (mean, std), optional
             Scalars or one value per channel, in stored units; the result is float32 unless
             `dtype` says otherwise.
+        fill_value : scalar, optional
+            Of what lies outside of the slide and of tiles that are not stored, in stored units;
+            default the slide's own: 0, or what an OME-Zarr image says.
         device : None, str or Device
         out : array, optional
             C-contiguous array of the device, with the shape of the result, to read into.
         options : ReadOptions, optional
+        on_error : "raise" or "mask"
+            Whether a tile that cannot be read raises, or only its regions are marked; they are the
+            fill value where they could not be read.
 
         Returns
         -------
-        array of the device, shape (N, height, width, channels) or (N, channels, height, width)
+        regions : array of the device, shape (N, height, width, channels) or (N, channels, height,
+            width)
+        ok : bool array, shape (N,)
+            Whether all of each region was read; only with ``on_error="mask"``.
 
         Raises
         ------
@@ -165,21 +241,97 @@ class Slide(Pyramid):
         DeviceUnavailableError
         """
         points = parse_locations(locations)
-        result, _ = read_slide_patches(
+        return read_regions(
             (self,),
             np.zeros(len(points), np.int32),
             points,
-            (level,),
             size,
+            level=(level,),
             position=position,
             layout=layout,
             dtype=dtype,
             normalize=normalize,
+            fill_value=fill_value,
             device=device,
             out=out,
             options=options,
+            on_error=on_error,
         )
-        return result
+
+    def read_region_mpp(
+        self,
+        location: tuple[int, int],
+        mpp: float | tuple[float, float],
+        size: tuple[int, int],
+        **options: Any,
+    ) -> Any:
+        """Read one region at a pixel size; see `read_regions_mpp` and `read_region`."""
+        return _read_one(self.read_regions_mpp, location, (mpp, size), options)
+
+    def read_regions_mpp(
+        self,
+        locations: ArrayLike,
+        mpp: float | tuple[float, float],
+        size: tuple[int, int],
+        **options: Any,
+    ) -> Any:
+        """Read N regions of one size at a pixel size.
+
+        They are resampled from the nearest finer level with an antialiasing triangle filter, the
+        same on every device; beyond level 0 pixels are interpolated linearly. `resampling` says
+        what each pixel is. A level that is up to 1 % coarser counts as finer: pixel sizes are
+        rounded in files. Regions begin at their location exactly, between pixels of the level read
+        if need be. A pixel whose centre lies outside of the slide is the fill value.
+
+        Parameters
+        ----------
+        locations : int array, shape (N, 2)
+            (x, y) of each upper left corner in the level-0 frame; may be negative.
+        mpp : float or (float, float)
+            Micrometres per pixel of the result, of both axes or of x and y.
+        size : (int, int)
+            (width, height) in pixels of the result.
+        **options
+            As for `read_regions`.
+
+        Returns
+        -------
+        regions, ok
+            As `read_regions` gives them.
+
+        Raises
+        ------
+        SelectionError
+            As there; if the slide does not state its pixel size, or its pixels' type is not
+            resampled.
+        """
+        points = parse_locations(locations)
+        index = np.zeros(len(points), np.int32)
+        return read_regions((self,), index, points, size, mpp=mpp, **options)
+
+    def read_scaled(
+        self, corners: ArrayLike, step: ArrayLike, size: tuple[int, int], **options: Any
+    ) -> tuple[Any, NDArray[np.bool_]]:
+        """Read regions whose pixels are `step` level-0 pixels wide and high.
+
+        Parameters
+        ----------
+        corners : float array, shape (N, 2)
+            (x, y) of each upper left corner in level-0 pixels.
+        step : (float, float)
+        size : (int, int)
+            (width, height) in pixels of the result.
+        **options
+            As for `read_regions`.
+
+        Returns
+        -------
+        regions, ok
+        """
+        points = np.asarray(corners, np.float64).reshape(-1, 2)
+        slide = self.filled(options.pop("fill_value", None))
+        index, steps = np.zeros(len(points), np.int32), np.asarray(step, np.float64)[None]
+        return read_scaled_patches((slide,), index, points, steps, parse_size(size), **options)
 
     def plan_regions(
         self,
@@ -214,28 +366,21 @@ class Slide(Pyramid):
         -------
         NumPy array, shape (height, width, channels), stored type
         """
-        limit = parse_size(size, "thumbnail size", least=1)
-        sides = zip(self.dimensions, limit, strict=True)
-        level = self.get_best_level_for_downsample(max(full / most for full, most in sides))
-        full = self.level_dimensions[level]
-        width, height = thumbnail_size(full, limit)
-        spec = self.levels[level].source.spec
-        row_nbytes = full[0] * self.channel_count * spec.dtype.itemsize * full[1] // height
-        step = max(1, _THUMBNAIL_STRIP_NBYTES // row_nbytes)
-        strips = []
-        for first in range(0, height, step):
-            rows = (first, min(first + step, height))
-            pixels = self._read_rows(level, *source_rows(*rows, full[1], height))
-            strips.append(reduce_rows(pixels, rows, (full[1], full[0]), (height, width)))
-        return np.concatenate(strips)
+        return read_thumbnail(self, size)
 
-    def _read_rows(self, level: int, first: int, last: int) -> NDArray[Any]:
-        """Whole rows of a level, on the host, shape (last - first, width, channels)."""
-        size = (self.level_dimensions[level][0], last - first)
-        corner = np.array([[0, first]], np.int64)
-        request = box_request((self,), np.zeros(1, np.int32), corner, (level,), size)
-        output = output_format(self.levels[level].source.spec.dtype)
-        pixels, _ = read_boxes(
-            (self,), (level,), request, layout="NHWC", output=output, device="cpu"
-        )
-        return np.asarray(pixels[0])
+
+def _read_one(
+    read: Callable[..., Any],
+    location: tuple[int, int],
+    what: tuple[Any, Any],
+    options: dict[str, Any],
+) -> Any:
+    """Read one region by a method that reads many."""
+    out = options.pop("out", None)
+    if options.get("on_error", "raise") != "raise":
+        msg = "on_error is for read_regions: a single region is read or raises"
+        raise SelectionError(msg)
+    if out is None:
+        return read([location], *what, **options)[0]
+    read([location], *what, out=out[None], **options)
+    return out

@@ -14,6 +14,7 @@ from zarrgpu.devices.tables import (
     DELTA_JOB,
     GATHER_JOB,
     GATHER_LAYOUT,
+    RESAMPLE_JOB,
     UNPACK_JOB,
     UNSHUFFLE_JOB,
 )
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # (address, size) fields of each job; a size may be a number.
 _BYTES = [("source", "source_nbytes"), ("target", "target_nbytes")]
+_FILTER = [("first", "first_nbytes"), ("weight", "weight_nbytes"), ("scale", 4), ("offset", 4)]
 _CHECKSUM = [("source", "source_nbytes"), ("stored", 4), ("parts", "parts_nbytes")]
 
 # Job table and its fields, for kernels of the arguments (jobs, n_jobs, tile_starts, tile, status).
@@ -39,6 +41,7 @@ JOBS: dict[str, tuple[np.dtype[Any], list[tuple[str, str | int]]]] = {
     "delta_floats": (DELTA_JOB, _BYTES),
     "convert": (CONVERT_JOB, _BYTES),
     "unpack_bits": (UNPACK_JOB, [*_BYTES, ("padding", 1)]),
+    "resample": (RESAMPLE_JOB, [*_BYTES, *_FILTER]),
 }
 
 # (argument of the table, its dtype, argument of its length) for each kernel.
@@ -47,7 +50,10 @@ TABLES: dict[str, list[tuple[int, np.dtype[Any], int]]] = {
     "gather": [(0, GATHER_JOB, 1), (4, GATHER_LAYOUT, 5)],
 }
 STATUS_ARGUMENT = {**dict.fromkeys(JOBS, 4), "gather": 6}
-_ADDRESSES = ("source", "target", "scale", "offset", "stored", "parts", "sums", "padding")
+_ADDRESSES = (
+    *("source", "target", "scale", "offset", "stored", "parts", "sums", "padding"),
+    *("first", "weight"),
+)
 
 
 def read_table(address: int, dtype: np.dtype[Any], n: int) -> np.ndarray:

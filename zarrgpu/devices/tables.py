@@ -28,7 +28,7 @@ GATHER_TILE_ELEMENTS = 4096
 """Elements that one warp gathers at a time."""
 
 ELEMENT_TILE = 4096
-"""Elements that one warp sums up, converts or unpacks at a time."""
+"""Elements that one warp sums up, converts, unpacks or resamples at a time."""
 
 WHOLE_TILE = (1 << 31) - 1
 """For kernels that give a whole job to one warp."""
@@ -125,6 +125,35 @@ UNPACK_JOB = np.dtype(
 )
 """``UnpackJob``: `n` values of `packed_bits` bits to `width` bytes each."""
 
+RESAMPLE_JOB = np.dtype(
+    [
+        ("source", "<u8"),
+        ("source_nbytes", "<i8"),
+        ("target", "<u8"),
+        ("target_nbytes", "<i8"),
+        ("target_strides", "<i8", (3,)),
+        ("first", "<u8"),
+        ("first_nbytes", "<i8"),
+        ("weight", "<u8"),
+        ("weight_nbytes", "<i8"),
+        ("scale", "<u8"),
+        ("offset", "<u8"),
+        ("outer", "<i4"),
+        ("n", "<i4"),
+        ("m", "<i4"),
+        ("inner", "<i4"),
+        ("taps", "<i4"),
+        ("n_channels", "<i4"),
+        ("outer_inside", "<i4", (2,)),
+        ("m_inside", "<i4", (2,)),
+        ("fill", "<f4"),
+        ("source_type", "<i4"),
+        ("target_type", "<i4"),
+        ("reserved", "<i4"),
+    ]
+)
+"""``ResampleJob``: weighted sums along one axis of an image; see `zarrgpu.resampling`."""
+
 GATHER_JOB = np.dtype(
     [
         ("source", "<u8"),
@@ -167,6 +196,7 @@ STRUCTS: Mapping[str, np.dtype[Any]] = MappingProxyType(
         "DeltaJob": DELTA_JOB,
         "ConvertJob": CONVERT_JOB,
         "UnpackJob": UNPACK_JOB,
+        "ResampleJob": RESAMPLE_JOB,
         "GatherJob": GATHER_JOB,
         "GatherLayout": GATHER_LAYOUT,
     }
@@ -246,6 +276,7 @@ KERNELS: Mapping[str, tuple[str, tuple[Parameter, ...]]] = MappingProxyType(
         "delta_floats": ("delta_floats.cu", _COPY_PARAMETERS),
         "convert": ("convert.cu", _COPY_PARAMETERS),
         "unpack_bits": ("unpack_bits.cu", _COPY_PARAMETERS),
+        "resample": ("resample.cu", _COPY_PARAMETERS),
         "gather": (
             "gather.cu",
             ("address", "int32", "address", "int32", "address", "int32", "address"),

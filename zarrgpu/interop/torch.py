@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 
 from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
 from zarrgpu.loader import Batch, PatchLoader
-from zarrgpu.patches import read_slide_patches
-from zarrgpu.sampling import PatchTable
+from zarrgpu.sampling import PatchTable, read_sampled
 
 TensorBatch: TypeAlias = dict[str, Any]
 """A batch as a dictionary of tensors."""
@@ -123,12 +122,11 @@ class PatchDataset:
         """Read a batch of patches in one plan."""
         _refuse_device_workers(self.loader)
         loader, rows = self.loader, np.asarray(indices, np.int64)
-        images, valid = read_slide_patches(
-            loader.sampler.slides,
+        images, valid = read_sampled(
+            loader.sampler,
             self.table.slide[rows],
             self.table.location[rows],
-            loader.sampler.levels,
-            loader.sampler.size,
+            position=loader.position,
             layout=loader.layout,
             dtype=loader.dtype,
             normalize=loader.normalize,
