@@ -1,41 +1,55 @@
 """`open`: recognise what is at a path and make the object for it.
 
 Order: ``zarr.json`` (v3), ``.zarray`` and ``.zgroup`` (v2), then a TIFF by its first bytes. A group
-that describes a multiscale image becomes a `Slide`. `hierarchy` says how nodes are found.
+that describes a multiscale image becomes a `Slide`, one that describes a plate a `Plate`.
+`hierarchy` says how nodes are found.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from zarrgpu.array import Array
 from zarrgpu.chunk_cache import ChunkCache
 from zarrgpu.codecs.registry import build_chain
 from zarrgpu.errors import (
+    DataError,
     NodeNotFoundError,
     StoreError,
     UnsupportedCodecError,
     UnsupportedFormatError,
+    ZarrGPUError,
 )
 from zarrgpu.fetch import ArraySource
 from zarrgpu.formats import ome
+from zarrgpu.formats.carried_over import carried_over, is_picture
 from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.nifti import is_nifti_head
+from zarrgpu.formats.ngff_plate import is_plate, is_well
 from zarrgpu.formats.tiff_file import TiffFile
 from zarrgpu.formats.tiff_ifd import is_tiff
-from zarrgpu.formats.tiff_slide import read_slide
+from zarrgpu.formats.tiff_slide import read_slide, read_tiff_file
 from zarrgpu.group import Group
 from zarrgpu.hierarchy import Hierarchy, NodeSpec, join, normalise_path
+from zarrgpu.magnification import parse_mpp
 from zarrgpu.model import ArraySpec, ByteRange, Sharded, SlideSpec
 from zarrgpu.nifti import read_nifti
+from zarrgpu.ome_image import OmeZarrImage
+from zarrgpu.plate import Plate, Well
+from zarrgpu.pages import Pages
 from zarrgpu.rendered_tiles import RenderedTiles
+from zarrgpu.scenes import Scene, Series, is_scene, is_series
 from zarrgpu.slide import Slide
 from zarrgpu.stores.base import Store
 from zarrgpu.stores.resolve import resolve_store, split_file
+
+ReadTiff: TypeAlias = Callable[[TiffFile], SlideSpec | ArraySpec | tuple[ArraySpec, ...]]
+"""How a TIFF is described: by what it holds, or as a slide."""
 
 _INDEX_ENTRY_NBYTES = 16
 _HEAD_NBYTES = 16
@@ -48,8 +62,8 @@ def open(
     storage_options: dict[str, Any] | None = None,
     use_consolidated: bool | None = None,
     cache: ChunkCache | int | None = None,
-) -> Array | Group | Slide:
-    """Open a Zarr array or group, an OME-Zarr image, or a whole-slide file. Reads metadata only.
+) -> Array | Group | Slide | Pages:
+    """Open a Zarr array or group, an OME-Zarr image, a slide or a TIFF. Reads metadata only.
 
     Parameters
     ----------
@@ -70,11 +84,14 @@ def open(
     Returns
     -------
     Array
-        For a Zarr v2 or v3 array.
+        For a Zarr v2 or v3 array; for a TIFF of one page (y, x, c), or of pages that are stored
+        alike (page, y, x, c; ImageJ's t, z, c in place of page).
     Slide
-        For a whole-slide file or a multiscale OME-Zarr image.
+        For a whole-slide file, a TIFF with overviews or masks, or a multiscale OME-Zarr image.
     Group
         For any other Zarr group.
+    Pages
+        For any other TIFF: one array for each page.
 
     Raises
     ------
@@ -86,18 +103,7 @@ def open(
         If the store fails.
     """
     store = resolve_store(path, filesystem=filesystem, storage_options=storage_options)
-    if isinstance(cache, int):
-        cache = ChunkCache(cache)
-    hierarchy = Hierarchy(store, use_consolidated, cache)
-    spec = hierarchy.root("")
-    node = _open_file(store, cache) if spec is None else make_node(hierarchy, "", spec)
-    if node is None:
-        msg = (
-            f"{store.url!r}: nothing to read here: expected a Zarr array or group (zarr.json, "
-            ".zarray or .zgroup) or a whole-slide TIFF; check the path"
-        )
-        raise NodeNotFoundError(msg)
-    return node
+    return _open(store, cache, read_tiff_file, use_consolidated=use_consolidated)
 
 
 def open_slide(
@@ -107,26 +113,68 @@ def open_slide(
     storage_options: dict[str, Any] | None = None,
     use_consolidated: bool | None = None,
     cache: ChunkCache | int | None = None,
+    mpp: float | tuple[float, float] | None = None,
+    fill_value: Any = None,
 ) -> Slide:
     """Open a whole-slide file or a multiscale OME-Zarr image; anything else is an error.
 
-    Parameters and errors are those of `open`.
+    Parameters and errors are those of `open`, and:
+
+    Parameters
+    ----------
+    path, filesystem, storage_options, use_consolidated, cache
+        As for `open`.
+    mpp : float or (float, float), optional
+        Micrometres per pixel of level 0, of both axes or of x and y, for a file that does not state
+        them or states wrong ones.
+    fill_value : scalar, optional
+        See `Slide.with_fill_value`.
     """
-    node = open(
-        path,
-        filesystem=filesystem,
-        storage_options=storage_options,
-        use_consolidated=use_consolidated,
-        cache=cache,
-    )
+    store = resolve_store(path, filesystem=filesystem, storage_options=storage_options)
+    node = _open(store, cache, read_slide, use_consolidated=use_consolidated)
     if not isinstance(node, Slide):
         where = path.url if isinstance(path, Store) else str(path)
         msg = f"{where!r} is a {type(node).__name__}, not a slide; use open()"
         raise UnsupportedFormatError(msg)
+    if mpp is not None:
+        spec = replace(node.spec, mpp=parse_mpp(mpp))
+        node = Slide(spec, node.levels, node.associated_images, node.group)
+    return node if fill_value is None else node.with_fill_value(fill_value)
+
+
+def detect_format(path: str | os.PathLike[str] | Store) -> str | None:
+    """Vendor of a slide, as OpenSlide names it where it does; None for what does not open as one.
+
+    The first call of OpenSlide's programs: ``OpenSlide.detect_format``.
+    """
+    try:
+        return open_slide(path).spec.vendor
+    except (DataError, NodeNotFoundError, UnsupportedFormatError, UnsupportedCodecError):
+        return None
+
+
+def _open(
+    store: Store,
+    cache: ChunkCache | int | None,
+    read_tiff: ReadTiff,
+    *,
+    use_consolidated: bool | None,
+) -> Array | Group | Slide | Pages:
+    if isinstance(cache, int):
+        cache = ChunkCache(cache)
+    hierarchy = Hierarchy(store, use_consolidated, cache)
+    spec = hierarchy.root("")
+    node = _open_file(store, cache, read_tiff) if spec is None else make_node(hierarchy, "", spec)
+    if node is None:
+        msg = (
+            f"{store.url!r}: nothing to read here: expected a Zarr array or group (zarr.json, "
+            ".zarray or .zgroup) or a whole-slide TIFF; check the path"
+        )
+        raise NodeNotFoundError(msg)
     return node
 
 
-def open_node(store: Store, path: str) -> Array | Group | Slide:
+def open_node(store: Store, path: str) -> Array | Group | Slide | Plate | Well:
     """Open the Zarr node at `path` within `store`; a missing one is an error."""
     hierarchy = Hierarchy(store)
     spec = hierarchy.root(path)
@@ -141,7 +189,7 @@ def make_node(
     path: str,
     spec: NodeSpec,
     known: Mapping[str, NodeSpec] = MappingProxyType({}),
-) -> Array | Group | Slide:
+) -> Array | Group | Slide | Plate | Well:
     """Make the object for a node whose metadata was read.
 
     Parameters
@@ -155,8 +203,23 @@ def make_node(
     """
     if isinstance(spec, ArraySpec):
         return Array(array_source(hierarchy.store, spec, hierarchy.cache), path)
+    attributes = spec.attributes
+    if is_scene(attributes):
+        return Scene(hierarchy, path, spec, make_node)
     group = Group(hierarchy, path, spec, make_node)
-    return _open_multiscale(group, known) if ome.is_multiscale(spec.attributes) else group
+    if ome.is_multiscale(attributes):
+        return _open_multiscale(group, known)
+    if is_plate(attributes):
+        return Plate(group)
+    if is_well(attributes):
+        return Well(group)
+    # a plate has this too, and goes first
+    return Series(hierarchy, path, spec, make_node) if is_series(attributes) else group
+
+
+def reopen_multiscale(group: Group, index: int) -> OmeZarrImage:
+    """Open another image of a group that describes several."""
+    return _open_multiscale(group, {}, index)
 
 
 def array_source(store: Store, spec: ArraySpec, cache: ChunkCache | None = None) -> ArraySource:
@@ -187,10 +250,10 @@ def level_sources(
     return sources
 
 
-def _open_multiscale(group: Group, known: Mapping[str, NodeSpec]) -> Slide:
+def _open_multiscale(group: Group, known: Mapping[str, NodeSpec], number: int = 0) -> OmeZarrImage:
     """Open the levels of an OME-Zarr image."""
     metadata, hierarchy = group.metadata, group.hierarchy
-    image = ome.parse_multiscale(metadata.attributes, metadata.source)
+    image = ome.parse_multiscale(metadata.attributes, metadata.source, number)
     document = Document(metadata.source, metadata.attributes, image.location)
     arrays = []
     for index, level in enumerate(image.paths):
@@ -205,17 +268,33 @@ def _open_multiscale(group: Group, known: Mapping[str, NodeSpec]) -> Slide:
             message = f"level {shown(level)} is no array of {len(image.axes)} axes"
             raise document.fail(message, "datasets", index, "path")
         arrays.append(Array(array_source(hierarchy.store, array_spec, hierarchy.cache), path))
+    carried = carried_over(metadata.attributes)
+    associated = _open_associated(group, carried.associated)
     spec = SlideSpec(
         source=metadata.source,
         vendor="ome-zarr",
         levels=tuple(array.source.spec for array in arrays),
         axes=image.axes,
         mpp=image.mpp,
-        properties={},
-        associated={},
+        properties=carried.properties,
+        associated={name: picture.spec for name, picture in associated.items()},
+        icc_profile=carried.icc_profile,
         channels=image.channels,
     )
-    return Slide(spec, tuple(arrays), {}, group=group)
+    return Slide(spec, tuple(arrays), associated, group=group)
+
+
+def _open_associated(group: Group, paths: Mapping[str, str]) -> dict[str, Array]:
+    """Open the associated images that a conversion wrote; what is none is left out."""
+    found = {}
+    for name, path in paths.items():
+        try:
+            member = group.get(path)
+        except ZarrGPUError:
+            continue
+        if isinstance(member, Array) and is_picture(member.shape):
+            found[name] = member
+    return found
 
 
 def _open_nifti(folder: Store, key: str, url: str, cache: ChunkCache | None) -> Array:
@@ -243,7 +322,9 @@ def _tiff_file(folder: Store, key: str, size: int, source: str) -> TiffFile:
     return TiffFile(read_range, size, source=source, key=key, sibling=sibling)
 
 
-def _open_file(store: Store, cache: ChunkCache | None) -> Slide | Array | None:
+def _open_file(
+    store: Store, cache: ChunkCache | None, read_tiff: ReadTiff
+) -> Slide | Array | Pages | None:
     """Open a store that is rooted at a file."""
     split = split_file(store)
     if split is None:
@@ -258,8 +339,15 @@ def _open_file(store: Store, cache: ChunkCache | None) -> Slide | Array | None:
     if head is None or not is_tiff(head.tobytes()):
         msg = f"{store.url!r}: not a TIFF, and the only files that are read are whole-slide TIFFs"
         raise UnsupportedFormatError(msg)
+    spec = read_tiff(_tiff_file(folder, key, size, store.url))
+    if isinstance(spec, ArraySpec):
+        return Array(array_source(folder, spec, cache))
+    if isinstance(spec, SlideSpec):
+        return _slide(folder, spec, cache)
+    return Pages(store.url, [Array(array_source(folder, page, cache)) for page in spec])
 
-    spec = read_slide(_tiff_file(folder, key, size, store.url))
+
+def _slide(folder: Store, spec: SlideSpec, cache: ChunkCache | None) -> Slide:
     sources = level_sources(folder, spec.levels, cache)
     levels = tuple(Array(source, f"level {i}") for i, source in enumerate(sources))
     associated = {}

@@ -1,4 +1,4 @@
-"""Which kind of slide a TIFF is: the table of what is read, and the plain tiled pyramid.
+"""Which kind of slide a TIFF is: the table of what is read.
 
 A vendor is a line of `VENDORS`: whether a file is of that kind, and what describes it. The first
 that says yes reads the file. Vendors whose files look tiled but need rules that zarrgpu lacks are
@@ -12,21 +12,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from zarrgpu.errors import UnsupportedFormatError
-from zarrgpu.formats.aperio import aperio_slide, is_aperio, read_icc_profile
+from zarrgpu.formats.aperio import aperio_slide, is_aperio
 from zarrgpu.formats.leica import is_leica, leica_slide
 from zarrgpu.formats.ndpi import is_ndpi, ndpi_slide
 from zarrgpu.formats.ome_tiff import is_ome_tiff, ome_tiff_slide
 from zarrgpu.formats.philips import is_philips, philips_slide
-from zarrgpu.formats.slide_properties import level_properties, number_text, tiff_properties
-from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tiff_file import TiffFile
-from zarrgpu.formats.tiff_page import TiffPage
+from zarrgpu.formats.tiff_images import pyramid, pyramid_slide, read_images
 from zarrgpu.formats.trestle import is_trestle, trestle_slide
 from zarrgpu.formats.ventana import is_ventana, ventana_slide
-from zarrgpu.model import SlideSpec
+from zarrgpu.model import ArraySpec, SlideSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from zarrgpu.formats.tiff_ifd import ReadRange
 
@@ -78,6 +76,17 @@ def read_tiff_slide(read_range: ReadRange, size: int, *, source: str, key: str) 
     return read_slide(TiffFile(read_range, size, source=source, key=key))
 
 
+def read_tiff_file(file: TiffFile) -> SlideSpec | ArraySpec | tuple[ArraySpec, ...]:
+    """Open a TIFF as a slide of the vendor that made it, or as the images that it holds.
+
+    Raises as `read_slide`; a TIFF of no vendor need not be tiled.
+    """
+    for vendor in VENDORS:
+        if vendor.detect(file):
+            return vendor.read(file)
+    return read_images(file)
+
+
 def read_slide(file: TiffFile) -> SlideSpec:
     """Open a TIFF as a slide of the vendor that made it, or as a plain pyramid (``generic-tiff``).
 
@@ -99,55 +108,4 @@ def read_slide(file: TiffFile) -> SlideSpec:
     if not first.tiled:
         msg = f"{file.source!r} is a stripped TIFF; zarrgpu reads tiled pyramids and Aperio slides"
         raise UnsupportedFormatError(msg)
-    return _generic(file)
-
-
-def _generic(file: TiffFile) -> SlideSpec:
-    first = file.first
-    pyramid = enumerate(_pyramid(file.pages))
-    levels = [page_to_array_spec(page, key=file.key, image=f"level {i}") for i, page in pyramid]
-    icc_profile = read_icc_profile(file, first)
-    mpp = (_mpp(first, "XResolution"), _mpp(first, "YResolution"))
-    properties = {
-        "openslide.vendor": "generic-tiff",
-        **tiff_properties(first),
-        **level_properties(levels),
-        **{
-            f"openslide.mpp-{axis}": number_text(value)
-            for axis, value in zip("xy", mpp, strict=True)
-            if value is not None
-        },
-    }
-    if icc_profile:
-        properties["openslide.icc-size"] = str(len(icc_profile))
-    return SlideSpec(
-        source=first.source,
-        vendor="generic-tiff",
-        levels=tuple(levels),
-        axes=("y", "x", "c"),
-        mpp=mpp,
-        properties=properties,
-        associated={},
-        icc_profile=icc_profile,
-    )
-
-
-def _pyramid(pages: Sequence[TiffPage]) -> list[TiffPage]:
-    """Page 0 and the tiled pages marked as reduced images of it, finest first."""
-    first = pages[0]
-    reduced = [
-        page
-        for page in pages[1:]
-        if page.tiled
-        and page.subfile_type == _REDUCED_IMAGE
-        and page.width <= first.width
-        and page.height <= first.height
-        and (page.samples, page.bits) == (first.samples, first.bits)
-    ]
-    return [first, *sorted(reduced, key=lambda page: -page.width)]
-
-
-def _mpp(page: TiffPage, tag: str) -> float | None:
-    per_unit = page.numbers.get(tag)
-    unit_um = _UNIT_UM.get(page.resolution_unit)
-    return unit_um / per_unit if unit_um is not None and per_unit else None
+    return pyramid_slide(file, pyramid(file.pages))
