@@ -99,7 +99,11 @@ def test_pixels_are_those_of_openslide(path, slide, options):
         assert (np.array(got.shape) >= expected.shape).all()
         if level == ours.level_count - 1:
             assert np.array_equal(got, expected)
-        elif got.shape == expected.shape and level >= ours.level_count - 3:
+            continue
+        # thin tiles at the far edges are stretched, by Pillow after rounding to pixels of the level
+        columns, rows = ours.level_tiles[level]
+        inner = address[0] < max(columns - 1, 1) and address[1] < max(rows - 1, 1)
+        if inner and got.shape == expected.shape and level >= ours.level_count - 3:
             differences.append(np.abs(got.astype(int) - expected).mean())
     assert max(differences) < 5
 
