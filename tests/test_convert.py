@@ -113,6 +113,28 @@ def test_metadata_are_valid_and_carried_over(tmp_path: Path) -> None:
         written = zarr.open_array(tmp_path / "a.zarr" / own["associated_images"][name], mode="r")
         assert_array_equal(written[...], picture.read(device="cpu"))
     assert sorted(own["associated_images"]) == ["label", "macro", "thumbnail"]
+    converted = zg.open_slide(tmp_path / "a.zarr")  # which knows them again
+    assert converted.properties == source.properties
+    assert converted.icc_profile == source.icc_profile
+    for name, picture in source.associated_images.items():
+        again = converted.associated_images[name].read(device="cpu")
+        assert_array_equal(again, picture.read(device="cpu"))
+
+
+def test_what_others_write_as_our_attribute_is_left_out(tmp_path: Path) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none", n_levels=1)
+    convert(path, tmp_path / "a.zarr", options=SMALL)
+    group = zarr.open_group(tmp_path / "a.zarr")
+    for value in (
+        7,
+        {"properties": [1], "icc_profile": 3, "associated_images": "x"},
+        {"properties": {"a": 1}, "icc_profile": "?", "associated_images": {"label": "..", "a": 1}},
+        {"associated_images": {"label": "nowhere", "macro": "0/../0", "thumbnail": "associated"}},
+    ):
+        group.attrs["zarrgpu"] = value
+        slide = zg.open_slide(tmp_path / "a.zarr")
+        assert (dict(slide.properties), slide.icc_profile) == ({}, None)
+        assert dict(slide.associated_images) == {}
 
 
 def test_labels_can_stay_behind(tmp_path: Path) -> None:
