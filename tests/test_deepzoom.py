@@ -105,7 +105,7 @@ def test_pixels_are_those_of_openslide(path, slide, options):
         inner = address[0] < max(columns - 1, 1) and address[1] < max(rows - 1, 1)
         if inner and got.shape == expected.shape and level >= ours.level_count - 3:
             differences.append(np.abs(got.astype(int) - expected).mean())
-    assert max(differences) < 5
+    assert max(differences) < 10  # on waves of a few pixels; see the real slide below
 
 
 def test_a_batch_of_tiles_is_the_tiles(slide):
