@@ -29,8 +29,9 @@ from zarrgpu.fetch import ArraySource
 from zarrgpu.formats import ome
 from zarrgpu.formats.carried_over import carried_over, is_picture
 from zarrgpu.formats.document import Document, shown
-from zarrgpu.formats.nifti import is_nifti_head
 from zarrgpu.formats.ngff_plate import is_plate, is_well
+from zarrgpu.formats.nifti import is_nifti_head
+from zarrgpu.formats.range_cache import HEAD_NBYTES
 from zarrgpu.formats.tiff_file import TiffFile
 from zarrgpu.formats.tiff_ifd import is_tiff
 from zarrgpu.formats.tiff_slide import read_slide, read_tiff_file
@@ -40,8 +41,8 @@ from zarrgpu.magnification import parse_mpp
 from zarrgpu.model import ArraySpec, ByteRange, Sharded, SlideSpec
 from zarrgpu.nifti import read_nifti
 from zarrgpu.ome_image import OmeZarrImage
-from zarrgpu.plate import Plate, Well
 from zarrgpu.pages import Pages
+from zarrgpu.plate import Plate, Well
 from zarrgpu.rendered_tiles import RenderedTiles
 from zarrgpu.scenes import Scene, Series, is_scene, is_series
 from zarrgpu.slide import Slide
@@ -52,7 +53,11 @@ ReadTiff: TypeAlias = Callable[[TiffFile], SlideSpec | ArraySpec | tuple[ArraySp
 """How a TIFF is described: by what it holds, or as a slide."""
 
 _INDEX_ENTRY_NBYTES = 16
-_HEAD_NBYTES = 16
+_FILE_SUFFIXES = (
+    ".tif", ".tiff", ".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".btf", ".tf8", ".avs", ".dcm",
+    ".nii", ".nii.gz",
+)  # fmt: skip
+"""Names that are looked at as files first, which saves asking for Zarr documents within them."""
 
 
 def open(
@@ -62,7 +67,7 @@ def open(
     storage_options: dict[str, Any] | None = None,
     use_consolidated: bool | None = None,
     cache: ChunkCache | int | None = None,
-) -> Array | Group | Slide | Pages:
+) -> Array | Group | Slide | Plate | Well | Pages:
     """Open a Zarr array or group, an OME-Zarr image, a slide or a TIFF. Reads metadata only.
 
     Parameters
@@ -87,9 +92,13 @@ def open(
         For a Zarr v2 or v3 array; for a TIFF of one page (y, x, c), or of pages that are stored
         alike (page, y, x, c; ImageJ's t, z, c in place of page).
     Slide
-        For a whole-slide file, a TIFF with overviews or masks, or a multiscale OME-Zarr image.
+        For a whole-slide file, a TIFF with overviews or masks, or a multiscale OME-Zarr image
+        (an `OmeZarrImage`).
+    Plate, Well
+        For those of OME-Zarr.
     Group
-        For any other Zarr group.
+        For any other Zarr group: a `Series` for the images of bioformats2raw, a `Scene` for those
+        of an OME-Zarr scene.
     Pages
         For any other TIFF: one array for each page.
 
@@ -159,13 +168,17 @@ def _open(
     read_tiff: ReadTiff,
     *,
     use_consolidated: bool | None,
-) -> Array | Group | Slide | Pages:
+) -> Array | Group | Slide | Plate | Well | Pages:
     if isinstance(cache, int):
         cache = ChunkCache(cache)
+    file_first = store.url.lower().endswith(_FILE_SUFFIXES)
+    if file_first and (node := _open_file(store, cache, read_tiff)) is not None:
+        return node
     hierarchy = Hierarchy(store, use_consolidated, cache)
     spec = hierarchy.root("")
-    node = _open_file(store, cache, read_tiff) if spec is None else make_node(hierarchy, "", spec)
-    if node is None:
+    if spec is not None:
+        return make_node(hierarchy, "", spec)
+    if file_first or (node := _open_file(store, cache, read_tiff)) is None:
         msg = (
             f"{store.url!r}: nothing to read here: expected a Zarr array or group (zarr.json, "
             ".zarray or .zgroup) or a whole-slide TIFF; check the path"
@@ -281,7 +294,9 @@ def _open_multiscale(group: Group, known: Mapping[str, NodeSpec], number: int = 
         icc_profile=carried.icc_profile,
         channels=image.channels,
     )
-    return Slide(spec, tuple(arrays), associated, group=group)
+    return OmeZarrImage(
+        spec, tuple(arrays), associated, group, multiscale=image, reopen=reopen_multiscale
+    )
 
 
 def _open_associated(group: Group, paths: Mapping[str, str]) -> dict[str, Array]:
@@ -305,10 +320,12 @@ def _open_nifti(folder: Store, key: str, url: str, cache: ChunkCache | None) -> 
     return Array(array_source(folder, spec, cache))
 
 
-def _tiff_file(folder: Store, key: str, size: int, source: str) -> TiffFile:
-    """TIFF of a folder, which finds the others in it."""
+def _tiff_file(folder: Store, key: str, size: int, source: str, head: bytes = b"") -> TiffFile:
+    """TIFF of a folder, which finds the others in it; `head` is what was read of it already."""
 
     def read_range(offset: int, nbytes: int) -> bytes:
+        if offset + nbytes <= len(head):
+            return head[offset : offset + nbytes]
         data = folder.get_range(key, ByteRange(offset, nbytes))
         if data is None:
             msg = f"{source!r} vanished while it was opened"
@@ -333,13 +350,14 @@ def _open_file(
     size = folder.size(key)
     if size is None:
         return None
-    head = folder.get_range(key, ByteRange(0, min(size, _HEAD_NBYTES)))
-    if head is not None and is_nifti_head(head.tobytes(), key):
+    start = folder.get_range(key, ByteRange(0, min(size, HEAD_NBYTES)))
+    head = b"" if start is None else start.tobytes()
+    if is_nifti_head(head, key):
         return _open_nifti(folder, key, store.url, cache)
-    if head is None or not is_tiff(head.tobytes()):
+    if not is_tiff(head):
         msg = f"{store.url!r}: not a TIFF, and the only files that are read are whole-slide TIFFs"
         raise UnsupportedFormatError(msg)
-    spec = read_tiff(_tiff_file(folder, key, size, store.url))
+    spec = read_tiff(_tiff_file(folder, key, size, store.url, head))
     if isinstance(spec, ArraySpec):
         return Array(array_source(folder, spec, cache))
     if isinstance(spec, SlideSpec):
