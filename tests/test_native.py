@@ -136,6 +136,7 @@ def test_compiled_equals_general(case, small, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         if small:
             patch.setattr(windows, "_LEAST_NBYTES", 1)
+            patch.setattr(windows, "_ZSTD_LEAST_NBYTES", 1)
         for make in (lambda: zg.open(folder), lambda: zg.open(MemoryStore(objects))):
             got, stats = results(make(), box, COMPILED)
             general, counted = results(make(), box, GENERAL)

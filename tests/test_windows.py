@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zarrgpu as zg
-from tests.zarr_cases import BLOSC_INNER, MemoryStore, Recipe, encode
+from tests.zarr_cases import BLOSC_INNER, CHAINS, MemoryStore, Recipe, encode
 from zarrgpu.codecs.base import CodecError
 from zarrgpu.codecs.blosc import BloscCodec, BloscHeader
 from zarrgpu.errors import ChunkDecodeError, DataError
@@ -48,7 +48,8 @@ def cases(draw):
     chunks = tuple(draw(st.integers(1, 9)) for _ in range(ndim))
     shape = tuple(draw(st.integers(1, 20)) for _ in range(ndim))
     shards = tuple(c * draw(st.integers(1, 3)) for c in chunks) if draw(st.booleans()) else None
-    codecs = draw(st.sampled_from([(), blosc(blocksize=64), blosc("zstd", "bitshuffle", 32)]))
+    parts = [(), blosc(blocksize=64), blosc("zstd", "bitshuffle", 32), CHAINS["zstd"]]
+    codecs = draw(st.sampled_from([*parts, CHAINS["zstd-checksum"]]))
     recipe = Recipe(
         chunks=chunks,
         shards=shards,
@@ -74,6 +75,7 @@ def test_parts_give_what_the_whole_gives(case):
     array = zg.open(MemoryStore(encode(data, recipe)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows, "_LEAST_NBYTES", 1)
+        patch.setattr(windows, "_ZSTD_LEAST_NBYTES", 1)
         for selection in selections:
             got = array.read(selection, device="cpu", options=OPTIONS)
             np.testing.assert_array_equal(got, data[selection])
@@ -103,6 +105,28 @@ def test_columns_of_a_transposed_chunk_are_fetched_alone():
     got = zg.open(store).read((slice(None), 5), device="cpu", options=OPTIONS)
     np.testing.assert_array_equal(got, DATA[:, 5])
     assert [request[2] for request in store.requests[-2:]] == [64 * 4, 64 * 4]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_zstd_chunk_is_decoded_no_further_than_needed(compiled):
+    """Seen by what lies behind: damage there is not noticed, unless there is a checksum."""
+    random = np.random.default_rng(1)
+    data = random.integers(0, 50, (512, 512)).astype(np.uint16)  # four blocks of 128 KiB
+    options = ReadOptions(native=compiled)
+    for chain, noticed in (("zstd", False), ("zstd-checksum", True)):
+        objects = encode(data, Recipe(chunks=(512, 512), codecs=CHAINS[chain]))
+        bad = bytearray(objects["c/0/0"])
+        bad[-200:-100] = bytes(100)
+        array = zg.open(MemoryStore({**objects, "c/0/0": bytes(bad)}))
+        part = (slice(20, 90), slice(3, 500))
+        if noticed:
+            with pytest.raises(ChunkDecodeError):
+                array.read(part, device="cpu", options=options)
+        else:
+            got = array.read(part, device="cpu", options=options)
+            np.testing.assert_array_equal(got, data[part])
+        with pytest.raises(ChunkDecodeError):
+            array.read((slice(500, 512),), device="cpu", options=options)
 
 
 def test_a_chunk_larger_than_the_budget_is_read_in_part():
@@ -235,6 +259,7 @@ def test_a_plan_says_what_it_decodes():
     array = zg.open(MemoryStore(encode(DATA, RAW)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows, "_LEAST_NBYTES", 1)
+        patch.setattr(windows, "_ZSTD_LEAST_NBYTES", 1)
         part = array.plan(slice(0, 2), device="cpu").plan
     assert part.chunks.windows is not None
     assert part.decoded_nbytes == 2 * 128 * 4

@@ -98,13 +98,13 @@ const uint8_t* decoded(const Plan& plan, const Array& array, int64_t chunk, cons
         memcpy(target, data, nbytes);
         return target;
     }
-    if (!target) target = decoded_scratch.room(wanted);
+    if (!target) target = decoded_scratch.room(array.decoded_nbytes);
     if (!target) return nullptr;
-    const bool done =
-        part ? decode_blosc_part(data, nbytes, array.decoded_nbytes, plan.window_start[chunk],
-                                 target, wanted)
-             : decode(array.codec, data, nbytes, target, wanted);
-    return done ? target : nullptr;
+    if (part) {
+        return decode_part(array.codec, data, nbytes, array.decoded_nbytes,
+                           plan.window_start[chunk], wanted, target);
+    }
+    return decode(array.codec, data, nbytes, target, wanted) ? target : nullptr;
 }
 
 void run_chunk(const Plan& plan, int64_t chunk, const uint8_t* data, int64_t nbytes) {

@@ -138,6 +138,18 @@ def decode_frame(encoded: ByteArray, out: ByteArray) -> None:
     checked(got + len(more), out.size, exact=True)
 
 
+def decode_prefix(encoded: ByteArray, out: ByteArray) -> ByteArray:
+    """Decode the first ``out.size`` bytes of a frame that has no fewer."""
+    import zstandard
+
+    try:
+        got = zstandard.ZstdDecompressor().stream_reader(encoded.data).readinto(out)
+    except zstandard.ZstdError as error:
+        raise CodecError(str(error)) from error
+    checked(got, out.size, exact=True)
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class ZstdCodec(Compressor):
     """Zstandard frames; the content checksum is verified by the library where it is present."""
@@ -156,6 +168,21 @@ class ZstdCodec(Compressor):
         target = np.empty(header.content_nbytes, np.uint8) if out is None else out
         decode_frame(encoded, target)
         return target
+
+    def decode_part_host(
+        self, encoded: ByteArray, start: int, nbytes: int, decoded_nbytes: int
+    ) -> ByteArray:
+        """Decode up to the end of the part; all, where there is a checksum or another frame."""
+        header = None if is_skippable(encoded) else parse_frame_header(encoded)
+        room = np.empty(decoded_nbytes, np.uint8)
+        if (
+            header is None
+            or header.content_nbytes != decoded_nbytes
+            or header.has_checksum
+            or header.has_dictionary
+        ):
+            return self.decode_host(encoded, decoded_nbytes, room)[start : start + nbytes]
+        return decode_prefix(encoded, room[: start + nbytes])[start:]
 
     def _decode_frames(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode any number of frames, which may not state their size; bounded before it is run."""

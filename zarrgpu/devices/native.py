@@ -32,6 +32,9 @@ _FUNCTIONS: Final = (
     ("ZSTD_createDCtx", "zstd"),
     ("ZSTD_freeDCtx", "zstd"),
     ("ZSTD_decompressDCtx", "zstd"),
+    ("ZSTD_decompressStream", "zstd"),
+    ("ZSTD_DCtx_setParameter", "zstd"),
+    ("ZSTD_DCtx_reset", "zstd"),
     ("blosc_decompress_ctx", "blosc"),
     ("blosc_getitem", "blosc"),
     ("LZ4_decompress_safe", "lz4"),
@@ -42,10 +45,10 @@ _FUNCTIONS: Final = (
 )
 """``Libraries`` in codecs.h: what each field points to, and the library that has it."""
 
-_NEEDED: Final = MappingProxyType(
-    {"zstd": (0, 1, 2), "blosc": (3, 4), "lz4": (5,), "zlib": (6, 7, 8), "gzip": (6, 7, 9)}
+_KINDS: Final = MappingProxyType(
+    {"zstd": "zstd", "blosc": "blosc", "lz4": "lz4", "zlib": "deflate", "gzip": "deflate"}
 )
-"""Which of `_FUNCTIONS` a codec needs."""
+"""Library that a codec needs, all functions of it."""
 
 
 # Structures of fields of eight bytes, numbers and addresses: a table is an int64 array of them.
@@ -86,9 +89,8 @@ class NativeLibrary:
         functions = [_address_of(name, _candidates(kind)) for name, kind in _FUNCTIONS]
         self._table = np.array(functions, np.int64)
         _function(library, "zarrgpu_use_libraries", None, 1)(address(self._table))
-        self.codecs = frozenset(
-            name for name in CODEC_NUMBERS if all(functions[i] for i in _NEEDED.get(name, ()))
-        )
+        lacking = {kind for (_, kind), at in zip(_FUNCTIONS, functions, strict=True) if not at}
+        self.codecs = frozenset(name for name in CODEC_NUMBERS if _KINDS.get(name) not in lacking)
 
 
 def _function(

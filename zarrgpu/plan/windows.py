@@ -2,7 +2,8 @@
 
 A window is a run of whole rows of a stored chunk: single elements on the slowest axes, a range on
 the next, everything on the rest, so that its bytes are one range of the decoded chunk. Of an
-uncompressed chunk only that range is fetched; of a Blosc chunk only its blocks are decoded.
+uncompressed chunk only that range is fetched; of a Blosc chunk only its blocks are decoded; of a
+zstd chunk nothing after it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from zarrgpu.plan.locate import ChunkLocations
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import ChunkWindows, Int64s, PieceTable
 
-_DECODED_IN_PARTS = ("blosc",)
+_DECODED_IN_PARTS = ("blosc", "zstd")
 _LEAST_NBYTES = 16 << 10
 """Decoded bytes that a window must save, whatever the store says."""
+
+_ZSTD_LEAST_NBYTES = 48 << 10
+"""The same of a zstd chunk, which is decoded in blocks of 128 KiB."""
 
 
 def find_windows(
@@ -77,9 +81,14 @@ def _widen(windows: ChunkWindows, shape: Int64s, nbytes: Int64s) -> None:
     windows.shape[:, whole], windows.nbytes[whole] = shape[:, whole], nbytes[whole]
 
 
+def _is_zstd(spec: ArraySpec) -> bool:
+    return tuple(codec.name for codec in spec.codecs) == ("zstd",)
+
+
 def _has_parts(spec: ArraySpec) -> bool:
     names = tuple(codec.name for codec in spec.codecs)
-    return not spec.dtype.hasobject and (not names or names == _DECODED_IN_PARTS)
+    in_parts = not names or (len(names) == 1 and names[0] in _DECODED_IN_PARTS)
+    return in_parts and not spec.dtype.hasobject
 
 
 def _fill_windows(
@@ -109,11 +118,15 @@ def _fill_windows(
         nbytes = nbytes * (high - low)
         origin[axis], shape[axis] = low, high - low
         outer &= high - low == 1
-    saved = spec.chunk_nbytes - nbytes
+    # a zstd chunk is decoded from its beginning
+    needed = start * spec.dtype.itemsize + nbytes if _is_zstd(spec) else nbytes
+    saved = spec.chunk_nbytes - needed
     least = max(_LEAST_NBYTES, least_saved_bytes if not spec.codecs else 0)
     windows.origin[:, rows], windows.shape[:, rows] = origin, shape
     windows.start[rows], windows.nbytes[rows] = start * spec.dtype.itemsize, nbytes
-    windows.whole[rows] = (saved < least) | (2 * nbytes > spec.chunk_nbytes)
+    windows.whole[rows] = saved < (_ZSTD_LEAST_NBYTES if _is_zstd(spec) else least)
+    if not _is_zstd(spec):
+        windows.whole[rows] |= 2 * nbytes > spec.chunk_nbytes
 
 
 def in_windows(pieces: PieceTable, windows: ChunkWindows) -> PieceTable:
