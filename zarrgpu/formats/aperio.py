@@ -28,7 +28,7 @@ from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.model import SlideSpec, StoredBytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from zarrgpu.formats.tiff_file import TiffFile
     from zarrgpu.formats.tiff_page import TiffPage
@@ -42,7 +42,35 @@ def is_aperio(file: TiffFile) -> bool:
 
 
 def aperio_slide(file: TiffFile) -> SlideSpec:
-    """Describe an Aperio slide.
+    """Describe an Aperio slide; see `aperio_like_slide`."""
+    described = parse_description(file.first.description)
+    return aperio_like_slide(
+        file,
+        "aperio",
+        described,
+        mpp=parse_number(described.get("MPP")),
+        objective_power=parse_number(described.get("AppMag")),
+    )
+
+
+def aperio_like_slide(
+    file: TiffFile,
+    vendor: str,
+    described: Mapping[str, str],
+    *,
+    mpp: float | None,
+    objective_power: float | None,
+) -> SlideSpec:
+    """Describe a slide whose pages are laid out as Aperio does it.
+
+    Parameters
+    ----------
+    file : TiffFile
+    vendor : str
+        Also the prefix of its properties.
+    described : mapping of str to str
+        What the description of page 0 says.
+    mpp, objective_power : float or None
 
     Levels have axes ``(y, x, c)``. Properties are those of OpenSlide by name and value, except
     ``quickhash-1``, which needs image data. An associated image that zarrgpu cannot decode is left
@@ -65,14 +93,12 @@ def aperio_slide(file: TiffFile) -> SlideSpec:
     levels = list(substitute_missing_tiles(levels))
     associated, problems = _associated(pages, key)
     icc_profile = read_icc_profile(file, first)
-    described = parse_description(first.description)
-    mpp = parse_number(described.get("MPP"))
     properties = {
-        "openslide.vendor": "aperio",
+        "openslide.vendor": vendor,
         **tiff_properties(first),
         **level_properties(levels),
-        **{f"aperio.{name}": value for name, value in described.items()},
-        **scale_properties(mpp, parse_number(described.get("AppMag"))),
+        **{f"{vendor}.{name}": value for name, value in described.items()},
+        **scale_properties(mpp, objective_power),
         **problems,
     }
     if icc_profile:
@@ -82,7 +108,7 @@ def aperio_slide(file: TiffFile) -> SlideSpec:
     usable_mpp = mpp if mpp is not None and mpp > 0 else None
     return SlideSpec(
         source=first.source,
-        vendor="aperio",
+        vendor=vendor,
         levels=tuple(levels),
         axes=("y", "x", "c"),
         mpp=(usable_mpp, usable_mpp),

@@ -26,8 +26,10 @@ from zarrgpu.formats.leica_xml import Collection, Dimension, ScnImage, parse_col
 from zarrgpu.formats.planes import manifest_of, stack_placed
 from zarrgpu.formats.slide_properties import (
     associated_properties,
+    mpp_properties,
     number_text,
     parse_number,
+    resolution_mpp,
     tiff_properties,
 )
 from zarrgpu.formats.tiff import page_to_array_spec
@@ -79,11 +81,13 @@ def leica_slide(file: TiffFile) -> SlideSpec:
         levels.append(stack_placed(stack) if planes > 1 else stack[0])
     first = _page(file, areas[0][0][0])
     associated, said = _macro(file, collection)
-    mpp = (_mpp(first, "XResolution"), _mpp(first, "YResolution"))
+    # OpenSlide takes a resolution per centimetre only, as the scanner writes it
+    mpp = resolution_mpp(first) if first.resolution_unit == _CENTIMETRE else (None, None)
     properties = {
         "openslide.vendor": "leica",
         **tiff_properties(first),
         **_level_sizes(levels),
+        **mpp_properties(mpp),
         **_barcode(collection),
         **_regions(file, images, [each[0][0] for each in areas]),
         **{f"leica.{name}": text for name, text in images[0].texts.items()},
@@ -91,9 +95,6 @@ def leica_slide(file: TiffFile) -> SlideSpec:
     }
     for name in ("openslide.comment", "tiff.ImageDescription"):
         properties.pop(name, None)
-    for axis, value in zip("xy", mpp, strict=True):
-        if value is not None:
-            properties[f"openslide.mpp-{axis}"] = number_text(value)
     power = parse_number(images[0].texts.get("objective"))
     if power is not None:
         properties["openslide.objective-power"] = number_text(power)
@@ -286,8 +287,3 @@ def _macro(file: TiffFile, collection: Collection) -> tuple[dict[str, ArraySpec]
         return {}, {"zarrgpu.associated.macro.unsupported": str(error)}
     nbytes = page.icc_profile.nbytes if page.icc_profile else 0
     return {"macro": spec}, associated_properties("macro", page, nbytes)
-
-
-def _mpp(page: TiffPage, tag: str) -> float | None:
-    per_cm = page.numbers.get(tag)
-    return 10_000.0 / per_cm if page.resolution_unit == _CENTIMETRE and per_cm else None

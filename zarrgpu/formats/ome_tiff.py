@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 from zarrgpu.errors import MetadataError, RequestError, UnsupportedFormatError
 from zarrgpu.formats.ome_xml import OmeDocument, OmeImage, parse_ome
 from zarrgpu.formats.planes import stack_planes
-from zarrgpu.formats.slide_properties import level_properties, number_text, parse_number
+from zarrgpu.formats.slide_properties import (
+    level_properties,
+    mpp_properties,
+    number_text,
+    parse_number,
+)
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tiff_page import read_sub_pages
 from zarrgpu.model import ArraySpec, SlideSpec
@@ -53,10 +58,12 @@ def ome_tiff_slide(file: TiffFile) -> SlideSpec:
     planes = files.planes(image)
     levels = _levels(image, planes)
     associated, said = _associated(document, image, files)
-    properties = {"openslide.vendor": "ome-tiff", **said, **level_properties(levels, _y(levels[0]))}
-    for axis, mpp in zip("xy", image.mpp, strict=True):
-        if mpp is not None:
-            properties[f"openslide.mpp-{axis}"] = number_text(mpp)
+    properties = {
+        "openslide.vendor": "ome-tiff",
+        **level_properties(levels, _y(levels[0])),
+        **mpp_properties(image.mpp),
+        **said,
+    }
     power = parse_number(image.magnification)
     if power is not None:
         properties["openslide.objective-power"] = number_text(power)

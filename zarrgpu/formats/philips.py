@@ -23,7 +23,12 @@ import numpy as np
 
 from zarrgpu.errors import MetadataError, RequestError, UnsupportedFormatError, ZarrGPUError
 from zarrgpu.formats.ndpi_jpeg import read_level_jpeg
-from zarrgpu.formats.slide_properties import level_properties, number_text, tiff_properties
+from zarrgpu.formats.slide_properties import (
+    level_properties,
+    mpp_properties,
+    number_text,
+    tiff_properties,
+)
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tiff_tags import Tag
 from zarrgpu.formats.xml_document import children, parse_xml
@@ -91,11 +96,7 @@ def philips_slide(file: TiffFile) -> SlideSpec:
             for index, ratio in enumerate(ratios)
         },
         **values,
-        **{
-            f"openslide.mpp-{axis}": number_text(value)
-            for axis, value in zip("xy", mpp, strict=True)
-            if value is not None
-        },
+        **mpp_properties(mpp),
     }
     # the document is taken apart into properties, and is megabytes long
     for name in ("openslide.comment", "tiff.ImageDescription"):

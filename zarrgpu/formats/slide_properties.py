@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from zarrgpu.formats.tiff_tags import RESOLUTION_UNITS
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from zarrgpu.formats.tiff_page import TiffPage
     from zarrgpu.model import ArraySpec
+
+_UNIT_UM: Final = MappingProxyType({2: 25_400.0, 3: 10_000.0})
+"""Micrometres in an inch and in a centimetre, by ResolutionUnit."""
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
@@ -87,3 +91,17 @@ def scale_properties(mpp: float | None, objective_power: float | None) -> dict[s
     if objective_power is not None:
         properties["openslide.objective-power"] = number_text(objective_power)
     return properties
+
+
+def resolution_mpp(page: TiffPage) -> tuple[float | None, float | None]:
+    """Micrometres per pixel in x and y by the resolution tags; None where they do not say."""
+    unit_um = _UNIT_UM.get(page.resolution_unit)
+    per_unit = (page.numbers.get(tag) for tag in ("XResolution", "YResolution"))
+    x, y = (unit_um / each if unit_um is not None and each else None for each in per_unit)
+    return x, y
+
+
+def mpp_properties(mpp: tuple[float | None, float | None]) -> dict[str, str]:
+    """Pixel sizes that are known."""
+    pairs = zip("xy", mpp, strict=True)
+    return {f"openslide.mpp-{axis}": number_text(each) for axis, each in pairs if each is not None}
