@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.aperio import aperio_slide, is_aperio
+from zarrgpu.formats.huron import huron_slide, is_huron
 from zarrgpu.formats.leica import is_leica, leica_slide
 from zarrgpu.formats.ndpi import is_ndpi, ndpi_slide
 from zarrgpu.formats.ome_tiff import is_ome_tiff, ome_tiff_slide
 from zarrgpu.formats.philips import is_philips, philips_slide
+from zarrgpu.formats.qptiff import is_qptiff, qptiff_slide
 from zarrgpu.formats.tiff_file import TiffFile
 from zarrgpu.formats.tiff_images import pyramid, pyramid_slide, read_images
 from zarrgpu.formats.trestle import is_trestle, trestle_slide
@@ -56,13 +58,12 @@ VENDORS: Final = (
     Vendor("Philips TIFF", is_philips, philips_slide),
     Vendor("Leica SCN", is_leica, leica_slide),
     Vendor("OME-TIFF", is_ome_tiff, ome_tiff_slide),
+    Vendor("QPTIFF", is_qptiff, qptiff_slide),
+    Vendor("Huron", is_huron, huron_slide),
 )
 """In the order in which they are asked."""
 
-_SIGNS: Final = (
-    ("ImageDescription", "PerkinElmer-QPI", "PerkinElmer QPTIFF"),
-    ("ImageDescription", "ImageJ=", "ImageJ TIFF"),
-)
+_SIGNS: Final = (("ImageDescription", "ImageJ=", "ImageJ TIFF"),)
 """Text tag of page 0, what it contains, and the format that it is a sign of: not read."""
 
 _UNIT_UM: Final = MappingProxyType({2: 25_400.0, 3: 10_000.0})
