@@ -1,0 +1,43 @@
+"""`DeepZoomGenerator` with Pillow's images, shrunk as openslide-python shrinks them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zarrgpu import deepzoom
+from zarrgpu.interop.openslide.slide import OpenSlide, on_background, pillow
+
+
+class DeepZoomGenerator(deepzoom.DeepZoomGenerator):
+    """Tiles and metadata of a Deep Zoom image.
+
+    Parameters
+    ----------
+    osr : OpenSlide
+        Of `zarrgpu.interop.openslide`.
+    tile_size, overlap, limit_bounds
+        As for `zarrgpu.DeepZoomGenerator`, which gives arrays, many tiles at a time.
+    """
+
+    def __init__(
+        self,
+        osr: OpenSlide,
+        tile_size: int = 254,
+        overlap: int = 1,
+        limit_bounds: bool = False,  # noqa: FBT001, FBT002 - openslide-python's signature
+    ) -> None:
+        super().__init__(osr.slide, tile_size, overlap, limit_bounds)
+        self._osr = osr
+
+    def get_tile(self, level: int, address: tuple[int, int], **options: Any) -> Any:
+        """RGB ``PIL.Image`` of a tile; with options an array (`zarrgpu.DeepZoomGenerator`)."""
+        if options:
+            return super().get_tile(level, address, **options)
+        region = self._osr.read_region(*self.get_tile_coordinates(level, address))
+        tile = on_background(region, self._osr.properties)
+        size = self.get_tile_dimensions(level, address)
+        if tile.size != size:
+            tile.thumbnail(size, pillow().Resampling.LANCZOS)
+        if "icc_profile" in region.info:
+            tile.info["icc_profile"] = region.info["icc_profile"]
+        return tile
