@@ -1,14 +1,12 @@
 """Which kind of slide a TIFF is: the table of what is read.
 
 A vendor is a line of `VENDORS`: whether a file is of that kind, and what describes it. The first
-that says yes reads the file. Vendors whose files look tiled but need rules that zarrgpu lacks are
-refused by name: read as a plain pyramid they would give wrong levels or wrong places.
+that says yes reads the file; a TIFF of no vendor is a plain pyramid, or the images that it holds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from zarrgpu.errors import UnsupportedFormatError
@@ -63,14 +61,6 @@ VENDORS: Final = (
 )
 """In the order in which they are asked."""
 
-_SIGNS: Final = (("ImageDescription", "ImageJ=", "ImageJ TIFF"),)
-"""Text tag of page 0, what it contains, and the format that it is a sign of: not read."""
-
-_UNIT_UM: Final = MappingProxyType({2: 25_400.0, 3: 10_000.0})
-"""Micrometres in an inch and in a centimetre, by ResolutionUnit."""
-
-_REDUCED_IMAGE: Final = 1
-
 
 def read_tiff_slide(read_range: ReadRange, size: int, *, source: str, key: str) -> SlideSpec:
     """Open one file by its bytes; see `read_slide`. Parameters are those of `TiffFile`."""
@@ -102,11 +92,10 @@ def read_slide(file: TiffFile) -> SlideSpec:
         if vendor.detect(file):
             return vendor.read(file)
     first = file.first
-    for tag, sign, name in _SIGNS:
-        if sign in first.text.get(tag, ""):
-            msg = f"{file.source!r} is a {name} file, which zarrgpu does not read"
-            raise UnsupportedFormatError(msg)
+    if "ImageJ=" in first.description:
+        msg = f"{file.source!r} is an ImageJ stack and no slide; open() reads it as an array"
+        raise UnsupportedFormatError(msg)
     if not first.tiled:
-        msg = f"{file.source!r} is a stripped TIFF; zarrgpu reads tiled pyramids and Aperio slides"
+        msg = f"{file.source!r} is a stripped TIFF and no slide; open() reads it as an array"
         raise UnsupportedFormatError(msg)
     return pyramid_slide(file, pyramid(file.pages))
