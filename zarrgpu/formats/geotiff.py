@@ -185,7 +185,7 @@ def _gdal_metadata(text: str, samples: int) -> dict[str, Any]:
     """Items of GDAL's XML; nothing where it is no XML, for it only describes."""
     try:
         items = list(ET.fromstring(text.strip()).iter("Item"))
-    except ET.ParseError:
+    except (ET.ParseError, LookupError, ValueError):
         return {}
     whole: dict[str, str] = {}
     bands: dict[str, list[Any]] = {}
