@@ -28,6 +28,7 @@ from zarrgpu.patches import (
     Layout,
     axis_layout,
     box_request,
+    check_slide_index,
     patch_format,
     read_boxes,
 )
@@ -227,8 +228,9 @@ class _Scaled:
         self, slide_index: ArrayLike, corners: ArrayLike
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """Slide of each patch, and its corner in pixels of the level read."""
-        index = np.asarray(slide_index, np.int32)
-        return index, np.asarray(corners, np.float64).reshape(-1, 2) / self.ratios[index]
+        points = np.asarray(corners, np.float64).reshape(-1, 2)
+        index = check_slide_index(slide_index, len(points), len(self.slides))
+        return index, points / self.ratios[index]
 
     def is_plain(self, index: NDArray[np.int32], places: NDArray[np.float64]) -> bool:
         """Whether every result pixel is a pixel of the level that is read."""

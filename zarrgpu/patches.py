@@ -53,15 +53,12 @@ def patch_request(
     SelectionError
     """
     points = parse_locations(locations)
-    index = np.asarray(slide_index, np.int32)
+    index = check_slide_index(slide_index, len(points), len(slides))
     levels = [
         check_level(level, slide.level_count, slide.spec.source)
         for slide, level in zip(slides, levels, strict=True)
     ]
     _check_alike(slides)
-    if index.shape != (len(points),) or not ((index >= 0) & (index < len(slides))).all():
-        msg = f"slide_index must be {len(points)} numbers in 0..{len(slides) - 1}, one a location"
-        raise SelectionError(msg)
     scale = np.array([s.level_downsamples[lv] for s, lv in zip(slides, levels, strict=True)])
     pixels = points if (scale == 1.0).all() else level_pixels(points, scale[index, None])
     # where a level is as fine as level 0, locations are exact beyond what a float holds
@@ -252,6 +249,15 @@ def parse_integer(value: Any, name: str, *, least: int) -> int:
         msg = f"{name} must be an integer of at least {least}, got {value!r}"
         raise SelectionError(msg)
     return number
+
+
+def check_slide_index(slide_index: ArrayLike, n: int, num_slides: int) -> NDArray[np.int32]:
+    """Which slide each of `n` locations is of."""
+    index = np.asarray(slide_index, np.int32)
+    if index.shape != (n,) or not ((index >= 0) & (index < num_slides)).all():
+        msg = f"slide_index must be {n} numbers in 0..{num_slides - 1}, one a location"
+        raise SelectionError(msg)
+    return index
 
 
 def check_level(level: Any, level_count: int, source: str) -> int:

@@ -139,7 +139,8 @@ def _fill_scalar(value: Any, dtype: np.dtype[Any], source: str) -> Any:
             made = np.asarray(value).astype(dtype)[()]
         except (TypeError, ValueError, OverflowError):
             made = None
-    if np.ndim(value) or made is None or (made != value and value == value):
+    both_nan = made is not None and made != made and value != value
+    if np.ndim(value) or made is None or not (made == value or both_nan):
         msg = f"{source!r}: fill_value must be one value of {dtype}, got {value!r}"
         raise SelectionError(msg)
     return made
