@@ -40,14 +40,29 @@ def halve(pixels: NDArray[Any], axes: str, halved: str) -> NDArray[Any]:
             parts = [half for part in parts for half in _pairs(part, axis)]
     n = len(parts)
     if dtype.kind in "iub":
-        # sums of quotients and of remainders: a plain sum might not fit
-        wide = np.dtype(np.uint64 if dtype == np.uint64 else np.int64)
-        whole = sum(part.astype(wide) // wide.type(n) for part in parts)
-        rest = sum(part.astype(wide) % wide.type(n) for part in parts)
-        mean = np.asarray(whole + (rest + wide.type(n // 2)) // wide.type(n))
-        return mean.astype(dtype)
+        return _integer_mean(parts, dtype)
     wider = np.result_type(dtype, np.float64)
     return np.asarray(sum(part.astype(wider) for part in parts) / n).astype(dtype)
+
+
+def _integer_mean(parts: list[NDArray[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Mean of 2, 4 or 8 arrays of integers, rounded half up; shifts round down, negatives too."""
+    n, bits = len(parts), len(parts).bit_length() - 1
+    if dtype.itemsize < 8:
+        wide = np.int32 if dtype.itemsize < 4 else np.int64
+        total: Any = parts[0].astype(wide)
+        total += wide(n // 2)
+        for part in parts[1:]:
+            total += part
+        total >>= bits
+        return np.asarray(total, dtype)
+    # sums of quotients and of remainders: a plain sum might not fit
+    whole: Any = parts[0] >> bits
+    rest: Any = parts[0] & dtype.type(n - 1)
+    for part in parts[1:]:
+        whole += part >> bits
+        rest += part & dtype.type(n - 1)
+    return np.asarray(whole + ((rest + dtype.type(n // 2)) >> bits), dtype)
 
 
 def _pairs(pixels: NDArray[Any], axis: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -10,7 +10,7 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from zarrgpu.convert.source import Source, axis_documents
+from zarrgpu.convert.source import Source, Transform, axis_documents
 
 
 def ome_metadata(
@@ -30,15 +30,16 @@ def ome_metadata(
     datasets = []
     for level, (shape, step) in enumerate(zip(shapes, steps, strict=True)):
         if step is None and source.transforms is not None:
-            transforms: list[Any] = source.transforms[level]
+            scale, shift = source.transforms[level]
         else:
             factors = step or [a / b for a, b in zip(shapes[0], shape, strict=True)]
-            transforms = _transforms(source, factors)
+            scale, shift = _scaled(source, factors)
+        transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+        if any(shift):
+            transforms.append({"type": "translation", "translation": shift})
         datasets.append({"path": str(level), "coordinateTransformations": transforms})
     name = source.name.rstrip("/").rpartition("/")[2]
     image: dict[str, Any] = {"name": name, "axes": axis_documents(source), "datasets": datasets}
-    if source.image_transforms:
-        image["coordinateTransformations"] = source.image_transforms
     if any(step is not None for step in steps):
         image["type"] = "mean"
         image["metadata"] = {
@@ -51,25 +52,15 @@ def ome_metadata(
     return document
 
 
-def _transforms(source: Source, factors: Sequence[float]) -> list[dict[str, Any]]:
-    first = _first_translation(source)
+def _scaled(source: Source, factors: Sequence[float]) -> Transform:
+    """Scale and translation of a level whose elements cover so many of level 0."""
+    first = source.transforms[0][1] if source.transforms else [0.0] * len(source.axes)
     scale = [size * factor for size, factor in zip(source.scale, factors, strict=True)]
     shift = [
         origin + size * (factor - 1) / 2
         for origin, size, factor in zip(first, source.scale, factors, strict=True)
     ]
-    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-    if any(shift):
-        transforms.append({"type": "translation", "translation": shift})
-    return transforms
-
-
-def _first_translation(source: Source) -> list[float]:
-    """Where the source has level 0's first element."""
-    for step in source.transforms[0] if source.transforms else ():
-        if step.get("type") == "translation" and isinstance(step.get("translation"), list):
-            return [float(value) for value in step["translation"]]
-    return [0.0] * len(source.axes)
+    return scale, shift
 
 
 def own_metadata(

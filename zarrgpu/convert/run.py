@@ -34,6 +34,9 @@ from zarrgpu.stores.local import LocalStore
 _HELD: Final = 4
 """Times a decoded shard that one in the works holds: read, transposed, its chunks, encoded."""
 
+_SUMS: Final = 8
+"""Times a shard that sums hold while it is averaged, besides what is averaged."""
+
 _MAX_LEVELS: Final = 64
 
 
@@ -168,20 +171,22 @@ def _levels(image: Source, options: ConvertOptions) -> list[_Level]:
 
 def _workers(image: Source, levels: Sequence[_Level], options: ConvertOptions) -> int:
     """Shards in the works at a time."""
-    itemsize = image.dtype.itemsize
-    # a level that is made reads the elements that it averages
-    largest = max(
-        math.prod(level.layout.shard) * itemsize * (1 + 2 ** len(level.halved) * bool(level.halved))
-        for level in levels
-    )
-    fit = options.memory_budget_bytes // (_HELD * int(largest))
+    held = max(int(_held_nbytes(image, level)) for level in levels)
+    fit = options.memory_budget_bytes // held
     if not fit:
         msg = (
-            f"{image.name!r}: a shard takes {_HELD * largest} bytes in the works, "
-            f"memory_budget_bytes is {options.memory_budget_bytes}; choose smaller shards (--shard)"
+            f"{image.name!r}: a shard takes {held} bytes in the works, memory_budget_bytes is "
+            f"{options.memory_budget_bytes}; choose smaller shards (--shard)"
         )
         raise MemoryBudgetError(msg)
     return min(options.num_threads or available_cores(), fit)
+
+
+def _held_nbytes(image: Source, level: _Level) -> int:
+    """What a shard in the works holds at most."""
+    shard = math.prod(level.layout.shard) * image.dtype.itemsize
+    averaged = 2 ** len(level.halved) + _SUMS if level.halved else 0
+    return shard * (_HELD + averaged)
 
 
 def _write_level(

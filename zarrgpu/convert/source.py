@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from zarrgpu.array import Array
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.ngff_version import metadata_of
+from zarrgpu.formats.ome import parse_multiscale
 from zarrgpu.model import ReadOptions
 from zarrgpu.nifti import has_nifti_header, header_bytes, nifti_header
 from zarrgpu.slide import Slide
@@ -27,11 +28,23 @@ _NIFTI_UNITS: Final = {
     "meter": "meter", "mm": "millimeter", "micron": "micrometer",
     "sec": "second", "msec": "millisecond", "usec": "microsecond",
 }  # fmt: skip
-_COPIED_VERSIONS: Final = ("0.4", "0.5")
 _COLOURS: Final = (3, 4)
 
 Box = tuple[tuple[int, int], ...]
 """First element, and one past the last, along each axis."""
+
+
+Transform = tuple[list[float], list[float]]
+"""Scale, and translation after it, along each axis of the output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Space:
+    """Where the levels of an OME-Zarr image lie; `document` if it says more than can be kept."""
+
+    units: tuple[str | None, ...]
+    transforms: tuple[Transform, ...]
+    document: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,10 +65,8 @@ class Source:
     scale : tuple of float
         Size of an element of level 0 along each axis of the output.
     units : tuple of (str or None)
-    transforms : tuple of list of mapping, or None
-        OME-Zarr transformations of each level, where the source has them.
-    image_transforms : list of mapping
-        Those of the image, after them.
+    transforms : tuple of (list of float, list of float), or None
+        Scale and translation of each level, where the source has them.
     interleaved : bool
         Whether channels are colours of a pixel and belong together in a chunk.
     channels : tuple of mapping
@@ -73,8 +84,7 @@ class Source:
     stored: tuple[int, ...]
     scale: tuple[float, ...]
     units: tuple[str | None, ...]
-    transforms: tuple[list[Any], ...] | None = None
-    image_transforms: list[Any] = field(default_factory=list)
+    transforms: tuple[Transform, ...] | None = None
     interleaved: bool = False
     channels: tuple[Mapping[str, Any], ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -154,13 +164,14 @@ def _of_slide(slide: Slide, name: str) -> Source:
     mpp = dict(zip("xy", slide.mpp, strict=True))
     scale = tuple(mpp.get(axis) or 1.0 for axis in axes)
     units = tuple("micrometer" if mpp.get(axis) else None for axis in axes)
-    transforms: tuple[list[Any], ...] | None = None
-    image_transforms: list[Any] = []
-    found = _ome_transforms(slide, stored)
-    if found is not None:
-        scale, units, transforms, image_transforms = found
-    last = slide.axes[-1] == "c" and slide.channel_count in _COLOURS and slide.dtype == np.uint8
     attributes: dict[str, Any] = {"vendor": slide.spec.vendor, "properties": dict(slide.properties)}
+    transforms: tuple[Transform, ...] | None = None
+    space = _ome_transforms(slide, stored)
+    if space is not None:
+        scale, units, transforms = tuple(space.transforms[0][0]), space.units, space.transforms
+        if space.document is not None:
+            attributes["source_ome"] = dict(space.document)
+    last = slide.axes[-1] == "c" and slide.channel_count in _COLOURS and slide.dtype == np.uint8
     return Source(
         name=name,
         arrays=slide.levels,
@@ -169,7 +180,6 @@ def _of_slide(slide: Slide, name: str) -> Source:
         scale=scale,
         units=units,
         transforms=transforms,
-        image_transforms=image_transforms,
         interleaved=last,
         channels=slide.spec.channels or (_rgb_channels() if last else ()),
         attributes=attributes,
@@ -223,24 +233,21 @@ def _check_colours(array: Array, name: str) -> None:
         raise UnsupportedFormatError(msg)
 
 
-def _ome_transforms(
-    slide: Slide, stored: tuple[int, ...]
-) -> tuple[tuple[float, ...], tuple[str | None, ...], tuple[list[Any], ...], list[Any]] | None:
-    """Scale of level 0, units, and transformations of an OME-Zarr 0.4 or 0.5, taken over."""
-    if slide.group is None or stored != tuple(range(len(stored))):
+def _ome_transforms(slide: Slide, stored: tuple[int, ...]) -> _Space | None:
+    """Where the levels of an OME-Zarr image lie, if it says so by scales and translations."""
+    if slide.group is None:
         return None
-    try:
-        metadata = metadata_of(slide.group.attrs, slide.spec.source).value
-        image = metadata["multiscales"][0]
-        version = str(metadata.get("version", image.get("version")))
-        levels = tuple(list(each["coordinateTransformations"]) for each in image["datasets"])
-        scale = tuple(float(size) for size in levels[0][0]["scale"])
-        units = tuple(axis.get("unit") for axis in image["axes"])
-    except (LookupError, TypeError, ValueError, AttributeError):
-        return None
-    if version not in _COPIED_VERSIONS or len(scale) != len(stored) or len(units) != len(stored):
-        return None
-    return scale, units, levels, list(image.get("coordinateTransformations", []))
+    image = parse_multiscale(slide.group.attrs, slide.spec.source)
+    transforms = []
+    for affine in image.affines:
+        if affine is None or np.any(affine[:-1, :-1] != np.diag(np.diag(affine[:-1, :-1]))):
+            return None
+        scale = [float(affine[axis, axis]) for axis in stored]
+        shift = [float(affine[axis, -1]) for axis in stored]
+        transforms.append((scale, shift))
+    units = tuple(image.units[axis] for axis in stored)
+    document = metadata_of(slide.group.attrs, slide.spec.source).value if image.edges else None
+    return _Space(units=units, transforms=tuple(transforms), document=document)
 
 
 def _rgb_channels() -> tuple[Mapping[str, Any], ...]:
