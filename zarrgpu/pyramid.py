@@ -136,11 +136,11 @@ def _fill_scalar(value: Any, dtype: np.dtype[Any], source: str) -> Any:
     """`value` as an element of `dtype`, which must hold it."""
     with np.errstate(all="ignore"):
         try:
-            made = np.asarray(value).astype(dtype)[()]
+            made = None if np.ndim(value) else np.asarray(value).astype(dtype)[()]
         except (TypeError, ValueError, OverflowError):
             made = None
     both_nan = made is not None and made != made and value != value
-    if np.ndim(value) or made is None or not (made == value or both_nan):
+    if made is None or not (made == value or both_nan):
         msg = f"{source!r}: fill_value must be one value of {dtype}, got {value!r}"
         raise SelectionError(msg)
     return made
