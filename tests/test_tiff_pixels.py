@@ -16,7 +16,7 @@ import tifffile
 
 from tests.gpu.devices import same
 from tests.tiff_arrays import decoded, page_array, pages, ramp, segments, write
-from zarrgpu.errors import ChunkDecodeError, MetadataError, UnsupportedCodecError
+from zarrgpu.errors import ChunkDecodeError, DataError, MetadataError, UnsupportedCodecError
 from zarrgpu.formats.tiff import page_to_array_spec
 
 SHAPE = (37, 41, 3)
@@ -79,6 +79,28 @@ def test_horizontal_differences_of_floats_are_those_of_their_bits(size, order):
     got = page_array(bytes(data)).read(device="cpu")
     assert got.dtype == f"f{size}"
     assert got.tobytes() == image.tobytes() == decoded(bytes(data)).tobytes()
+
+
+@pytest.mark.parametrize("rows", [None, 1024, 700, 1499])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_large_uncompressed_strips_are_chunks_of_fewer_rows(rows, planar, monkeypatch):
+    monkeypatch.setattr("zarrgpu.formats.tiff_strips._MAX_CHUNK_NBYTES", 1 << 16)
+    image = ramp((1500, 230, 3), "u2")
+    options = {"rowsperstrip": rows} if rows else {"rowsperstrip": 1500}
+    data = write(image, planarconfig=planar, **options)
+    assert pages(data)[0].chunk_height == (rows or 1500)
+    array = page_array(data)
+    assert array.chunks[0] < 300
+    assert np.array_equal(array.read(device="cpu"), image)
+    # what is not exactly its rows stays as it is
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        at = tiff.pages[0].tags["StripByteCounts"].valueoffset
+    damaged = bytearray(data)
+    damaged[at] ^= 1
+    array = page_array(bytes(damaged))
+    assert array.chunks[0] == (rows or 1500)
+    with pytest.raises(DataError, match=r"image tile \(row 0, column 0"):
+        array.read(device="cpu")
 
 
 # ---- packed and reversed bits --------------------------------------------------------------------

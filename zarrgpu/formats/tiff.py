@@ -18,6 +18,7 @@ from zarrgpu.formats.geotiff import geo_attributes, parse_nodata
 from zarrgpu.formats.tiff_codecs import chunk_samples, is_converted, page_codecs, page_dtype
 from zarrgpu.formats.tiff_ifd import ReadRange, is_tiff
 from zarrgpu.formats.tiff_page import TiffPage, read_sub_pages, read_tiff
+from zarrgpu.formats.tiff_strips import split_strips
 from zarrgpu.formats.tiff_tags import EXTRA_SAMPLE_NAMES, PHOTOMETRIC_NAMES, Tag
 from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest
 
@@ -63,6 +64,7 @@ def page_to_array_spec(page: TiffPage, *, key: str, image: str = "image") -> Arr
         name = PHOTOMETRIC_NAMES[page.photometric]
         msg = f"expected at least {least} samples per pixel for {name}, got {page.samples}"
         raise page.ifd.error(Tag.SamplesPerPixel, msg)
+    page = split_strips(page)
     offsets, nbytes = _chunk_order(page, page.offsets), _chunk_order(page, page.nbytes)
     attributes = _attributes(page, image, dtype)
     return ArraySpec(
