@@ -36,10 +36,14 @@ if TYPE_CHECKING:
     from zarrgpu.loader import Batch, PatchLoader
     from zarrgpu.magnified_slide import MagnifiedSlide
     from zarrgpu.model import ReadOptions
+    from zarrgpu.ome_image import OmeZarrImage
     from zarrgpu.opening import detect_format, open, open_slide
+    from zarrgpu.plate import Plate, Well
     from zarrgpu.regions import read_regions
     from zarrgpu.sampling import GridPatches, PatchTable, RandomPatches
+    from zarrgpu.scenes import Scene, Series
     from zarrgpu.slide import Slide
+    from zarrgpu.validation import Problem, validate
 
 __version__ = "0.1.0"
 
@@ -58,23 +62,30 @@ __all__ = [
     "MetadataError",
     "MissingDependencyError",
     "NodeNotFoundError",
+    "OmeZarrImage",
     "PatchLoader",
     "PatchTable",
+    "Plate",
+    "Problem",
     "RandomPatches",
     "ReadOptions",
     "RequestError",
+    "Scene",
     "SelectionError",
+    "Series",
     "Slide",
     "StoreError",
     "UnreadableNode",
     "UnsupportedCodecError",
     "UnsupportedFormatError",
+    "Well",
     "ZarrGPUError",
     "__version__",
     "detect_format",
     "open",
     "open_slide",
     "read_regions",
+    "validate",
 ]
 
 _HOMES: dict[str, tuple[str, ...]] = {
@@ -101,10 +112,14 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "loader": ("Batch", "PatchLoader"),
     "model": ("ReadOptions",),
     "magnified_slide": ("MagnifiedSlide",),
+    "ome_image": ("OmeZarrImage",),
     "opening": ("detect_format", "open", "open_slide"),
+    "plate": ("Plate", "Well"),
     "regions": ("read_regions",),
     "sampling": ("GridPatches", "PatchTable", "RandomPatches"),
+    "scenes": ("Scene", "Series"),
     "slide": ("Slide",),
+    "validation": ("Problem", "validate"),
 }
 """Module and the public names that it defines; tests/test_import.py holds it to `__all__`."""
 

@@ -1,4 +1,4 @@
-"""Commands: ``demo`` (see it work), ``info`` and ``tree`` (what is there), ``convert``, ``doctor``.
+"""Commands: ``demo``, ``info`` and ``tree`` (what is there), ``convert``, ``validate``, ``doctor``.
 
 Each subcommand imports what it needs when it runs, so that ``--help`` is instant. Errors that
 zarrgpu raises on purpose become one line on stderr and exit status 1; anything else is a bug and
@@ -66,6 +66,19 @@ def _parser() -> argparse.ArgumentParser:
     tree.add_argument("--max-depth", type=_depth, help="0 for direct members (default: all)")
     tree.add_argument("--max-nodes", type=_positive, default=500, help="default: %(default)s")
     _add_convert(commands)
+    validate = commands.add_parser(
+        "validate",
+        help="list every problem of the OME-Zarr metadata at a path",
+        description="List every problem of the OME-Zarr metadata at a path and of what lies below "
+        "it, one a line; exit status 1 if there is one.",
+    )
+    validate.add_argument("path", help="path or URL of an OME-Zarr image, plate, well or series")
+    validate.add_argument(
+        "--strict", action="store_true", help="what the specification recommends must be there too"
+    )
+    validate.add_argument(
+        "--shallow", action="store_true", help="only the group itself, not what lies below it"
+    )
     commands.add_parser("doctor", help="say what is installed and what runs where")
     return parser
 
@@ -182,4 +195,25 @@ def _doctor(_: argparse.Namespace) -> None:
     print("\n".join(examine()))
 
 
-_COMMANDS = {"demo": _demo, "info": _info, "tree": _tree, "convert": _convert, "doctor": _doctor}
+def _validate(arguments: argparse.Namespace) -> None:
+    from zarrgpu.errors import MetadataError
+    from zarrgpu.tree import printable
+    from zarrgpu.validation import validate
+
+    problems = validate(arguments.path, strict=arguments.strict, deep=not arguments.shallow)
+    for problem in problems:
+        print(printable(f"{problem}  ({problem.kind})"))
+    if problems:
+        msg = f"{len(problems)} problem(s)"
+        raise MetadataError(msg, source=arguments.path)
+    print("no problems")
+
+
+_COMMANDS = {
+    "demo": _demo,
+    "info": _info,
+    "tree": _tree,
+    "convert": _convert,
+    "validate": _validate,
+    "doctor": _doctor,
+}

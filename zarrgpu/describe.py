@@ -5,9 +5,11 @@ from __future__ import annotations
 from zarrgpu.array import Array
 from zarrgpu.group import Group
 from zarrgpu.opening import open as open_node
+from zarrgpu.pages import Pages
 from zarrgpu.plan.explain import format_nbytes
+from zarrgpu.plate import Plate, Well
 from zarrgpu.slide import Slide
-from zarrgpu.tree import Tree, describe_node, draw_tree, format_shape
+from zarrgpu.tree import Tree, describe_node, draw_tree, format_shape, printable
 
 
 def describe_path(path: str) -> list[str]:
@@ -17,6 +19,10 @@ def describe_path(path: str) -> list[str]:
         return describe_slide(node)
     if isinstance(node, Group):
         return describe_group(node)
+    if isinstance(node, (Plate, Well)):
+        return describe_plate(node)
+    if isinstance(node, Pages):
+        return [repr(node), *(f"  page {i}  {describe_node(page)}" for i, page in enumerate(node))]
     return [repr(node), *(f"  {line}" for line in describe_array(node))]
 
 
@@ -41,6 +47,23 @@ def describe_group(group: Group) -> list[str]:
     return lines + group.tree(0).splitlines()
 
 
+def describe_plate(node: Plate | Well) -> list[str]:
+    """Rows, columns and wells of a plate, or fields of a well."""
+    lines = [repr(node)]
+    if isinstance(node, Well):
+        return lines + [
+            f"  field {each.path}"
+            + (f"  acquisition {each.acquisition}" if each.acquisition is not None else "")
+            for each in node.fields
+        ]
+    lines.append(f"  name          {printable(node.name) or 'not stated'}")
+    lines.append(f"  rows          {', '.join(map(printable, node.rows))}")
+    lines.append(f"  columns       {', '.join(map(printable, node.columns))}")
+    lines.append(f"  wells         {', '.join(map(printable, node))}")
+    runs = [f"  acquisition   {run.id}  {printable(run.name)}" for run in node.acquisitions]
+    return lines + [line.rstrip() for line in runs]
+
+
 def draw_path(path: str, *, max_depth: int | None = None, max_nodes: int = 500) -> Tree:
     """Draw what is at `path`; the errors are those of `zarrgpu.open`.
 
@@ -52,6 +75,10 @@ def draw_path(path: str, *, max_depth: int | None = None, max_nodes: int = 500) 
         return draw_tree(f"/  {describe_node(node)}", [])
     if isinstance(node, Group):
         return node.tree(max_depth, max_nodes=max_nodes)
+    if isinstance(node, (Plate, Well)):
+        return node.group.tree(max_depth, max_nodes=max_nodes)
+    if isinstance(node, Pages):
+        return draw_tree("/", [(f"page {i}", describe_node(page)) for i, page in enumerate(node)])
     if node.group is not None:
         return node.group.tree(max_depth, max_nodes=max_nodes)
     rows = [(f"level {i}", describe_node(level)) for i, level in enumerate(node.levels)]

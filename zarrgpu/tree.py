@@ -66,6 +66,10 @@ def describe_node(node: Any) -> str:
         return f"image {width} x {height} px of {node.dtype}, {len(node.levels)} level(s)"
     if hasattr(node, "chunks"):
         return _describe_array(node)
+    if hasattr(node, "columns"):
+        return f"plate {len(node.rows)} x {len(node.columns)}, {len(node)} well(s)"
+    if hasattr(node, "fields"):
+        return f"well of {len(node)} field(s)"
     return "group"
 
 

@@ -1,8 +1,8 @@
 """Fields of OME-Zarr metadata, version by version, as tables of rules.
 
 Source: the JSON Schemas of OME-NGFF 0.1 to 0.6 (https://ngff.openmicroscopy.org, ome/ngff-spec,
-``schemas/``), to which `tests/test_ngff_validation.py` holds these tables. What the schemas leave to
-the text of the specification is in `ngff_rules`.
+``schemas/``), to which `tests/test_ngff_validation.py` holds these tables. What the schemas leave
+to the text of the specification is in `ngff_rules`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What the text of the OME-Zarr specification demands and its JSON Schemas do not say.
 
 Each rule looks at metadata whose fields are known to be right, and compares its parts: names that
-must differ, numbers that must fit the axes, paths that must fit rows and columns. The official suite
-of 0.4 calls two things valid that its text does not: a scale of another length than the axes, and a
-well whose path is not that of its row and column. So these two are held from 0.5 on.
+must differ, numbers that must fit the axes, paths that must fit rows and columns. The official
+suite of 0.4 calls two things valid that its text does not: a scale of another length than the axes,
+and a well whose path is not that of its row and column. So these two are held from 0.5 on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules of JSON values as small objects: what a value must be, and every problem of one that is not.
+"""Rules of JSON values as small objects: what a value must be, and all that is wrong with it.
 
 A table of fields (`ngff_fields`) is built of these. Each rule yields all problems of a value, so
 that a document is judged in one pass. The semantics are those of JSON Schema 2020-12, by which the
@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from zarrgpu.formats.document import shown
 
@@ -224,12 +224,12 @@ class Both:
         )
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a JSON value is a number; JSON's booleans are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: float) -> bool:
     """Whether a number has no fraction."""
     return isinstance(value, int) or (math.isfinite(value) and value == int(value))
 

@@ -1,41 +1,60 @@
-"""Multiscale images of OME-Zarr (NGFF) 0.1 to 0.5.
+"""Multiscale images of OME-Zarr (NGFF) 0.1 to 0.6.
 
-Spec: https://ngff.openmicroscopy.org/0.5/ ``multiscales``: axes, datasets from fine to coarse,
-scale transformations. Version 0.5 keeps it under the attribute ``ome``, earlier ones at the top.
+Spec: https://ngff.openmicroscopy.org/0.6/ ``multiscales``: axes, datasets from fine to coarse, and
+how their pixels lie in space. Version 0.5 and later keep it under the attribute ``ome``, earlier
+ones at the top. Since 0.6 axes belong to named coordinate systems: the one that all datasets lead
+to is the *intrinsic* one, and further transformations lead from there to others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from zarrgpu.errors import UnsupportedFormatError
+import numpy as np
+
+from zarrgpu.errors import MetadataError, SelectionError, UnsupportedFormatError
 from zarrgpu.formats.document import Document, shown
+from zarrgpu.formats.ngff_axes import (
+    Axis,
+    CoordinateSystem,
+    micrometres,
+    parse_axes,
+    parse_systems,
+)
+from zarrgpu.formats.ngff_graph import Edge, find_matrix, parse_edges, parse_end
+from zarrgpu.formats.ngff_transforms import LoadArray, Matrix, children, transformation_matrix
+from zarrgpu.formats.ngff_version import is_nested, metadata_of, release, stated
 
-_MICROMETRES = {
-    "angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "micron": 1.0, "millimeter": 1e3,
-    "centimeter": 1e4, "meter": 1e6,
-}  # fmt: skip
-_MAX_SCALE = 1e100
-_OLD_AXES = ("t", "c", "z", "y", "x")
+_SIMPLE = ("scale", "translation", "identity")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Multiscale:
     """One multiscale image.
 
     Attributes
     ----------
     version, name : str
+        The version as stated.
     axes : tuple of str
         Axis names in array order; contains ``y`` and ``x``.
+    types, units : tuple of (str or None)
+        Of each axis, as stated: ``"space"``, ``"micrometer"``.
     paths : tuple of str
         Array of each level below the group, finest first.
     mpp : tuple of (float or None)
         Micrometres per pixel of level 0 in x and y; None where no length unit is given.
     channels : tuple of mapping
         ``omero.channels`` as found.
+    affines : tuple of (float64 array, shape (n + 1, n + 1), or None)
+        Of each level: from array indices to the intrinsic coordinate system, whose axes are those
+        of the array. None where the document does not say.
+    coordinate_systems : tuple of CoordinateSystem
+        The intrinsic one first.
+    edges : tuple of Edge
+        Transformations between coordinate systems.
     location : tuple of (str | int)
         Place of the image within the group's attributes.
     """
@@ -43,76 +62,129 @@ class Multiscale:
     version: str
     name: str
     axes: tuple[str, ...]
+    types: tuple[str | None, ...]
+    units: tuple[str | None, ...]
     paths: tuple[str, ...]
     mpp: tuple[float | None, float | None]
     channels: tuple[Mapping[str, Any], ...]
-    location: tuple[str | int, ...]
+    affines: tuple[Matrix | None, ...]
+    coordinate_systems: tuple[CoordinateSystem, ...]
+    edges: tuple[Edge, ...] = ()
+    location: tuple[str | int, ...] = field(default=())
+
+    def affine(
+        self, level: int = 0, system: str | None = None, load: LoadArray | None = None
+    ) -> Matrix:
+        """Matrix from array indices of a level to a coordinate system.
+
+        Parameters
+        ----------
+        level : int
+        system : str, optional
+            Name of a coordinate system; default the intrinsic one.
+        load : callable, optional
+            Gives the arrays in which matrices are kept.
+
+        Returns
+        -------
+        float64 array, shape (m + 1, n + 1)
+            For homogeneous coordinates: ``affine @ (*index, 1)`` is ``(*point, 1)``.
+
+        Raises
+        ------
+        SelectionError
+            If there is no such level or system, or the image does not say how it lies in space.
+        UnsupportedFormatError
+            If the transformation is no matrix (``displacements``, ``coordinates``).
+        MetadataError
+            If it is malformed.
+        """
+        if not 0 <= level < len(self.affines):
+            msg = f"level {level!r} is outside of 0..{len(self.affines) - 1}"
+            raise SelectionError(msg)
+        matrix = self.affines[level]
+        if matrix is None:
+            msg = f"image {self.name!r} has no transformation of level {level} to physical space"
+            raise SelectionError(msg)
+        sizes = {("", each.name): len(each.axes) for each in self.coordinate_systems}
+        first = self.coordinate_systems[0].name
+        if system is None or system == first:
+            return matrix.copy()
+        if ("", system) not in sizes:
+            names = [each.name for each in self.coordinate_systems]
+            msg = f"image {self.name!r} has no coordinate system {system!r}, only {names}"
+            raise SelectionError(msg)
+        ndim = len(self.axes)
+        return find_matrix(self.edges, ("", first), ("", system), ndim, sizes, load) @ matrix
+
+    def scale(self, level: int = 0) -> tuple[float, ...] | None:
+        """Distance of pixels along each axis, in its unit; None where the document does not say."""
+        matrix = self.affines[level]
+        return None if matrix is None else tuple(np.diagonal(matrix)[:-1].tolist())
+
+    def translation(self, level: int = 0) -> tuple[float, ...] | None:
+        """Place of the first pixel's centre; None where the document does not say."""
+        matrix = self.affines[level]
+        return None if matrix is None else tuple(matrix[:-1, -1].tolist())
 
 
 def is_multiscale(attributes: Mapping[str, Any]) -> bool:
     """Whether group attributes describe a multiscale image."""
-    ome = attributes.get("ome")
-    return "multiscales" in (ome if isinstance(ome, Mapping) else attributes)
+    return "multiscales" in metadata_of(attributes, "").value
 
 
-def parse_multiscale(attributes: Mapping[str, Any], source: str) -> Multiscale:
-    """Parse the first multiscale image of a group's attributes."""
-    root = Document(source, attributes)
-    ome = attributes.get("ome")
-    if isinstance(ome, Mapping):
-        root = root.child("ome", ome)
-    images = root.require("multiscales")
-    if not isinstance(images, list) or not images:
-        raise root.fail(
-            f"expected a list of images, got {shown(images)}", "multiscales", kind="type"
-        )
-    image = Document(source, {}, (*root.location, "multiscales")).child("0", images[0])
-    # beside an image of before 0.5, "version" would be a user's own attribute
-    owner, default = (root, "0.5") if isinstance(ome, Mapping) else (image, "0.1")
-    version = _text(owner.value.get("version", image.value.get("version", default)))
-    if version.split(".")[:2] not in [["0", str(minor)] for minor in range(1, 6)]:
-        msg = f"{source!r}: OME-Zarr version {shown(version)} is not read yet, only 0.1 to 0.5"
-        raise UnsupportedFormatError(msg)
-    axes, units = _parse_axes(image, optional=version.split(".")[1] in "123")
-    datasets = _parse_datasets(image)
-    omero = root.value.get("omero")
-    channels = omero.get("channels") if isinstance(omero, Mapping) else None
-    return Multiscale(
-        version=version,
-        name=_text(image.value.get("name", "")),
-        axes=axes,
-        paths=tuple(_parse_path(dataset) for dataset in datasets),
-        mpp=_parse_mpp(image, datasets[0], axes, units),
-        channels=tuple(c for c in _items(channels) if isinstance(c, Mapping)),
-        location=image.location,
+def multiscale_names(attributes: Mapping[str, Any], source: str) -> tuple[str, ...]:
+    """Names of all multiscale images of a group; empty ones where they have none."""
+    images = _images(metadata_of(attributes, source))
+    return tuple(
+        image["name"] if isinstance(image, Mapping) and isinstance(image.get("name"), str) else ""
+        for image in images
     )
 
 
-def _parse_axes(image: Document, *, optional: bool) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Axis names in order, and the units of those that have one; since 0.4 they must be there."""
-    value = image.value.get("axes", list(_OLD_AXES)) if optional else image.require("axes")
-    if not isinstance(value, list):
-        raise image.fail(f"expected a list, got {shown(value)}", "axes", kind="type")
-    names: list[str] = []
-    units: dict[str, str] = {}
-    for index, axis in enumerate(value):
-        name = axis.get("name") if isinstance(axis, Mapping) else axis
-        if not isinstance(name, str):
-            raise image.fail(f"has no name: {shown(axis)}", "axes", index, kind="missing")
-        names.append(name)
-        if isinstance(axis, Mapping) and isinstance(axis.get("unit"), str):
-            units[name] = axis["unit"]
-    if len(set(names)) != len(names) or not {"y", "x"} <= set(names):
-        raise image.fail(f"must be distinct and contain y and x, got {shown(names)}", "axes")
-    return tuple(names), units
+def parse_multiscale(attributes: Mapping[str, Any], source: str, index: int = 0) -> Multiscale:
+    """Parse a multiscale image of a group's attributes: the first, or the one at `index`."""
+    root = metadata_of(attributes, source)
+    images = _images(root)
+    if not 0 <= index < len(images):
+        msg = f"{source!r}: multiscale {index} is outside of 0..{len(images) - 1}"
+        raise SelectionError(msg)
+    image = Document(source, {}, (*root.location, "multiscales")).child(str(index), images[index])
+    # beside an image of before 0.5, "version" would be a user's own attribute
+    owner = root if is_nested(root) else image
+    default = "0.5" if is_nested(root) else ("0.4" if _has_objects(image) else "0.1")
+    version = owner.value.get("version", image.value.get("version", default))
+    number = release(version, source)
+    if number >= "0.6" and not is_nested(root):
+        msg = f"{source!r}: OME-Zarr metadata of {shown(version)} lies under 'ome', not at the top"
+        raise UnsupportedFormatError(msg)
+    datasets = children(image, "datasets")
+    omero = root.value.get("omero")
+    channels = omero.get("channels") if isinstance(omero, Mapping) else None
+    name = image.value.get("name", "")
+    space = _space_of_06(image, datasets) if number >= "0.6" else _space(image, datasets, number)
+    return Multiscale(
+        version=stated(version),
+        name=name if isinstance(name, str) else shown(name),
+        paths=tuple(_parse_path(dataset) for dataset in datasets),
+        channels=tuple(c for c in _items(channels) if isinstance(c, Mapping)),
+        location=image.location,
+        **space,
+    )
 
 
-def _parse_datasets(image: Document) -> list[Document]:
-    value = image.require("datasets")
-    if not isinstance(value, list) or not value:
-        raise image.fail(f"expected a list of levels, got {shown(value)}", "datasets", kind="type")
-    parent = Document(image.source, {}, (*image.location, "datasets"))
-    return [parent.child(str(index), item) for index, item in enumerate(value)]
+def _images(root: Document) -> list[Any]:
+    images = root.require("multiscales")
+    if not isinstance(images, list) or not images:
+        message = f"expected a list of images, got {shown(images)}"
+        raise root.fail(message, "multiscales", kind="type")
+    return images
+
+
+def _has_objects(image: Document) -> bool:
+    """Whether axes are objects, as they are since 0.4."""
+    axes = image.value.get("axes")
+    return isinstance(axes, list) and any(isinstance(axis, Mapping) for axis in axes)
 
 
 def _parse_path(dataset: Document) -> str:
@@ -122,37 +194,141 @@ def _parse_path(dataset: Document) -> str:
     return path
 
 
-def _parse_mpp(
-    image: Document, dataset: Document, axes: tuple[str, ...], units: dict[str, str]
-) -> tuple[float | None, float | None]:
-    """Pixel size of the finest level: its scale times the image's own."""
-    scale = [1.0] * len(axes)
-    found = False
-    for owner in (dataset, image):
-        for step in _items(owner.value.get("coordinateTransformations")):
-            if isinstance(step, Mapping) and step.get("type") == "scale":
-                factors = _parse_scale(owner, step.get("scale"), len(axes))
-                scale = [a * b for a, b in zip(scale, factors, strict=True)]
-                found = True
+# ----------------------------------------------------------------------------------- up to 0.5
 
-    def size(axis: str) -> float | None:
-        factor = _MICROMETRES.get(units.get(axis, ""))
-        return scale[axes.index(axis)] * factor if found and factor is not None else None
+
+def _space(image: Document, datasets: Sequence[Document], number: str) -> dict[str, Any]:
+    """Axes and transformations of an image of 0.1 to 0.5: scales and translations."""
+    axes = parse_axes(image, optional=number < "0.4")
+    _check_plane(image, [axis.name for axis in axes], "axes")
+    affines = tuple(_steps_matrix((dataset, image), len(axes)) for dataset in datasets)
+    return {
+        "axes": tuple(axis.name for axis in axes),
+        "types": tuple(axis.type for axis in axes),
+        "units": tuple(axis.unit for axis in axes),
+        "affines": affines,
+        "coordinate_systems": (CoordinateSystem(name="", axes=axes),),
+        "mpp": _mpp(affines[0], axes, [axis.name for axis in axes]),
+    }
+
+
+def _steps_matrix(owners: Sequence[Document], ndim: int) -> Matrix | None:
+    """Matrix of a dataset's transformations and then its image's; None if they do not say.
+
+    A list with a step that 0.4 does not know says nothing that can be relied on.
+    """
+    matrix, found = np.eye(ndim + 1), False
+    for owner in owners:
+        key = "coordinateTransformations"
+        for index, step in enumerate(_items(owner.value.get(key))):
+            if not isinstance(step, Mapping) or step.get("type") not in _SIMPLE:
+                return None
+            parent = Document(owner.source, {}, (*owner.location, key))
+            with np.errstate(over="ignore", invalid="ignore"):
+                matrix = transformation_matrix(parent.child(str(index), step), ndim) @ matrix
+            found = found or step["type"] == "scale"
+    if not np.isfinite(matrix).all():
+        raise owners[0].fail("makes numbers too large to compute with", "coordinateTransformations")
+    return matrix if found else None
+
+
+# ---------------------------------------------------------------------------------- since 0.6
+
+
+def _space_of_06(image: Document, datasets: Sequence[Document]) -> dict[str, Any]:
+    """Coordinate systems of an image of 0.6, and which of their axes those of the array are."""
+    systems = {system.name: system for system in parse_systems(image)}
+    steps = [_only_step(dataset) for dataset in datasets]
+    name = parse_end(steps[0], "output")[1]
+    if name not in systems:
+        message = f"names the coordinate system {shown(name)}, which is not there"
+        raise steps[0].fail(message, "output")
+    intrinsic = systems[name]
+    for step in steps:
+        other = parse_end(step, "output")[1]
+        if other != name:
+            message = f"leads to {shown(other)} and the first level to {shown(name)}"
+            raise step.fail(message, "output")
+    affines = tuple(_dataset_matrix(step, len(intrinsic.axes)) for step in steps)
+    edges = parse_edges(image)
+    ordered = (intrinsic, *(each for each in systems.values() if each is not intrinsic))
+    system, matrix, order = _named_system(image, ordered, edges, affines[0])
+    axes = tuple(system.axes[row] for row in order)
+    return {
+        "axes": tuple(axis.name for axis in axes),
+        "types": tuple(axis.type for axis in axes),
+        "units": tuple(axis.unit for axis in axes),
+        "affines": affines,
+        "coordinate_systems": ordered,
+        "edges": edges,
+        "mpp": _mpp(matrix, system.axes, [axis.name for axis in axes]),
+    }
+
+
+def _only_step(dataset: Document) -> Document:
+    steps = children(dataset, "coordinateTransformations")
+    if len(steps) != 1:
+        message = f"has {len(steps)} transformations, expected one to the intrinsic system"
+        raise dataset.fail(message, "coordinateTransformations")
+    return steps[0]
+
+
+def _dataset_matrix(step: Document, ndim: int) -> Matrix:
+    """Matrix of a level: a scale, an identity, or a sequence of scale and translation."""
+    kinds = [step]
+    if step.value.get("type") == "sequence":
+        kinds = children(step, "transformations")
+    for part in kinds:
+        if part.value.get("type") not in _SIMPLE:
+            found = shown(part.value.get("type"))
+            raise part.fail(f"expected a scale, translation or identity, got {found}", "type")
+    return transformation_matrix(step, ndim)
+
+
+def _named_system(
+    image: Document, systems: Sequence[CoordinateSystem], edges: Sequence[Edge], first: Matrix
+) -> tuple[CoordinateSystem, Matrix, list[int]]:
+    """System that names the axes of the array, the matrix to it, and its axis for each of them.
+
+    That is the intrinsic one. Where that has the axes of an array ("dim_0"), it is the first one
+    with axes y and x to which array axes lead one to one.
+    """
+    sizes = {("", each.name): len(each.axes) for each in systems}
+    for system in systems:
+        if not {"y", "x"} <= {axis.name for axis in system.axes}:
+            continue
+        start, end = ("", systems[0].name), ("", system.name)
+        try:
+            matrix = find_matrix(edges, start, end, len(first) - 1, sizes) @ first
+        except (UnsupportedFormatError, SelectionError, MetadataError):
+            continue
+        used = matrix[:-1, :-1] != 0
+        if (used.sum(axis=0) == 1).all() and (used.sum(axis=1) == 1).all():
+            return system, matrix, used.argmax(axis=0).tolist()
+    names = [[axis.name for axis in system.axes] for system in systems]
+    message = f"no coordinate system names the axes of the array y and x, got {shown(names)}"
+    raise image.fail(message, "coordinateSystems")
+
+
+def _check_plane(owner: Document, names: Sequence[str], *keys: str) -> None:
+    if not {"y", "x"} <= set(names):
+        raise owner.fail(f"must contain y and x, got {shown(list(names))}", *keys)
+
+
+def _mpp(
+    matrix: Matrix | None, rows: Sequence[Axis], columns: Sequence[str]
+) -> tuple[float | None, float | None]:
+    """Distance of neighbouring pixels of level 0 in x and y, where its unit is a length."""
+
+    def size(name: str) -> float | None:
+        if matrix is None:
+            return None
+        step = matrix[:-1, columns.index(name)]
+        row = int(np.flatnonzero(step)[0])
+        factor = micrometres(rows[row].unit)
+        return None if factor is None else float(abs(step[row])) * factor
 
     return size("x"), size("y")
-
-
-def _parse_scale(owner: Document, value: Any, ndim: int) -> list[float]:
-    numbers = [float(v) for v in _items(value) if type(v) in (int, float) and 0 < v < _MAX_SCALE]
-    if len(numbers) != ndim or len(value) != ndim:
-        message = f"scale must have {ndim} positive numbers, got {shown(value)}"
-        raise owner.fail(message, "coordinateTransformations")
-    return numbers
-
-
-def _text(value: Any) -> str:
-    """A string as it is; a number, as some writers put it, in digits."""
-    return value if isinstance(value, str) else shown(value)
 
 
 def _items(value: Any) -> Sequence[Any]:
