@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.aperio import aperio_slide, is_aperio
+from zarrgpu.formats.argos import argos_slide, is_argos
 from zarrgpu.formats.huron import huron_slide, is_huron
 from zarrgpu.formats.leica import is_leica, leica_slide
 from zarrgpu.formats.ndpi import is_ndpi, ndpi_slide
@@ -58,6 +59,7 @@ VENDORS: Final = (
     Vendor("OME-TIFF", is_ome_tiff, ome_tiff_slide),
     Vendor("QPTIFF", is_qptiff, qptiff_slide),
     Vendor("Huron", is_huron, huron_slide),
+    Vendor("Argos AVS", is_argos, argos_slide),
 )
 """In the order in which they are asked."""
 

@@ -64,6 +64,7 @@ class Tag(IntEnum):
     GdalNodata = 42113
     LercParameters = 50674
     NdpiOffsetsHigh = 65324
+    ArgosMetadata = 65000
     NdpiFormatFlag = 65420
     NdpiSourceLens = 65421
     NdpiXOffset = 65422
