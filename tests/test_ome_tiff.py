@@ -68,7 +68,18 @@ def test_types_and_compressions_equal_tifffile(dtype, compression, tmp_path):
         assert np.array_equal(pixels(slide, level), tifffile_level(path, level))
 
 
-def test_strips_and_planar_samples_equal_tifffile(tmp_path):
+def test_samples_that_are_stored_apart_equal_tifffile(tmp_path):
+    path = tmp_path / "image.ome.tif"
+    image = noise((3, 70, 90), "uint8")
+    write_pyramid(path, image, "SYX", photometric="rgb", planarconfig="separate")
+    slide = zg.open_slide(path)
+    assert slide.axes == ("y", "x", "c")
+    for level in range(3):
+        expected = tifffile_level(path, level).transpose(1, 2, 0)
+        assert np.array_equal(pixels(slide, level), expected)
+
+
+def test_strips_equal_tifffile(tmp_path):
     path = tmp_path / "image.ome.tif"
     write_pyramid(path, noise((2, 90, 50), "uint16"), "CYX", tile=None, rowsperstrip=7)
     slide = zg.open_slide(path)
@@ -182,6 +193,18 @@ def test_names_do_not_lead_out_of_the_folder(tmp_path):
     (inner / "a.ome.tif").write_bytes(data.replace(b"bbbbbbbb.tif", b"../bbbbb.tif"))
     with pytest.raises(UnsupportedFormatError, match=r"planes in '../bbbbb.tif'"):
         zg.open_slide(inner / "a.ome.tif")
+
+
+def test_a_file_that_another_one_describes_names_it(tmp_path):
+    path = tmp_path / "plane.ome.tif"
+    text = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><BinaryOnly '
+        'MetadataFile="all.companion.ome" UUID="urn:uuid:1"/></OME>'
+    )
+    image = noise((40, 50), "uint8")
+    tifffile.imwrite(path, image, tile=(32, 32), description=text, metadata=None)
+    with pytest.raises(UnsupportedFormatError, match=r"'all.companion.ome' describes"):
+        zg.open_slide(path)
 
 
 MISFITS = {
