@@ -42,6 +42,9 @@ _READS_AT_A_TIME = 64
 _ROOMS_NBYTES = 32 << 20
 """Of the memory that chunks of one cache share at most."""
 
+_CACHED_NBYTES = 4 << 20
+"""Of a result that the caches of a core may still hold when it is used."""
+
 _SWAPPED_NBYTES = (2, 4, 8)
 
 
@@ -191,6 +194,7 @@ class NativeRun:
             "out": address(self._out),
             "out_strides": point(np.array(self._out.strides, np.int64)),
             "step": point(np.array(plan.request.step, np.int64)),
+            "streams": self._out.nbytes > _CACHED_NBYTES,
         }
         if windows is not None:
             values["window_whole"] = point(windows.whole, np.bool_)

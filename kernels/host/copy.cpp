@@ -5,6 +5,10 @@
 #include <cstring>
 #include <utility>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace zarrgpu {
 namespace {
 
@@ -20,6 +24,27 @@ void swap_run(const uint8_t* src, uint8_t* dst, int64_t nbytes) {
         x = reversed(x);
         memcpy(dst + at, &x, sizeof(T));
     }
+}
+
+constexpr int64_t LEAST_STREAMED_NBYTES = 256;
+
+// An ordinary store first reads the line that it writes to; these do not.
+void stream_run(const uint8_t* src, uint8_t* dst, int64_t nbytes) {
+#if defined(__SSE2__)
+    const int64_t head = -reinterpret_cast<uintptr_t>(dst) & 63;  // to a line of the cache
+    memcpy(dst, src, head);
+    src += head;
+    dst += head;
+    nbytes -= head;
+    for (; nbytes >= 64; src += 64, dst += 64, nbytes -= 64) {
+        __m128i line[4];
+        for (int i = 0; i < 4; i++) {
+            line[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(src) + i);
+        }
+        for (int i = 0; i < 4; i++) _mm_stream_si128(reinterpret_cast<__m128i*>(dst) + i, line[i]);
+    }
+#endif
+    memcpy(dst, src, nbytes);
 }
 
 void move_run(const uint8_t* src, uint8_t* dst, int64_t nbytes, int64_t swap_nbytes) {
@@ -41,12 +66,17 @@ void copy_elements(const uint8_t* src, int64_t src_stride, uint8_t* dst, int64_t
     }
 }
 
-void copy_line(const Box& box, const uint8_t* src, uint8_t* dst, int64_t swap_nbytes) {
+void copy_line(const Box& box, const uint8_t* src, uint8_t* dst, int64_t swap_nbytes,
+               bool streams) {
     const int last = box.ndim - 1;
     const int64_t src_stride = box.src_stride[last], dst_stride = box.dst_stride[last];
     const int64_t count = box.extent[last], itemsize = box.itemsize;
     if (src_stride == itemsize && dst_stride == itemsize) {
-        return move_run(src, dst, count * itemsize, swap_nbytes);
+        const int64_t nbytes = count * itemsize;
+        if (streams && swap_nbytes == 0 && nbytes >= LEAST_STREAMED_NBYTES) {
+            return stream_run(src, dst, nbytes);
+        }
+        return move_run(src, dst, nbytes, swap_nbytes);
     }
     if (swap_nbytes == 0) {
         switch (itemsize) {
@@ -120,10 +150,17 @@ void simplify(Box& box) {
     }
 }
 
-void copy_box(const Box& box, const uint8_t* src, uint8_t* dst, int64_t swap_nbytes) {
+void copy_box(const Box& box, const uint8_t* src, uint8_t* dst, int64_t swap_nbytes,
+              bool streams) {
     for_lines(box, [&](int64_t src_shift, int64_t dst_shift) {
-        copy_line(box, src + src_shift, dst + dst_shift, swap_nbytes);
+        copy_line(box, src + src_shift, dst + dst_shift, swap_nbytes, streams);
     });
+}
+
+void end_streams() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
 }
 
 void fill_box(const Box& box, const uint8_t* element, uint8_t* dst) {

@@ -18,8 +18,12 @@ struct Box {
 // Leave out axes of one element and join those that are one run on both sides.
 void simplify(Box& box);
 
-// Copy a simplified box; numbers of `swap_nbytes` bytes are reversed, 0 for none.
-void copy_box(const Box& box, const uint8_t* src, uint8_t* dst, int64_t swap_nbytes);
+// Copy a simplified box; numbers of `swap_nbytes` bytes are reversed, 0 for none. With `streams`
+// long runs are written past the caches: for results that these cannot hold.
+void copy_box(const Box& box, const uint8_t* src, uint8_t* dst, int64_t swap_nbytes, bool streams);
+
+// Let other threads see what was streamed.
+void end_streams();
 
 // Set every element of a box of the result to one element.
 void fill_box(const Box& box, const uint8_t* element, uint8_t* dst);

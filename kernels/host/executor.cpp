@@ -67,7 +67,7 @@ void place(const Plan& plan, const Array& array, int64_t chunk, const uint8_t* e
             box.src_stride[axis] = strides[axis] * plan.step[axis];
         }
         simplify(box);
-        copy_box(box, src, dst, array.swap_nbytes);
+        copy_box(box, src, dst, array.swap_nbytes, plan.streams);
     }
 }
 
@@ -81,6 +81,12 @@ bool is_part(const Plan& plan, int64_t chunk) {
     return plan.window_whole && !plan.window_whole[chunk];
 }
 
+// Where a chunk shall be decoded to, if that is not scratch.
+uint8_t* own_target(const Plan& plan, int64_t chunk) {
+    if (plan.chunk_memory && plan.chunk_memory[chunk]) return plan.chunk_memory[chunk];
+    return plan.chunk_direct[chunk] ? direct_target(plan, chunk) : nullptr;
+}
+
 // Elements of a chunk, decoded where they shall be; null if they cannot be had here.
 const uint8_t* decoded(const Plan& plan, const Array& array, int64_t chunk, const uint8_t* data,
                        int64_t nbytes) {
@@ -90,11 +96,10 @@ const uint8_t* decoded(const Plan& plan, const Array& array, int64_t chunk, cons
     }
     const bool part = is_part(plan, chunk);
     const int64_t wanted = part ? plan.window_nbytes[chunk] : array.decoded_nbytes;
-    uint8_t* target = plan.chunk_memory ? plan.chunk_memory[chunk] : nullptr;
-    if (!target && plan.chunk_direct[chunk]) target = direct_target(plan, chunk);
+    uint8_t* target = own_target(plan, chunk);
     if (array.codec == RAW) {
         if (nbytes != wanted) return nullptr;
-        if (!target) return data;
+        if (!target || target == data) return data;
         memcpy(target, data, nbytes);
         return target;
     }
@@ -158,6 +163,18 @@ void run_bytes(const Plan& plan, int64_t read, const uint8_t* data, int64_t nbyt
     }
 }
 
+// Memory for the bytes of a read: of a single uncompressed chunk, where that shall be.
+uint8_t* fetch_target(const Plan& plan, int64_t read, int64_t nbytes) {
+    const int64_t chunk = plan.read_chunk_start[read];
+    const Array& array = plan.arrays[plan.read_array[read]];
+    const bool alone = plan.read_chunk_start[read + 1] == chunk + 1;
+    if (alone && array.codec == RAW && !array.has_crc32c && nbytes == array.decoded_nbytes &&
+        !is_part(plan, chunk)) {
+        if (uint8_t* target = own_target(plan, chunk)) return target;
+    }
+    return encoded_scratch.room(nbytes);
+}
+
 void run_file(Plan& plan, int64_t read, OpenFile& file) {
     const int64_t first = plan.read_chunk_start[read], last = plan.read_chunk_start[read + 1];
     if (!run_held(plan, first, last)) return;
@@ -175,7 +192,7 @@ void run_file(Plan& plan, int64_t read, OpenFile& file) {
         return;
     }
     if (offset < 0 || offset > file.size() - nbytes) return;  // before memory is taken
-    uint8_t* data = encoded_scratch.room(nbytes);
+    uint8_t* data = fetch_target(plan, read, nbytes);
     if (!data || !file.read(data, offset, nbytes)) return;
     __atomic_fetch_add(&plan.fetched_nbytes, nbytes, __ATOMIC_RELAXED);
     run_bytes(plan, read, data, nbytes);
@@ -200,23 +217,29 @@ EXPORT void zarrgpu_use_libraries(const zarrgpu::Libraries* found) {
 // Take up to `most` reads of files; the number taken, 0 once none is left. From any thread.
 EXPORT int64_t zarrgpu_drain(zarrgpu::Plan* plan, int64_t most) {
     zarrgpu::OpenFile file;
-    for (int64_t taken = 0; taken < most; taken++) {
+    int64_t taken = 0;
+    for (; taken < most; taken++) {
         const int64_t read = __atomic_fetch_add(&plan->next_read, 1, __ATOMIC_RELAXED);
-        if (read >= plan->num_reads) return taken;
+        if (read >= plan->num_reads) break;
         zarrgpu::run_file(*plan, read, file);
     }
-    return most;
+    zarrgpu::end_streams();
+    return taken;
 }
 
 // Decode and place what a store brought for one read. From any thread.
 EXPORT void zarrgpu_run_bytes(const zarrgpu::Plan* plan, int64_t read, const uint8_t* data,
                               int64_t nbytes) {
     zarrgpu::run_bytes(*plan, read, data, nbytes);
+    zarrgpu::end_streams();
 }
 
 // Place the chunks of one read that are held; 1 if any is left to fetch.
 EXPORT int64_t zarrgpu_run_held(const zarrgpu::Plan* plan, int64_t read) {
-    return zarrgpu::run_held(*plan, plan->read_chunk_start[read], plan->read_chunk_start[read + 1]);
+    const int64_t first = plan->read_chunk_start[read], last = plan->read_chunk_start[read + 1];
+    const bool rest = zarrgpu::run_held(*plan, first, last);
+    zarrgpu::end_streams();
+    return rest;
 }
 
 // CRC-32C of `nbytes` bytes, for the test of both ways to compute it.

@@ -76,6 +76,7 @@ struct Plan {
     uint8_t* out;
     const int64_t* out_strides;  // (1 + ndim,)
     const int64_t* step;         // (ndim,), elements
+    int64_t streams;             // the result is too large for the caches
     int64_t next_read;           // taken by threads, atomically
     int64_t fetched_nbytes;      // added to, atomically
 };

@@ -64,7 +64,7 @@ PLAN: Final = (
     *("window_shape", "num_chunks", "chunk_memory", "chunk_held", "chunk_status"),
     *(f"pieces_{name}" for name in PIECES),
     *(f"fills_{name}" for name in PIECES),
-    *("out", "out_strides", "step", "next_read", "fetched_nbytes"),
+    *("out", "out_strides", "step", "streams", "next_read", "fetched_nbytes"),
 )
 LIBRARIES: Final = tuple(name for name, _ in _FUNCTIONS)
 MAX_AXES: Final = 32
