@@ -33,13 +33,14 @@ from zarrgpu.convert.downsample import halve
 from zarrgpu.errors import (
     ChunkDecodeError,
     MemoryBudgetError,
+    RequestError,
     StoreError,
     UnsupportedCodecError,
     UnsupportedFormatError,
 )
-from zarrgpu.formats.ngff_validation import validate_attributes
 from zarrgpu.formats.ome import parse_multiscale
 from zarrgpu.interop.nibabel import to_nibabel
+from zarrgpu.validation import validate
 
 SMALL = ConvertOptions(chunk_px=32, shard_px=96)
 
@@ -51,9 +52,8 @@ def slide_at(path: Path, **recipe: object) -> Path:
 
 def check_ome(path: Path) -> dict:
     """Attributes of the group, which must be valid."""
-    attributes = json.loads((path / "zarr.json").read_text())["attributes"]
-    assert validate_attributes(attributes, kind="image") == ()
-    return attributes
+    assert validate(path) == ()
+    return json.loads((path / "zarr.json").read_text())["attributes"]
 
 
 def same_levels(source: zg.Slide, output: Path) -> None:
@@ -452,19 +452,41 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_held_is_that_of_shards_and_not_of_the_image(tmp_path: Path) -> None:
-    data = np.arange(9000, dtype="u2")[:, None] * np.arange(9000, dtype="u2")
-    zarr.create_array(tmp_path / "a.zarr", data=data, chunks=(500, 500), dimension_names=["y", "x"])
+    data = np.arange(7000, dtype="u2")[:, None] * np.arange(7000, dtype="u2")
+    zarr.create_array(
+        tmp_path / "a.zarr", data=data, chunks=(500, 500), dimension_names=["y", "x"],
+        compressors=None,
+    )  # fmt: skip
     code = (
         "import sys, resource\nimport zarr\nfrom zarrgpu.convert import convert, ConvertOptions\n"
         "from zarrgpu.convert import run\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "options = ConvertOptions(chunk_px=128, shard_px=512, memory_budget_bytes=24 << 20)\n"
+        "options = ConvertOptions(chunk_px=256, shard_px=512, codec='none', "
+        "memory_budget_bytes=24 << 20)\n"
         "convert(sys.argv[1], sys.argv[2], options=options)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     command = [sys.executable, "-c", code, tmp_path / "a.zarr", tmp_path / "b.zarr"]
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) << 10
-    assert grown < data.nbytes * 0.4
+    assert grown < data.nbytes * 0.6
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none", n_levels=1)
+    with pytest.raises(StoreError, match="cannot be written"):
+        convert(path, Path(__file__) / "a.zarr", options=SMALL)
+    convert(path, tmp_path / "a.zarr", options=SMALL)
+    with pytest.raises(RequestError, match="lies within the source"):
+        convert(tmp_path / "a.zarr", tmp_path / "a.zarr" / "b.zarr", options=SMALL)
+
+
+def test_an_image_can_take_its_own_place(tmp_path: Path) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none")
+    convert(path, tmp_path / "a.zarr", options=SMALL)
+    again = ConvertOptions(chunk_px=64, codec="lz4", overwrite=True)
+    convert(tmp_path / "a.zarr", tmp_path / "a.zarr", options=again)
+    assert zg.open_slide(tmp_path / "a.zarr").levels[0].chunks == (3, 64, 64)
+    same_levels(zg.open_slide(path), tmp_path / "a.zarr")
 
 
 def test_what_is_no_image(tmp_path: Path) -> None:

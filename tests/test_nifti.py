@@ -309,7 +309,7 @@ def test_every_changed_byte_of_a_header_is_an_error_or_an_image(
     nbytes = 348 if version == 1 else 540
     read = 0
     for at in range(nbytes):
-        for value in (0, 0x7F, 0xFF):
+        for value in (0, 0xFF):
             changed = bytearray(whole)
             changed[at] = value
             path.write_bytes(changed)
@@ -320,7 +320,7 @@ def test_every_changed_byte_of_a_header_is_an_error_or_an_image(
                 continue
             assert result.nbytes <= len(whole)
             read += 1
-    assert 0 < read < nbytes * 3
+    assert 0 < read < nbytes * 2
 
 
 def test_a_gzip_stream_is_read_whole_once(tmp_path: Path) -> None:

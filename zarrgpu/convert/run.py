@@ -25,7 +25,7 @@ from zarrgpu.convert.settings import ConvertOptions
 from zarrgpu.convert.source import Box, Source, open_source
 from zarrgpu.convert.state import PartialOutput, fingerprint, local_output
 from zarrgpu.devices.host import available_cores
-from zarrgpu.errors import MemoryBudgetError, StoreError
+from zarrgpu.errors import MemoryBudgetError, RequestError, StoreError
 from zarrgpu.model import Manifest, ReadOptions
 from zarrgpu.opening import open as open_node
 from zarrgpu.slide import Slide
@@ -102,17 +102,44 @@ def convert(
         jpeg_tiles.check_copyable(image)
     levels = _levels(image, options)
     workers = _workers(image, levels, options)
-    described = _described(image)
-    state = fingerprint(_files(node, source), described)
+    files = _files(node, source)
+    if any(target != each and target.is_relative_to(each.absolute()) for each in files):
+        raise RequestError(f"{str(target)!r} lies within the source; choose another place")
+    state = fingerprint(files, _described(image))
     identity = {"source": name, "fingerprint": state, "options": options.of_output()}
+    try:
+        _write(zarr, node, image, levels, workers, identity, target, options, quiet=quiet)
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        msg = (
+            f"{str(target)!r} cannot be written: {error}; what is done stays, start again to go on"
+        )
+        raise StoreError(msg) from error
+    return target
+
+
+def _write(
+    zarr: Any,
+    node: Any,
+    image: Source,
+    levels: Sequence[_Level],
+    workers: int,
+    identity: dict[str, Any],
+    target: Path,
+    options: ConvertOptions,
+    *,
+    quiet: bool,
+) -> None:
+    """Write all; what may fail at once comes first."""
     partial = PartialOutput(target, identity, overwrite=options.overwrite)
     progress = Progress(sum(math.prod(level.layout.shape) for level in levels), quiet=quiet)
     try:
         group = zarr.open_group(partial.folder, mode="a", zarr_format=3)
-        for level in levels:
-            _write_level(group, partial, image, level, options, workers, progress)
         associated = image.associated if options.associated else {}
         _write_extras(group, image, associated)
+        for level in levels:
+            _write_level(group, partial, image, level, options, workers, progress)
         icc_profile = node.icc_profile if isinstance(node, Slide) else None
         shapes = [level.layout.shape for level in levels]
         group.attrs.put(
@@ -121,17 +148,15 @@ def convert(
                 "zarrgpu": own_metadata(image, icc_profile, sorted(associated)),
             }
         )
+        if fingerprint(_files(node, image.name), _described(image)) != identity["fingerprint"]:
+            msg = f"{image.name!r} changed while it was converted: do it again, with --overwrite"
+            raise StoreError(msg)
     except BaseException:
         partial.close()
         raise
     finally:
         progress.close()
-    if fingerprint(_files(node, source), described) != state:
-        partial.close()
-        msg = f"{name!r} changed while it was converted; convert it again, with overwrite=True"
-        raise StoreError(msg)
     partial.finish()
-    return target
 
 
 def _levels(image: Source, options: ConvertOptions) -> list[_Level]:

@@ -171,7 +171,9 @@ def _of_slide(slide: Slide, name: str) -> Source:
         scale, units, transforms = tuple(space.transforms[0][0]), space.units, space.transforms
         if space.document is not None:
             attributes["source_ome"] = dict(space.document)
-    last = slide.axes[-1] == "c" and slide.channel_count in _COLOURS and slide.dtype == np.uint8
+    colours = slide.channel_count in _COLOURS and slide.dtype == np.uint8
+    last = colours and slide.axes[-1] == "c"
+    together = colours and slide.levels[0].chunks[slide.axes.index("c")] == slide.channel_count
     return Source(
         name=name,
         arrays=slide.levels,
@@ -180,7 +182,7 @@ def _of_slide(slide: Slide, name: str) -> Source:
         scale=scale,
         units=units,
         transforms=transforms,
-        interleaved=last,
+        interleaved=last or together,
         channels=slide.spec.channels or (_rgb_channels() if last else ()),
         attributes=attributes,
         associated=slide.associated_images,
