@@ -36,7 +36,9 @@ def cells(dtype: str, compression: object) -> list[int | None]:
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 def test_every_cell_of_the_matrix(compression, planar):
     number = 0
-    for dtype, layout, order in itertools.product(DTYPES, LAYOUTS, "<>"):
+    # LZMA is slow to write
+    dtypes = ("u2", "f4") if compression == "lzma" else DTYPES
+    for dtype, layout, order in itertools.product(dtypes, LAYOUTS, "<>"):
         for predictor in cells(dtype, compression):
             image = ramp(SHAPE, dtype)
             data = write(

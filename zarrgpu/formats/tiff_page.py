@@ -37,6 +37,20 @@ _SMALL_TAGS: Final = (
     Tag.JPEGTables,
     Tag.ExtraSamples,
     Tag.LercParameters,
+    Tag.ColorMap,
+    Tag.ModelPixelScale,
+    Tag.ModelTiepoint,
+    Tag.ModelTransformation,
+    Tag.GeoKeyDirectory,
+    Tag.GeoDoubleParams,
+    Tag.GeoAsciiParams,
+    Tag.GdalMetadata,
+    Tag.GdalNodata,
+    # chunk tables of usual size; large ones are fetched once their size is known to be right
+    Tag.StripOffsets,
+    Tag.StripByteCounts,
+    Tag.TileOffsets,
+    Tag.TileByteCounts,
 )
 
 
