@@ -1,8 +1,8 @@
 """`open`: recognise what is at a path and make the object for it.
 
-Order: ``zarr.json`` (v3), ``.zarray`` and ``.zgroup`` (v2), then a TIFF by its first bytes. A group
-that describes a multiscale image becomes a `Slide`, one that describes a plate a `Plate`.
-`hierarchy` says how nodes are found.
+Order: ``zarr.json`` (v3), ``.zarray`` and ``.zgroup`` (v2), then a DICOM file or a TIFF by its
+first bytes, then a folder of DICOM files. A group that describes a multiscale image becomes a
+`Slide`, one that describes a plate a `Plate`. `hierarchy` says how nodes are found.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from zarrgpu.array import Array
 from zarrgpu.chunk_cache import ChunkCache
 from zarrgpu.codecs.registry import build_chain
+from zarrgpu.dicom import is_dicom_head, read_dicom, read_dicom_folder
 from zarrgpu.errors import (
     DataError,
     NodeNotFoundError,
@@ -178,13 +179,16 @@ def _open(
     spec = hierarchy.root("")
     if spec is not None:
         return make_node(hierarchy, "", spec)
-    if file_first or (node := _open_file(store, cache, read_tiff)) is None:
+    if not file_first and (node := _open_file(store, cache, read_tiff)) is not None:
+        return node
+    series = read_dicom_folder(store)
+    if series is None:
         msg = (
             f"{store.url!r}: nothing to read here: expected a Zarr array or group (zarr.json, "
-            ".zarray or .zgroup) or a whole-slide TIFF; check the path"
+            ".zarray or .zgroup), a whole-slide TIFF, or DICOM files; check the path"
         )
         raise NodeNotFoundError(msg)
-    return node
+    return _slide(store, series, cache)
 
 
 def open_node(store: Store, path: str) -> Array | Group | Slide | Plate | Well:
@@ -354,8 +358,12 @@ def _open_file(
     head = b"" if start is None else start.tobytes()
     if is_nifti_head(head, key):
         return _open_nifti(folder, key, store.url, cache)
+    if is_dicom_head(head, key):
+        return _slide(folder, read_dicom(folder, key, store.url, head), cache)
     if not is_tiff(head):
-        msg = f"{store.url!r}: not a TIFF, and the only files that are read are whole-slide TIFFs"
+        msg = (
+            f"{store.url!r}: neither a TIFF nor DICOM, which are the files of slides that are read"
+        )
         raise UnsupportedFormatError(msg)
     spec = read_tiff(_tiff_file(folder, key, size, store.url, head))
     if isinstance(spec, ArraySpec):

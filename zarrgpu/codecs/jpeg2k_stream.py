@@ -116,7 +116,7 @@ def _completed(data: bytes) -> bytes:
     while data[at : at + 2] == _SOT:
         nbytes = int.from_bytes(data[at + 6 : at + 10], "big")
         if nbytes == 0:  # last tile-part, reaches to the end marker
-            if not data.endswith(_EOC):
+            if not data.removesuffix(b"\0").endswith(_EOC):  # DICOM pads to an even size
                 raise CodecError("JPEG 2000 codestream is cut off: no end marker")
             return data
         at += max(nbytes, 12)

@@ -28,6 +28,7 @@ CODECS: dict[str, tuple[str, str]] = {
     "crc32c": ("crc32c", "Crc32cCodec"),
     "crc32c_start": ("checksums", "Crc32cStartCodec"),
     "delta": ("delta", "DeltaCodec"),
+    "dicom_fragments": ("dicom_fragments", "DicomFragmentsCodec"),
     "element_bytes": ("element_bytes", "ElementBytesCodec"),
     "fixedscaleoffset": ("scale_offset", "FixedScaleOffsetCodec"),
     "fletcher32": ("checksums", "Fletcher32Codec"),
