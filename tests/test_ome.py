@@ -5,7 +5,6 @@ Images are written by zarr-python: 0.4 as Zarr v2, 0.5 as Zarr v3 in shards.
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any

@@ -16,7 +16,13 @@ from zarrgpu.errors import MetadataError, NodeNotFoundError, UnsupportedFormatEr
 from zarrgpu.formats.group import GroupSpec
 from zarrgpu.formats.ngff_schema import Location, Problem
 from zarrgpu.formats.ngff_validation import kinds_of, validate_attributes
-from zarrgpu.formats.ngff_version import metadata_of, release_of, version_of
+from zarrgpu.formats.ngff_version import (
+    is_nested,
+    metadata_of,
+    release_of,
+    stated_versions,
+    version_of,
+)
 from zarrgpu.hierarchy import Hierarchy, NodeSpec, join, normalise_path
 from zarrgpu.model import ArraySpec
 from zarrgpu.stores.base import Store
@@ -119,10 +125,16 @@ class _Checker:
             spec.attributes, kind=kind, strict=self._strict, source=spec.source
         )
         metadata = metadata_of(spec.attributes, spec.source)
-        version = release_of(version_of(metadata)) if kinds else None
-        if expected.version and version and version != expected.version:
+        version = expected.version
+        if kinds and (version is None or any(stated_versions(metadata))):
+            version = release_of(version_of(metadata))
+        if expected.version and version != expected.version:
             message = f"is of version {version}, and the group above it of {expected.version}"
             yield Problem(location=(), kind="value", message=message, source=spec.source)
+        if kinds and version and is_nested(metadata) != (version >= "0.5"):
+            message = f"lies {'under' if is_nested(metadata) else 'above'} 'ome', unlike {version}"
+            at = metadata.location
+            yield Problem(location=at, kind="value", message=message, source=spec.source)
         if self._deep and depth < _MAX_DEPTH:
             yield from self._below(path, spec, kinds, replace(expected, version=version), depth)
 
