@@ -7,14 +7,13 @@ error that names the file and, for pixels, level and tile. Where we differ, the 
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import tifffile
 
 import zarrgpu as zg
+from tests.slide_editor import Editor
 from tests.synthetic_slides import SlideRecipe, make_svs
 from zarrgpu.errors import (
     ChunkDecodeError,
@@ -30,48 +29,6 @@ RECIPE = SlideRecipe(kind="jpeg-rgb", height=200, width=150, tile=64, n_levels=2
 J2K = replace(RECIPE, kind="j2k-ycbcr")
 LABEL, MACRO, THUMBNAIL = 3, 4, 1
 NOT_OURS = {"openslide.quickhash-1"}
-
-
-class Editor:
-    """Bytes of a slide, edited where tifffile finds them."""
-
-    def __init__(self, recipe: SlideRecipe = RECIPE) -> None:
-        self.data = bytearray(make_svs(recipe))
-        with tifffile.TiffFile(io.BytesIO(bytes(self.data))) as tiff:
-            self.pages = [page.aspage() for page in tiff.pages]
-
-    def tag(self, page: int, name: str) -> tifffile.TiffTag:
-        return self.pages[page].tags[name]
-
-    def rename_tag(self, page: int, name: str, code: int) -> Editor:
-        at = self.tag(page, name).offset
-        self.data[at : at + 2] = code.to_bytes(2, "little")
-        return self
-
-    def set_value(self, page: int, name: str, value: bytes) -> Editor:
-        at = self.tag(page, name).valueoffset
-        self.data[at : at + len(value)] = value
-        return self
-
-    def set_entry(self, page: int, name: str, index: int, value: int) -> Editor:
-        tag = self.tag(page, name)
-        size = {3: 2, 4: 4}[int(tag.dtype)]
-        return self._put(tag.valueoffset + index * size, value.to_bytes(size, "little"))
-
-    def set_count(self, page: int, name: str, count: int) -> Editor:
-        return self._put(self.tag(page, name).offset + 4, count.to_bytes(4, "little"))
-
-    def set_pointer(self, page: int, name: str, value: int) -> Editor:
-        return self._put(self.tag(page, name).offset + 8, value.to_bytes(4, "little"))
-
-    def in_tile(self, page: int, tile: int, find: bytes, put: bytes) -> Editor:
-        begin, nbytes = self.pages[page].dataoffsets[tile], self.pages[page].databytecounts[tile]
-        at = self.data.index(find, begin, begin + nbytes)
-        return self._put(at, put)
-
-    def _put(self, at: int, value: bytes) -> Editor:
-        self.data[at : at + len(value)] = value
-        return self
 
 
 def described(extra: str) -> Editor:
@@ -102,7 +59,7 @@ def _cut_description(editor: Editor) -> Editor:
 
 
 READ_ALIKE = {
-    "unharmed": Editor,
+    "unharmed": lambda: Editor(RECIPE),
     "33003": lambda: Editor(J2K),
     "33005": lambda: Editor(replace(RECIPE, kind="j2k-rgb")),
     "imagedescription-decimal-comma": lambda: described("MPP = 0,4990|AppMag = 20"),
@@ -112,17 +69,19 @@ READ_ALIKE = {
     "jp2k-bad-eoc": _without_eoc,
     "jpeg-tile-zero-length": lambda: Editor(replace(RECIPE, missing={0: (1, 5)})),
     "jp2k-tile-zero-length": lambda: Editor(replace(J2K, missing={0: (1, 5)})),
-    "label-bad-imagedescription": lambda: Editor().set_value(LABEL, "ImageDescription", b"?" * 20),
-    "label-no-imagedescription": lambda: Editor().rename_tag(LABEL, "ImageDescription", 272),
-    "thumbnail-empty-imagedescription": lambda: Editor().set_value(
+    "label-bad-imagedescription": lambda: Editor(RECIPE).set_value(
+        LABEL, "ImageDescription", b"?" * 20
+    ),
+    "label-no-imagedescription": lambda: Editor(RECIPE).rename_tag(LABEL, "ImageDescription", 272),
+    "thumbnail-empty-imagedescription": lambda: Editor(RECIPE).set_value(
         THUMBNAIL, "ImageDescription", b"\0"
     ),
-    "thumbnail-no-imagedescription": lambda: Editor().rename_tag(
+    "thumbnail-no-imagedescription": lambda: Editor(RECIPE).rename_tag(
         THUMBNAIL, "ImageDescription", 272
     ),
     "thumbnail-mismatched-icc-profile": lambda: _with_profile("AdobeRGB", "ScanScope v1"),
     "thumbnail-matching-icc-profile": lambda: _with_profile("ScanScope v1", "ScanScope v1"),
-    "truncated-imagedescription": lambda: _cut_description(Editor()),
+    "truncated-imagedescription": lambda: _cut_description(Editor(RECIPE)),
 }
 
 
@@ -154,7 +113,7 @@ def test_what_openslide_reads_is_read_alike(case, tmp_path):
 def test_label_without_subfile_type_is_found_by_its_text_where_openslide_has_none(
     code, names, tmp_path
 ):
-    editor = Editor()
+    editor = Editor(RECIPE)
     if code is None:
         editor.rename_tag(LABEL, "NewSubfileType", 253)
     else:
@@ -171,13 +130,15 @@ def test_label_without_subfile_type_is_found_by_its_text_where_openslide_has_non
 
 REFUSED_AT_OPEN = {
     "bad-compression": (
-        lambda: Editor().set_value(0, "Compression", (200).to_bytes(2, "little")),
+        lambda: Editor(RECIPE).set_value(0, "Compression", (200).to_bytes(2, "little")),
         UnsupportedCodecError,
         "ifd 0 of '.*slide.svs'.*compression 200",
     ),
     "bad-imagedepth": (
         lambda: (
-            Editor().set_value(0, "ResolutionUnit", b"\2\0").rename_tag(0, "ResolutionUnit", 32997)
+            Editor(RECIPE)
+            .set_value(0, "ResolutionUnit", b"\2\0")
+            .rename_tag(0, "ResolutionUnit", 32997)
         ),
         UnsupportedFormatError,
         "ifd 0 of '.*slide.svs'.*ImageDepth 2",
@@ -200,7 +161,7 @@ def test_a_description_outside_of_the_file_is_refused_where_openslide_finds_anot
     tmp_path,
 ):
     path = tmp_path / "slide.svs"
-    path.write_bytes(Editor().set_pointer(0, "ImageDescription", 1 << 30).data)
+    path.write_bytes(Editor(RECIPE).set_pointer(0, "ImageDescription", 1 << 30).data)
     with pytest.raises(
         MetadataError, match=r"slide.svs' at ifd.0.ImageDescription: .*beyond the end"
     ):
@@ -227,12 +188,12 @@ UNREADABLE_TILES = {
     ),
     "jp2k-tile-missing": (lambda: _far_tiles(Editor(J2K), 0, range(4, 5)), 0, 4, StoreError),
     "jpeg-bad-image": (
-        lambda: Editor().in_tile(0, 4, b"\xff\xc0", b"\xff\xcc"), 0, 4, ChunkDecodeError,
+        lambda: Editor(RECIPE).in_tile(0, 4, b"\xff\xc0", b"\xff\xcc"), 0, 4, ChunkDecodeError,
     ),
     "jpeg-cut-off": (
-        lambda: Editor().set_entry(0, "TileByteCounts", 4, 60), 0, 4, ChunkDecodeError,
+        lambda: Editor(RECIPE).set_entry(0, "TileByteCounts", 4, 60), 0, 4, ChunkDecodeError,
     ),
-    "truncated-top-level": (lambda: _far_tiles(Editor(), 2, range(4)), 1, 0, StoreError),
+    "truncated-top-level": (lambda: _far_tiles(Editor(RECIPE), 2, range(4)), 1, 0, StoreError),
 }  # fmt: skip
 
 

@@ -10,7 +10,10 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from zarrgpu.formats.tiff_tags import RESOLUTION_UNITS
+from zarrgpu.model import MISSING_NBYTES, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,14 +97,33 @@ def scale_properties(mpp: float | None, objective_power: float | None) -> dict[s
 
 
 def resolution_mpp(page: TiffPage) -> tuple[float | None, float | None]:
-    """Micrometres per pixel in x and y by the resolution tags; None where they do not say."""
+    """Micrometres per pixel in x and y by the resolution tags; None if either does not say it."""
     unit_um = _UNIT_UM.get(page.resolution_unit)
     per_unit = (page.numbers.get(tag) for tag in ("XResolution", "YResolution"))
     x, y = (unit_um / each if unit_um is not None and each else None for each in per_unit)
-    return x, y
+    return (None, None) if x is None or y is None else (x, y)
 
 
 def mpp_properties(mpp: tuple[float | None, float | None]) -> dict[str, str]:
     """Pixel sizes that are known."""
     pairs = zip("xy", mpp, strict=True)
     return {f"openslide.mpp-{axis}": number_text(each) for axis, each in pairs if each is not None}
+
+
+def bounds_properties(level: ArraySpec) -> dict[str, str]:
+    """Smallest rectangle that holds all stored tiles of level 0, where it is not all of it.
+
+    `level` has axes ``(y, x, c)`` and a manifest.
+    """
+    assert isinstance(level.location, Manifest)
+    stored = (level.location.nbytes != MISSING_NBYTES).reshape(level.grid_shape).any(axis=2)
+    properties, whole = {}, True
+    for axis, (name, size) in enumerate((("y", "height"), ("x", "width"))):
+        length, end = level.chunk_shape[axis], level.shape[axis]
+        filled = np.flatnonzero(stored.any(axis=1 - axis))
+        first = int(filled[0]) * length if filled.size else 0
+        last = min((int(filled[-1]) + 1) * length, end) if filled.size else 0
+        properties[f"openslide.bounds-{name}"] = str(first)
+        properties[f"openslide.bounds-{size}"] = str(last - first)
+        whole &= last - first == end
+    return {} if whole else properties

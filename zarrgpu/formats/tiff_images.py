@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -21,7 +20,13 @@ from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.aperio import read_icc_profile
 from zarrgpu.formats.geotiff import scaled_geotransform
 from zarrgpu.formats.planes import manifest_of, stack_planes
-from zarrgpu.formats.slide_properties import level_properties, number_text, tiff_properties
+from zarrgpu.formats.slide_properties import (
+    bounds_properties,
+    level_properties,
+    mpp_properties,
+    resolution_mpp,
+    tiff_properties,
+)
 from zarrgpu.formats.tiff import page_to_array_spec, read_sub_pages
 from zarrgpu.formats.tiff_tags import Tag
 from zarrgpu.model import ArraySpec, SlideSpec
@@ -34,9 +39,6 @@ if TYPE_CHECKING:
 
 _REDUCED, _MASK = 1, 4
 """Bits of NewSubfileType."""
-
-_UNIT_UM: Final = MappingProxyType({2: 25_400.0, 3: 10_000.0})
-"""Micrometres in an inch and in a centimetre, by ResolutionUnit."""
 
 _IMAGEJ_AXES: Final = (("t", "frames"), ("z", "slices"), ("c", "channels"))
 
@@ -80,16 +82,13 @@ def pyramid_slide(
     ]
     arrays = [arrays[0], *(_placed(arrays[0], array) for array in arrays[1:])]
     icc_profile = read_icc_profile(file, first)
-    mpp = (_mpp(first, "XResolution"), _mpp(first, "YResolution"))
+    mpp = resolution_mpp(first)
     properties = {
         "openslide.vendor": "generic-tiff",
         **tiff_properties(first),
         **level_properties(arrays),
-        **{
-            f"openslide.mpp-{axis}": number_text(value)
-            for axis, value in zip("xy", mpp, strict=True)
-            if value is not None
-        },
+        **bounds_properties(arrays[0]),
+        **mpp_properties(mpp),
     }
     if icc_profile:
         properties["openslide.icc-size"] = str(len(icc_profile))
@@ -142,12 +141,6 @@ def _placed(first: ArraySpec, overview: ArraySpec) -> ArraySpec:
     known = {"geotransform": scaled_geotransform(transform, *ratios)}
     known |= {name: first.attributes[name] for name in ("crs",) if name in first.attributes}
     return replace(overview, attributes={**overview.attributes, **known})
-
-
-def _mpp(page: TiffPage, tag: str) -> float | None:
-    per_unit = page.numbers.get(tag)
-    unit_um = _UNIT_UM.get(page.resolution_unit)
-    return unit_um / per_unit if unit_um is not None and per_unit else None
 
 
 def _imagej(description: str) -> dict[str, str]:
