@@ -59,7 +59,7 @@ test-others: $(addprefix test-in-,$(OTHER_VENVS))  ## pytest on the other Python
 ONCE := $(addprefix tests/,test_emulator.py test_kernels.py test_nvrtc.py gpu test_checksum_kernels.py \
 	test_blosclz_kernel.py test_element_kernels.py test_planted_faults.py test_device_tables.py \
 	test_gather_tables.py test_conformance.py test_zarr_image_codecs.py test_cast_value.py \
-	test_fuzz_zarr.py) $(wildcard tests/test_cuda_*.py)
+	test_fuzz_zarr.py test_native_sanitizers.py) $(wildcard tests/test_cuda_*.py)
 
 test-in-%: %/.installed-dev
 	$*/bin/python -m pytest -q -m "not slow" -p no:cacheprovider $(addprefix --ignore=,$(ONCE)) $(PYTEST_FLAGS)

@@ -11,6 +11,7 @@ from zarrgpu.codecs.device import DEVICE_DECODERS
 from zarrgpu.codecs.registry import CODECS
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.host import available_cores
+from zarrgpu.devices.native import LIBRARY, native_library
 from zarrgpu.devices.resolve import cuda_problem, resolve_device
 from zarrgpu.plan.explain import format_nbytes
 
@@ -42,6 +43,7 @@ def examine() -> list[str]:
         f"zarrgpu  {_version('zarrgpu') or 'not installed, run from the source tree'}",
         f"python   {platform.python_version()} on {platform.system()} {platform.machine()}",
         f"cores    {available_cores()}",
+        f"host     {_executor()}",
         "",
         "packages",
         *_required(),
@@ -53,6 +55,16 @@ def examine() -> list[str]:
         "GPU",
         *_gpu(),
     ]
+
+
+def _executor() -> str:
+    """Whether reads on the host run compiled, and with which codecs."""
+    library = native_library()
+    if library is not None:
+        return f"compiled executor: {', '.join(sorted(library.codecs - {'bytes'}))}"
+    if LIBRARY.exists():
+        return "in Python, because the compiled executor cannot be loaded; reinstall zarrgpu"
+    return "in Python, as no C++ compiler was there to build the executor; get g++ and reinstall"
 
 
 def _required() -> list[str]:

@@ -267,12 +267,17 @@ def native_run(
         What earlier reads have left of each chunk; None if no array has a cache.
     """
     library = native_library()
-    if library is None or len(plan.request.count) > MAX_AXES:
+    if library is None or not runs_compiled(sources, output):
         return None
-    plain = all(
+    return NativeRun(library, plan, sources, keys, out, cached)
+
+
+def runs_compiled(sources: Sequence[ArraySource], output: OutputFormat) -> bool:
+    """Whether the compiled executor reads these arrays to such an output."""
+    library = native_library()
+    return library is not None and all(
         output.is_plain(source.spec.dtype) and _is_known(source, library) for source in sources
     )
-    return NativeRun(library, plan, sources, keys, out, cached) if plain else None
 
 
 def _is_known(source: ArraySource, library: NativeLibrary) -> bool:
@@ -288,6 +293,7 @@ def _is_known(source: ArraySource, library: NativeLibrary) -> bool:
         and source.chain.object_codec is None
         and not dtype.hasobject
         and dtype.itemsize > 0
+        and source.spec.ndim <= MAX_AXES
         and not (swaps and _swapped_nbytes(dtype) not in _SWAPPED_NBYTES)
     )
 

@@ -29,6 +29,7 @@ from zarrgpu.fetch import (
     unreadable_shards,
 )
 from zarrgpu.model import ReadOptions, Sharded
+from zarrgpu.native_engine import runs_compiled
 from zarrgpu.output import OutputFormat
 from zarrgpu.plan.cuts import Cut
 from zarrgpu.plan.explain import explain, format_nbytes
@@ -259,7 +260,7 @@ def explain_read(
     steps = {"fetch": f"host, from {', '.join(places)}"}
     for source in sources:
         names = " + ".join(codec.name for codec in source.chain.codecs) or "bytes"
-        steps[f"decode {names}"] = _placement(where, source)
+        steps[f"decode {names}"] = _placement(where, source, output, options)
     steps["gather"] = where.name
     return explain(
         plan,
@@ -269,10 +270,13 @@ def explain_read(
     )
 
 
-def _placement(device: Device, source: ArraySource) -> str:
+def _placement(
+    device: Device, source: ArraySource, output: OutputFormat, options: ReadOptions
+) -> str:
     """Where the chunks of an array are decoded, and by what."""
     if not isinstance(device, CudaDevice):
-        return device.name
+        compiled = options.native and runs_compiled([source], output)
+        return f"{device.name}, compiled" if compiled else device.name
     chain = device_chain(source.chain)
     if chain is None:
         return "host (no device decoder for this chain), then copied"
