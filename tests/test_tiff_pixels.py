@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import zarrgpu as zg
 from tests.gpu.devices import same
 from tests.tiff_arrays import decoded, page_array, pages, ramp, segments, write
 from zarrgpu.errors import ChunkDecodeError, DataError, MetadataError, UnsupportedCodecError
@@ -225,7 +226,7 @@ JPEGS = [
 def test_jpeg_in_tiles_and_strips_equals_tifffile(samples, photometric, stored, subsampling):
     image = smooth(samples)
     space = {"outcolorspace": stored} if samples == 3 else {}
-    for layout in IMAGE_LAYOUTS:
+    for layout in IMAGE_LAYOUTS:  # the last strip is short
         data = write(
             image[..., 0] if samples == 1 else image, compression="jpeg", photometric=photometric,
             subsampling=subsampling, compressionargs={"level": 90} | space, **layout,
@@ -327,7 +328,7 @@ def test_webp_jpeg_xl_and_lerc_are_exact(codec, compression, dtypes, counts):
 
 
 @pytest.mark.parametrize("codec", ["webp", "jpegxl", "lerc"])
-def test_short_last_strips_of_image_codecs(codec):
+def test_short_last_strips_of_image_codecs(codec, cuda):
     image = smooth(3)
     options = {"level": 0} if codec == "lerc" else {"lossless": True}
     data = write(
@@ -335,6 +336,7 @@ def test_short_last_strips_of_image_codecs(codec):
     )
     assert pages(data)[0].chunk_height == 16
     got = page_array(data).read(device="cpu")
+    same(page_array(data).read(device=cuda), got, device=cuda)
     assert np.array_equal(got, image)
     assert np.array_equal(got, decoded(data))
 
@@ -406,6 +408,27 @@ def test_a_damaged_tile_is_an_error_that_names_it_or_other_pixels_but_no_crash(c
             assert page_array(bytes(damaged)).read(device="cpu").shape == image.shape
         except ChunkDecodeError:
             continue
+
+
+# ---- OpenSlide -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", 8, "zstd", "jpeg", "packbits"])
+def test_generic_slides_equal_openslide(compression, tmp_path):
+    openslide = pytest.importorskip("openslide")
+    image = smooth(3)
+    options = {"outcolorspace": "ycbcr"} if compression == "jpeg" else {}
+    path = tmp_path / "a.tif"
+    for order, big in (("<", False), (">", True)):
+        data = write(
+            image, photometric="rgb", compression=compression, tile=(32, 32), byteorder=order,
+            big=big, compressionargs=options, predictor=compression in ("lzw", 8, "zstd"),
+        )  # fmt: skip
+        path.write_bytes(data)
+        with openslide.OpenSlide(path) as peer:
+            theirs = np.array(peer.read_region((0, 0), 0, peer.dimensions))[..., :3]
+        ours = zg.open_slide(path).read_region((0, 0), 0, (70, 50), device="cpu")
+        assert np.array_equal(ours, theirs)
 
 
 # ---- sub-directories -----------------------------------------------------------------------------

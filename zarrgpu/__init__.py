@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from zarrgpu.model import ReadOptions
     from zarrgpu.ome_image import OmeZarrImage
     from zarrgpu.opening import detect_format, open, open_slide
+    from zarrgpu.pages import Pages
     from zarrgpu.plate import Plate, Well
     from zarrgpu.regions import read_regions
     from zarrgpu.sampling import GridPatches, PatchTable, RandomPatches
@@ -63,6 +64,7 @@ __all__ = [
     "MissingDependencyError",
     "NodeNotFoundError",
     "OmeZarrImage",
+    "Pages",
     "PatchLoader",
     "PatchTable",
     "Plate",
@@ -115,6 +117,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "ome_image": ("OmeZarrImage",),
     "opening": ("detect_format", "open", "open_slide"),
     "plate": ("Plate", "Well"),
+    "pages": ("Pages",),
     "regions": ("read_regions",),
     "sampling": ("GridPatches", "PatchTable", "RandomPatches"),
     "scenes": ("Scene", "Series"),

@@ -54,6 +54,7 @@ MAX_FIELDS: Final = 4096
 MAX_SMALL_NBYTES: Final = 16 << 20
 """Largest value of a tag that is not a chunk table: OME-XML is the largest met, a few MB."""
 
+_SHORT_TYPES: Final = frozenset({3, 4})
 _INT64_MAX: Final = (1 << 63) - 1
 
 
@@ -171,6 +172,11 @@ class Ifd:
 
     def integer(self, tag: Tag, default: int | None = None) -> int:
         """First value of an integer tag; `default`, or `MetadataError`, if it is absent."""
+        field = self.fields.get(tag)
+        if field is not None and field.count == 1 and field.field_type in _SHORT_TYPES:
+            # nearly all of them, in little time
+            raw = self._bytes(tag, field)
+            return int.from_bytes(raw, "little" if self.byte_order == "<" else "big")
         values = self.integers(tag)
         if values is not None:
             return int(values[0])
@@ -200,7 +206,7 @@ class Ifd:
             return raw.decode("latin-1")
 
     def rational(self, tag: Tag) -> float | None:
-        """First value of a RATIONAL tag, in double precision as OpenSlide 4 has it; None if unusable.
+        """First value of a RATIONAL tag, a double as OpenSlide 4 has it; None if unusable.
 
         Such tags only describe, so an odd type or a zero denominator is no reason to refuse.
         """
