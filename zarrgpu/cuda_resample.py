@@ -6,7 +6,6 @@ is cut into parts whose scratch memory fits the budget.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,34 +22,10 @@ from zarrgpu.devices.tables import (
     tile_starts,
 )
 from zarrgpu.output import OutputFormat
-from zarrgpu.resampling import FilterTable
+from zarrgpu.resampling import FilterTable, ResampleBatch
 
 _SCRATCH_SHARE = 4
 """Scratch memory is at most this part of the budget."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ResampleBatch:
-    """Images of one size to resample to one size.
-
-    Attributes
-    ----------
-    rows, columns : FilterTable
-        Of the y and the x axis.
-    row_table, column_table : int array (N,)
-        Which tables each image uses.
-    fill : float32 (N,)
-        Of results outside of each image.
-    result : int array (N,)
-        Place of each image in the result.
-    """
-
-    rows: FilterTable
-    columns: FilterTable
-    row_table: NDArray[np.int64]
-    column_table: NDArray[np.int64]
-    fill: NDArray[np.float32]
-    result: NDArray[np.int64]
 
 
 def resample_on_device(

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from zarrgpu import reader
-from zarrgpu.cuda_resample import ResampleBatch, resample_on_device
+from zarrgpu.cuda_resample import resample_on_device
 from zarrgpu.devices.cuda import CudaDevice
-from zarrgpu.devices.host import available_cores, run_threads
 from zarrgpu.devices.resolve import Device, DeviceLike, resolve_device
 from zarrgpu.errors import MemoryBudgetError, SelectionError
 from zarrgpu.host_engine import allocate
+from zarrgpu.host_resample import resample_on_host
 from zarrgpu.model import ReadOptions, native_dtype
 from zarrgpu.output import OutputFormat
 from zarrgpu.patches import (
@@ -35,9 +35,9 @@ from zarrgpu.patches import (
 from zarrgpu.pyramid import Pyramid
 from zarrgpu.resampling import (
     FilterTable,
+    ResampleBatch,
     check_resampled,
     filter_table,
-    resample,
     source_length,
     source_start,
 )
@@ -314,26 +314,8 @@ class _Scaled:
             budget = how["options"].memory_budget_bytes
             resample_on_device(device, batch, pixels, result, axes, output, budget)
         else:
-            _resample_on_host(batch, pixels, result, axes, output, how["options"])
+            resample_on_host(batch, pixels, result, axes, output, how["options"])
         return ok
-
-
-def _resample_on_host(
-    batch: ResampleBatch,
-    pixels: NDArray[Any],
-    out: NDArray[Any],
-    axes: tuple[int, int, int],
-    output: OutputFormat,
-    options: ReadOptions,
-) -> None:
-    view = out.transpose(0, *axes)
-
-    def one(i: int) -> None:
-        tables = int(batch.row_table[i]), int(batch.column_table[i])
-        target = view[batch.result[i]]
-        resample(pixels[i], batch.rows, batch.columns, tables, target, output, batch.fill[i])
-
-    run_threads(one, range(len(pixels)), options.num_threads or available_cores())
 
 
 def _tables(

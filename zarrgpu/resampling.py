@@ -47,6 +47,30 @@ class FilterTable:
     inside: NDArray[np.int32]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ResampleBatch:
+    """Images of one size to resample to one size.
+
+    Attributes
+    ----------
+    rows, columns : FilterTable
+        Of the y and the x axis.
+    row_table, column_table : int array (N,)
+        Which tables each image uses.
+    fill : float32 (N,)
+        Of results outside of each image.
+    result : int array (N,)
+        Place of each image in the result.
+    """
+
+    rows: FilterTable
+    columns: FilterTable
+    row_table: NDArray[np.int64]
+    column_table: NDArray[np.int64]
+    fill: NDArray[np.float32]
+    result: NDArray[np.int64]
+
+
 def check_resampled(dtype: np.dtype[Any], source: str) -> None:
     """Raise for elements that are not resampled."""
     if f"{dtype.kind}{dtype.itemsize}" not in RESAMPLED_TYPES:

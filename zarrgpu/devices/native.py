@@ -67,6 +67,11 @@ PLAN: Final = (
     *("out", "out_strides", "step", "streams", "next_read", "fetched_nbytes"),
 )
 LIBRARIES: Final = tuple(name for name, _ in _FUNCTIONS)
+RESAMPLING: Final = (
+    *("source", "source_type", "width", "channels", "row_first", "row_weight", "rows", "row_taps"),
+    *("column_first", "column_weight", "columns", "column_taps", "top", "bottom", "left", "right"),
+    *("target", "stride_y", "stride_x", "stride_c", "to_float", "fill"),
+)
 MAX_AXES: Final = 32
 
 
@@ -85,6 +90,7 @@ class NativeLibrary:
         self.run_held = _function(library, "zarrgpu_run_held", ctypes.c_int64, 2)
         self.fill = _function(library, "zarrgpu_fill", None, 1)
         self.sizes = _function(library, "zarrgpu_sizes", ctypes.c_int64, 1)
+        self.resample = _function(library, "zarrgpu_resample", None, 1)
         self.crc32c = _function(library, "zarrgpu_crc32c", ctypes.c_int64, 3)
         functions = [_address_of(name, _candidates(kind)) for name, kind in _FUNCTIONS]
         self._table = np.array(functions, np.int64)
