@@ -301,6 +301,24 @@ def test_further_systems_are_reached_over_several_steps_and_backwards():
         found.affine(0, "c")
 
 
+def test_what_has_no_inverse_is_not_taken_backwards():
+    systems = [system("physical", axes_of("yx")), system("flat", axes_of("xyz"))]
+    systems += [system("shadow", axes_of("yx"))]
+    found = parse_multiscale(
+        wrap("0.6", multiscales=[{
+            "coordinateSystems": systems,
+            "datasets": datasets_06([[2.0, 3.0]]),
+            "coordinateTransformations": [
+                edge("affine", "flat", "physical", affine=[[1, 0, 0, 0], [0, 1, 0, 0]]),
+                edge("affine", "shadow", "physical", affine=[[1, 1, 0], [1, 1, 0]]),
+            ],
+        }]), "s",
+    )  # fmt: skip
+    for name in ("flat", "shadow"):
+        with pytest.raises(UnsupportedFormatError, match="affine has no inverse"):
+            found.affine(0, name)
+
+
 def test_array_systems_take_names_and_sizes_from_the_physical_one_behind():
     arrays = [{"name": f"dim_{i}", "type": "array"} for i in range(3)]
     found = parse_multiscale(
@@ -324,7 +342,8 @@ def test_array_systems_take_names_and_sizes_from_the_physical_one_behind():
 @pytest.mark.parametrize(
     ("changes", "location"),
     [
-        ({"coordinateSystems": []}, "ome.multiscales.0.datasets.0.coordinateTransformations.0.output"),
+        ({"coordinateSystems": []},
+         "ome.multiscales.0.datasets.0.coordinateTransformations.0.output"),
         ({"coordinateSystems": 3}, "ome.multiscales.0.coordinateSystems"),
         ({"coordinateSystems": [system("physical", axes_of("cz"))]},
          "ome.multiscales.0.datasets.0.coordinateTransformations.0.scale"),

@@ -7,13 +7,13 @@ transformation has an inverse. Of several ways the one with the fewest steps is 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
-from zarrgpu.errors import MetadataError, SelectionError, UnsupportedFormatError
+from zarrgpu.errors import SelectionError, UnsupportedFormatError
 from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.ngff_transforms import (
     LoadArray,
@@ -46,6 +46,14 @@ class Edge:
     def type(self) -> str:
         """Its type, such as ``"affine"``."""
         return str(self.step.value.get("type"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """An edge and the direction in which it is taken."""
+
+    edge: Edge
+    forward: bool
 
 
 def parse_edges(owner: Document, key: str = "coordinateTransformations") -> tuple[Edge, ...]:
@@ -100,46 +108,54 @@ def find_matrix(
     MetadataError
         If one is malformed, or does not fit its systems.
     """
-    reached: dict[System, Matrix] = {source: np.eye(ndim + 1)}
-    refused: list[UnsupportedFormatError] = []
+    refused: dict[_Way, UnsupportedFormatError] = {}
+    while (ways := _shortest(edges, source, target, refused)) is not None:
+        matrix = np.eye(ndim + 1)
+        for way in ways:
+            try:
+                step = _along(way, len(matrix) - 1, sizes, load)
+            except UnsupportedFormatError as error:
+                refused[way] = error
+                break
+            end = way.edge.target if way.forward else way.edge.source
+            if len(step) - 1 != sizes.get(end, len(step) - 1):
+                message = f"gives {len(step) - 1} coordinates, {end[1]!r} has {sizes[end]}"
+                raise way.edge.step.fail(message)
+            matrix = step @ matrix
+        else:
+            return matrix
+    if refused:
+        raise next(iter(refused.values()))
+    msg = f"no transformations lead from {source} to {target}"
+    raise SelectionError(msg)
+
+
+def _shortest(
+    edges: Sequence[Edge], source: System, target: System, refused: Container[_Way]
+) -> list[_Way] | None:
+    """Fewest transformations that lead from one system to another, leaving some out."""
+    reached: dict[System, list[_Way]] = {source: []}
     queue = deque([source])
     while queue and target not in reached:
         here = queue.popleft()
         for edge in edges:
-            for start, end, forward in (
-                (edge.source, edge.target, True),
-                (edge.target, edge.source, False),
+            for way, start, end in (
+                (_Way(edge, forward=True), edge.source, edge.target),
+                (_Way(edge, forward=False), edge.target, edge.source),
             ):
-                if start != here or end in reached:
-                    continue
-                try:
-                    matrix = _along(edge, len(reached[here]) - 1, load, forward=forward)
-                except UnsupportedFormatError as error:
-                    refused.append(error)
-                    continue
-                if len(matrix) - 1 != sizes.get(end, len(matrix) - 1):
-                    message = f"gives {len(matrix) - 1} coordinates, {end[1]!r} has {sizes[end]}"
-                    raise edge.step.fail(message)
-                reached[end] = matrix @ reached[here]
-                queue.append(end)
-    if target in reached:
-        return reached[target]
-    if refused:
-        raise refused[0]
-    names = ", ".join(sorted({"/".join(filter(None, node)) for node in reached}))
-    msg = f"no transformations lead from {source} to {target}; those lead to {names}"
-    raise SelectionError(msg)
+                if start == here and end not in reached and way not in refused:
+                    reached[end] = [*reached[here], way]
+                    queue.append(end)
+    return reached.get(target)
 
 
-def _along(edge: Edge, ndim: int, load: LoadArray | None, *, forward: bool) -> Matrix:
-    if forward:
+def _along(way: _Way, ndim: int, sizes: Mapping[System, int], load: LoadArray | None) -> Matrix:
+    edge = way.edge
+    if way.forward:
         return transformation_matrix(edge.step, ndim, load)
-    try:
+    matrix = None
+    if sizes.get(edge.source, ndim) == ndim:
         matrix = inverse_matrix(edge.step, ndim, load)
-    except MetadataError:
-        # an edge with other dimensions at its two ends, taken backwards: it has no inverse
-        transformation_matrix(edge.step, ndim, load)
-        raise
     if matrix is None:
         where = ".".join(map(str, edge.step.location))
         msg = f"{edge.step.source!r} at {where}: {edge.type} has no inverse"
