@@ -40,6 +40,7 @@ from zarrgpu.errors import (
 )
 from zarrgpu.formats.ome import parse_multiscale
 from zarrgpu.interop.nibabel import to_nibabel
+from zarrgpu.nifti import nifti_header
 from zarrgpu.validation import validate
 
 SMALL = ConvertOptions(chunk_px=32, shard_px=96)
@@ -162,6 +163,42 @@ def test_levels_are_made_where_there_are_none(tmp_path: Path) -> None:
         padded = np.pad(pixels, odd, mode="edge")
         sums = sum(padded[:, y::2, x::2] for y in (0, 1) for x in (0, 1))
         assert_array_equal(coarse.read(device="cpu"), (sums + 2) // 4)
+
+
+@pytest.mark.parametrize("kind", ["ome", "nifti"])
+def test_labels_are_never_averaged(tmp_path: Path, kind: str) -> None:
+    data = random_array((90, 70, 40), "u2")
+    if kind == "nifti":
+        image = nibabel.Nifti1Image(data, SFORM)
+        image.header.set_intent("label")
+        image.to_filename(tmp_path / "a.nii")
+        path = tmp_path / "a.nii"
+    else:
+        path = tmp_path / "l.zarr"
+        group = zarr.open_group(path, mode="w")
+        group.create_array("0", data=data.transpose(), chunks=(20, 20, 20))
+        scale = {"type": "scale", "scale": [1.0, 1.0, 1.0]}
+        level = {"path": "0", "coordinateTransformations": [scale]}
+        axes = [{"name": name, "type": "space"} for name in "zyx"]
+        colour = {"label-value": 1, "rgba": [0, 0, 255, 255]}
+        group.attrs["ome"] = {
+            "version": "0.5",
+            "multiscales": [{"axes": axes, "datasets": [level]}],
+            "image-label": {"colors": [colour]},
+        }
+    convert(path, tmp_path / "b.zarr", options=ConvertOptions(chunk_px=24, shard_px=48))
+    attributes = check_ome(tmp_path / "b.zarr")
+    assert ("image-label" in attributes["ome"]) == (kind == "ome")
+    assert attributes["ome"]["multiscales"][0]["type"] == "nearest"
+    converted = zg.open_slide(tmp_path / "b.zarr")
+    assert [level.shape for level in converted.levels] == [(40, 70, 90), (20, 35, 45), (20, 18, 23)]
+    for array, step in zip(converted.levels, ((1, 1), (2, 2), (2, 4)), strict=True):
+        wanted = data.transpose()[:: step[0], :: step[1], :: step[1]]
+        assert_array_equal(array.read(device="cpu"), wanted)
+    if kind == "nifti":  # the first element of a level is that of the one before
+        affines = [nifti_header(converted, level).affine for level in range(3)]
+        for affine in affines[1:]:
+            np.testing.assert_allclose(affine[:, 3], affines[0][:, 3])
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i4", "u8", "i8", "f4", "f8", "c8", "?"])

@@ -1,4 +1,7 @@
-"""Coarser levels: each element is the mean of the two along each halved axis that it covers."""
+"""Coarser levels: each element is the mean of the two along each halved axis that it covers.
+
+Labels have no mean: of them every second is taken.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def halved_shape(shape: tuple[int, ...], axes: str, halved: str) -> tuple[int, .
     return tuple(-(-n // 2) if axis in halved else n for n, axis in zip(shape, axes, strict=True))
 
 
-def halve(pixels: NDArray[Any], axes: str, halved: str) -> NDArray[Any]:
+def halve(pixels: NDArray[Any], axes: str, halved: str, *, labels: bool = False) -> NDArray[Any]:
     """Average pairs along some axes; the last of an odd number stands for itself.
 
     Integers are averaged exactly and rounded half up, whatever their size. A bool is true where at
@@ -28,11 +31,15 @@ def halve(pixels: NDArray[Any], axes: str, halved: str) -> NDArray[Any]:
     pixels : array
     axes, halved : str
         Names of the axes, and of those that are halved.
+    labels : bool
+        Take the first of each pair instead.
 
     Returns
     -------
     array, type of `pixels`
     """
+    if labels:
+        return pixels[tuple(slice(None, None, 2 if axis in halved else 1) for axis in axes)]
     dtype = pixels.dtype
     parts = [pixels]
     for axis, name in enumerate(axes):

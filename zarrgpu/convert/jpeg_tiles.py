@@ -43,6 +43,8 @@ def check_copyable(source: Source) -> None:
         reason = ""
         if names != ("jpeg",):
             reason = f"its tiles are {' + '.join(names) or 'uncompressed'}, not jpeg"
+        elif spec.codecs[0].configuration.get("colorspace") not in ("gray", *_TRANSFORM):
+            reason = f"their colours are of the kind {spec.codecs[0].configuration['colorspace']!r}"
         elif spec.codecs[0].configuration.get("short_height") is not None:
             reason = "its last strip is shorter than the others"
         elif not isinstance(spec.location, Manifest) or spec.chunk_starts is not None:

@@ -40,13 +40,18 @@ def ome_metadata(
         datasets.append({"path": str(level), "coordinateTransformations": transforms})
     name = source.name.rstrip("/").rpartition("/")[2]
     image: dict[str, Any] = {"name": name, "axes": axis_documents(source), "datasets": datasets}
-    if any(step is not None for step in steps):
+    if any(step is not None for step in steps) and source.labels:
+        image["type"] = "nearest"
+        image["metadata"] = {"description": "every second element", "method": "zarrgpu.convert"}
+    elif any(step is not None for step in steps):
         image["type"] = "mean"
         image["metadata"] = {
             "description": "means of 2 x 2 elements, x 2 in volumes",
             "method": "zarrgpu.convert",
         }
     document: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
+    if source.image_label is not None:
+        document["image-label"] = dict(source.image_label)
     if source.channels:
         document["omero"] = {"channels": [dict(channel) for channel in source.channels]}
     return document
@@ -56,8 +61,8 @@ def _scaled(source: Source, factors: Sequence[float]) -> Transform:
     """Scale and translation of a level whose elements cover so many of level 0."""
     first = source.transforms[0][1] if source.transforms else [0.0] * len(source.axes)
     scale = [size * factor for size, factor in zip(source.scale, factors, strict=True)]
-    shift = [
-        origin + size * (factor - 1) / 2
+    shift = [  # every second label stays where it is
+        origin + (0.0 if source.labels else size * (factor - 1) / 2)
         for origin, size, factor in zip(first, source.scale, factors, strict=True)
     ]
     return scale, shift

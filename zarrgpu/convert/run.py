@@ -243,7 +243,7 @@ def _write_level(
             if finer is None:
                 pixels = image.read(level.number, box, read)
             else:
-                pixels = _averaged(finer, box, image.axes, level.halved, read)
+                pixels = _halved(finer, box, image, level.halved, read)
             array[tuple(slice(*side) for side in box)] = pixels
 
     def finish(index: int) -> None:
@@ -261,13 +261,16 @@ def _write_level(
     _run(finish, todo, workers)
 
 
-def _averaged(finer: Array, box: Box, axes: str, halved: str, options: ReadOptions) -> NDArray[Any]:
+def _halved(
+    finer: Array, box: Box, image: Source, halved: str, options: ReadOptions
+) -> NDArray[Any]:
     """A box of a level, made from the level before it."""
     selection = tuple(
         slice(2 * first, min(2 * last, size)) if axis in halved else slice(first, last)
-        for axis, (first, last), size in zip(axes, box, finer.shape, strict=True)
+        for axis, (first, last), size in zip(image.axes, box, finer.shape, strict=True)
     )
-    return halve(np.asarray(finer.read(selection, device="cpu", options=options)), axes, halved)
+    pixels = np.asarray(finer.read(selection, device="cpu", options=options))
+    return halve(pixels, image.axes, halved, labels=image.labels)
 
 
 def _run(work: Callable[[int], None], items: Sequence[int], workers: int) -> None:
@@ -321,9 +324,14 @@ def _files(node: Any, source: str | os.PathLike[str]) -> set[Path]:
 
 
 def _described(image: Source) -> str:
-    """What a source is, without its pixels."""
-    levels = [
+    """What a source is, without its pixels: that a remote one has changed shows only here."""
+    levels: list[list[Any]] = [
         [list(array.shape), array.dtype.str, list(array.chunks), list(array.codecs)]
         for array in image.arrays
     ]
+    for array in image.arrays:
+        location = array.spec.location
+        if isinstance(location, Manifest):
+            keys = location.keys or (location.key,)
+            levels.append([array.source.store.size(key) for key in keys])
     return json.dumps([levels, image.axes, image.scale, dict(image.attributes)], default=str)

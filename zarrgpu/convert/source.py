@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from zarrgpu.array import Array
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.ngff_version import metadata_of
+from zarrgpu.formats.nifti_header import NiftiHeader
 from zarrgpu.formats.ome import parse_multiscale
 from zarrgpu.model import ReadOptions
 from zarrgpu.nifti import has_nifti_header, header_bytes, nifti_header
@@ -29,6 +30,8 @@ _NIFTI_UNITS: Final = {
     "sec": "second", "msec": "millisecond", "usec": "microsecond",
 }  # fmt: skip
 _COLOURS: Final = (3, 4)
+_LABEL_INTENTS: Final = (1002, 1003)
+"""NIfTI's codes for labels and for names of regions."""
 
 Box = tuple[tuple[int, int], ...]
 """First element, and one past the last, along each axis."""
@@ -76,6 +79,10 @@ class Source:
     associated : mapping of str to Array
     nifti : bytes or None
         NIfTI header and extensions.
+    labels : bool
+        Whether elements are labels, which have no mean.
+    image_label : mapping or None
+        OME-Zarr's ``image-label``.
     """
 
     name: str
@@ -90,6 +97,8 @@ class Source:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     associated: Mapping[str, Array] = field(default_factory=dict)
     nifti: bytes | None = None
+    labels: bool = False
+    image_label: Mapping[str, Any] | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -165,6 +174,8 @@ def _of_slide(slide: Slide, name: str) -> Source:
     scale = tuple(mpp.get(axis) or 1.0 for axis in axes)
     units = tuple("micrometer" if mpp.get(axis) else None for axis in axes)
     attributes: dict[str, Any] = {"vendor": slide.spec.vendor, "properties": dict(slide.properties)}
+    nifti = has_nifti_header(slide)
+    image_label = _image_label(slide)
     transforms: tuple[Transform, ...] | None = None
     space = _ome_transforms(slide, stored)
     if space is not None:
@@ -186,7 +197,9 @@ def _of_slide(slide: Slide, name: str) -> Source:
         channels=slide.spec.channels or (_rgb_channels() if last else ()),
         attributes=attributes,
         associated=slide.associated_images,
-        nifti=header_bytes(slide) if has_nifti_header(slide) else None,
+        nifti=header_bytes(slide) if nifti else None,
+        labels=image_label is not None or (nifti and _is_label(nifti_header(slide))),
+        image_label=image_label,
     )
 
 
@@ -222,6 +235,7 @@ def _of_array(array: Array, name: str, axes: str | None) -> Source:
         interleaved=bool(array.dtype.names) or (names[-1] == "c" and array.shape[-1] in _COLOURS),
         attributes={} if nifti else {"attributes": dict(array.attrs)},
         nifti=None if header is None else header_bytes(array),
+        labels=header is not None and _is_label(header),
     )
 
 
@@ -250,6 +264,18 @@ def _ome_transforms(slide: Slide, stored: tuple[int, ...]) -> _Space | None:
     units = tuple(image.units[axis] for axis in stored)
     document = metadata_of(slide.group.attrs, slide.spec.source).value if image.edges else None
     return _Space(units=units, transforms=tuple(transforms), document=document)
+
+
+def _image_label(slide: Slide) -> Mapping[str, Any] | None:
+    """What an OME-Zarr image says of itself as a label image."""
+    if slide.group is None:
+        return None
+    found = metadata_of(slide.group.attrs, slide.spec.source).value.get("image-label")
+    return found if isinstance(found, Mapping) else None
+
+
+def _is_label(header: NiftiHeader) -> bool:
+    return header.fields["intent_code"] in _LABEL_INTENTS
 
 
 def _rgb_channels() -> tuple[Mapping[str, Any], ...]:
