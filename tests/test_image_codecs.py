@@ -336,7 +336,7 @@ BAD_CONFIGURATIONS = [
         "16 bits",
     ),
     (TiffPredictorCodec, {"predictor": 4, "width": 1, "samples": 1, "dtype": "|u1"}, "predictor"),
-    (TiffPredictorCodec, {"predictor": 2, "width": 1, "samples": 1, "dtype": "<f4"}, "float32"),
+    (TiffPredictorCodec, {"predictor": 2, "width": 1, "samples": 1, "dtype": "<c8"}, "complex64"),
     (TiffPredictorCodec, {"predictor": 3, "width": 1, "samples": 1, "dtype": "<u4"}, "uint32"),
     (ShortChunkCodec, {}, "short_nbytes"),
 ]

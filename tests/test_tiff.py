@@ -230,6 +230,7 @@ def test_errors_of_the_store_pass_through():
         ),
         (without(262), MetadataError, "missing"),
         ([*GOOD, short(266, 3)], UnsupportedFormatError, "FillOrder 3"),
+        ([*GOOD, short(32997, 7)], UnsupportedFormatError, "ImageDepth 7"),
         ([*GOOD, short(339, 6)], UnsupportedFormatError, "format"),
         ([*GOOD, short(339, 5)], UnsupportedFormatError, "format"),
         (

@@ -71,6 +71,9 @@ def page_dtype(page: TiffPage) -> np.dtype[Any]:
     UnsupportedFormatError
         Mixed samples, or of bits or a format that zarrgpu does not read.
     """
+    if page.image_depth != 1:
+        msg = f"{page.where}: ImageDepth {page.image_depth} is not read, only 1"
+        raise UnsupportedFormatError(msg)
     if len({*page.sample_format}) > 1:
         msg = f"{page.where}: mixed sample formats {page.sample_format} are not read"
         raise UnsupportedFormatError(msg)
