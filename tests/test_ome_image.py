@@ -42,8 +42,12 @@ def test_an_image_says_how_it_lies_in_space(tmp_path, version):
     assert image.affine(1).tolist() == np.eye(5).tolist()
     assert image.affine(0).tolist() == np.diag([1, 1, 0.5, 0.5, 1]).tolist()
     assert image.coordinate_systems == (("physical",) if version == "0.6" else ("",))
-    again = pickle.loads(pickle.dumps(image))
+    again = pickle.loads(pickle.dumps(image)).with_fill_value(7)
+    assert again.read_region((-1, 0), 0, (1, 1))[0, 0, 0] == 7
     assert np.array_equal(again.affine(0), image.affine(0))
+    stated = zg.open_slide(tmp_path / "i", mpp=3.0)
+    assert isinstance(stated, zg.OmeZarrImage)
+    assert stated.mpp == (3.0, 3.0)
     for level, data in enumerate(levels):
         got = image.read_region((0, 0), level, image.level_dimensions[level], position={"z": 2})
         assert np.array_equal(got, data[:, 2].transpose(1, 2, 0))

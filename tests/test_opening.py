@@ -131,14 +131,15 @@ def test_real_images_are_slides(shared_data: Path):
         for array in slide.levels:
             wanted = zarr.open_array(shared_data / "ome" / version / array.path, mode="r")
             np.testing.assert_array_equal(array.read(device="cpu"), wanted[...])
-    for plate in ("v0.4_hcs", "v0.5_hcs"):
-        group = zg.open(shared_data / "ome" / plate)
-        assert isinstance(group, zg.Group)
-        assert isinstance(group["A/1/0"], zg.Slide)
+    for name in ("v0.4_hcs", "v0.5_hcs"):
+        plate = zg.open(shared_data / "ome" / name)
+        assert isinstance(plate, zg.Plate)
+        assert isinstance(plate["A/1/0"], zg.Slide)
     scenes = list((shared_data / "ome" / "v0.6_scene").glob("*/sample*")) + list(
         (shared_data / "ome" / "v0.6_scene").glob("*/instrument*")
     )
     assert scenes
-    for image in scenes:
-        with pytest.raises(UnsupportedFormatError, match=r"0\.6"):
-            zg.open(image)
+    for image in scenes:  # of 0.6.dev3
+        slide = zg.open(image)
+        assert isinstance(slide, zg.Slide)
+        assert slide.axes == ("z", "y", "x")

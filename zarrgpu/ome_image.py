@@ -75,6 +75,22 @@ class OmeZarrImage(Slide):
         """Names, colours and windows of the channels, where ``omero`` has them."""
         return tuple(parse_channel(fields) for fields in self.spec.channels)
 
+    def with_fill_value(self, fill_value: Any) -> OmeZarrImage:
+        """As `Slide.with_fill_value`."""
+        made = self.filled(fill_value)
+        return self.replaced(made.spec, made.levels)
+
+    def replaced(self, spec: SlideSpec, levels: tuple[Array, ...]) -> OmeZarrImage:
+        """Make the same image with another spec and its levels."""
+        return OmeZarrImage(
+            spec,
+            levels,
+            self.associated_images,
+            self.group,
+            multiscale=self.multiscale,
+            reopen=self._reopen,
+        )
+
     @property
     def multiscales(self) -> tuple[str, ...]:
         """Names of all images of the group, of which this is one; empty where one has none."""

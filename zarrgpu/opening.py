@@ -148,7 +148,10 @@ def open_slide(
         raise UnsupportedFormatError(msg)
     if mpp is not None:
         spec = replace(node.spec, mpp=parse_mpp(mpp))
-        node = Slide(spec, node.levels, node.associated_images, node.group)
+        if isinstance(node, OmeZarrImage):
+            node = node.replaced(spec, node.levels)
+        else:
+            node = Slide(spec, node.levels, node.associated_images, node.group)
     return node if fill_value is None else node.with_fill_value(fill_value)
 
 
@@ -361,9 +364,7 @@ def _open_file(
     if is_dicom_head(head, key):
         return _slide(folder, read_dicom(folder, key, store.url, head), cache)
     if not is_tiff(head):
-        msg = (
-            f"{store.url!r}: neither a TIFF nor DICOM, which are the files of slides that are read"
-        )
+        msg = f"{store.url!r}: not a TIFF nor DICOM, which are the files of slides that are read"
         raise UnsupportedFormatError(msg)
     spec = read_tiff(_tiff_file(folder, key, size, store.url, head))
     if isinstance(spec, ArraySpec):
