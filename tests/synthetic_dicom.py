@@ -159,14 +159,16 @@ def make(it: Instance) -> bytes:
     it.edit(ds)
     out = io.BytesIO()
     pydicom.dcmwrite(out, ds, enforce_file_format=True)
-    return it.preamble + out.getvalue()[128:]
+    written = it.preamble + out.getvalue()[128:]
+    return written.replace(HTJ2K.encode(), JPEG_XL.encode(), 1) if it.syntax == JPEG_XL else written
 
 
 def _dataset(it: Instance, n_frames: int) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UID(WSI)
     meta.MediaStorageSOPInstanceUID = UID(it.uid)
-    meta.TransferSyntaxUID = UID(it.syntax)
+    # pydicom 3.0 does not know JPEG XL
+    meta.TransferSyntaxUID = UID(HTJ2K if it.syntax == JPEG_XL else it.syntax)
     ds = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
     paths, planes, height, width, samples = it.image.shape
     bits = it.image.dtype.itemsize * 8

@@ -78,7 +78,7 @@ def read_dicom_folder(folder: Store) -> SlideSpec | None:
         return None
     series = {file.series_uid: file for file in reversed(slides)}
     if len(series) > 1:
-        named = ", ".join(repr(file.key) for file in list(series.values())[:_MAX_NAMED])
+        named = ", ".join(sorted(repr(file.key) for file in series.values())[:_MAX_NAMED])
         msg = f"{folder.url!r} holds slides of {len(series)} series; open a file of one: {named}"
         raise UnsupportedFormatError(msg)
     return dicom_slide(slides, source=folder.url)

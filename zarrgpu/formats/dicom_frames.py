@@ -128,7 +128,14 @@ class _Fragments:
     def _extended(self) -> FrameTable:
         offsets = self._numbers(_EXTENDED_OFFSETS) + (self.base + _ITEM_NBYTES)
         nbytes = self._numbers(_EXTENDED_LENGTHS)
-        self._check_order(offsets, offsets + nbytes, "extended")
+        self._check_first(int(offsets[0]) - _ITEM_NBYTES, "an extended")
+        self._check_order(offsets, offsets + nbytes, "an extended")
+        # one fragment per frame, so each item begins where the one before ends
+        gaps = np.diff(offsets) - nbytes[:-1] - (nbytes[:-1] & 1) - _ITEM_NBYTES
+        if gaps.any():
+            frame = int(np.flatnonzero(gaps)[0]) + 1
+            message = f"have an extended offset table with a gap before frame {frame}, expected "
+            raise self._fail(message + "one fragment for each frame, one behind the other")
         for frame in sorted({0, self.n_frames - 1}):
             at, size = int(offsets[frame]), int(nbytes[frame])
             kind, length = self._item(at - _ITEM_NBYTES)
@@ -167,7 +174,8 @@ class _Fragments:
         raw = self.file.read_range(self._table_at, self._table_nbytes)
         starts = self._unsigned(bytes(raw), "<u4") + self.base
         last = int(starts[-1])
-        self._check_order(starts, np.append(starts[1:], last + _ITEM_NBYTES), "basic")
+        self._check_first(int(starts[0]), "a basic")
+        self._check_order(starts, np.append(starts[1:], last + _ITEM_NBYTES), "a basic")
         ends = np.append(starts[1:], self._walk(last)[-1][1])
         return FrameTable(starts, ends - starts, with_headers=True)
 
@@ -221,6 +229,12 @@ class _Fragments:
         group, element, nbytes = struct.unpack_from("<HHI", self._block, begin)
         return group << 16 | element, nbytes
 
+    def _check_first(self, first: int, what: str) -> None:
+        """The first frame begins with the first fragment."""
+        if first != self.base:
+            message = f"have {what} offset table that puts frame 0 at byte {first}, but the first "
+            raise self._fail(message + f"fragment begins at {self.base}")
+
     def _check_order(self, starts: NDArray[np.int64], ends: NDArray[np.int64], what: str) -> None:
         """Frames must follow one another, within the file."""
         wrong = np.flatnonzero((ends <= starts) | (ends > self.file.size))
@@ -233,7 +247,7 @@ class _Fragments:
                 f"{starts[frame]} to {ends[frame]} of {self.file.size}; the file is truncated or "
                 "the table is wrong"
             )
-            raise self._fail(message.replace("have", "have a" if what == "basic" else "have an", 1))
+            raise self._fail(message)
 
     def _fail(self, message: str) -> MetadataError:
         return self.file.attributes.fail(_PIXEL_DATA, f"pixels in fragments {message}")

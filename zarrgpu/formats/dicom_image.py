@@ -112,9 +112,9 @@ def _in_order(files: Sequence[DicomFile]) -> tuple[DicomFile, ...]:
     expected = 0
     for file, start in zip(parts, sorted(starts), strict=True):
         if start != expected:
-            total = file.attributes.text(_PARTS) or _stated_parts(file)
             message = (
-                f"begins with frame {start} of a concatenation of {total} parts, expected "
+                f"begins with frame {start} of a concatenation of {_stated_parts(file)} parts, "
+                f"expected "
                 f"{expected}: {len(files)} of them are here, and one is missing or there twice"
             )
             raise file.attributes.fail(_FIRST_FRAME, message)

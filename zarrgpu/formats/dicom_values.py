@@ -34,11 +34,11 @@ _MAX_VALUES: Final = 4096
 
 
 def split_texts(element: Element) -> list[str]:
-    """Texts of an element that may have several; padding is dropped.
+    """Texts of an element that may have several; one byte of padding is dropped, as by libdicom.
 
     Not UTF-8 is taken for Latin-1, the most common of the other character sets.
     """
-    raw = (element.value or b"").rstrip(b" \0")
+    raw = (element.value or b"").removesuffix(b" ").split(b"\0")[0]
     try:
         text = raw.decode()
     except UnicodeDecodeError:
