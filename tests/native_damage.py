@@ -17,8 +17,21 @@ from tests.zarr_cases import CHAINS, Recipe, encode
 from zarrgpu.devices import native
 from zarrgpu.errors import DataError
 from zarrgpu.model import ReadOptions
+from zarrgpu.output import output_format
+from zarrgpu.reader import read
 
 TURNS = 15
+
+
+def read_halves(array: zg.Array, options: ReadOptions) -> None:
+    """Normalise by column, as channels are."""
+    columns = array.shape[1]
+    output = output_format(
+        array.dtype, dtype="f2", normalize=(np.ones(columns), np.arange(columns) + 1),
+        channel_axis=1, channels=columns,
+    )  # fmt: skip
+    request = array.plan(..., device="cpu").plan.request
+    read([array.source], request, output=output, device="cpu", options=options)
 
 
 def main() -> None:
@@ -50,6 +63,8 @@ def main() -> None:
                 array.read(device="cpu", options=options)
             with suppress(DataError):
                 array.read((slice(0, 5), slice(3, 9)), device="cpu", options=options)
+            with suppress(DataError):
+                read_halves(array, options)
     sys.stdout.write("done")
 
 

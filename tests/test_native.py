@@ -150,6 +150,59 @@ def test_compiled_equals_general(case, small, tmp_path_factory):
                 assert ours.tobytes() == theirs.tobytes()
 
 
+@st.composite
+def conversions(draw):
+    shape = (draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 4)))
+    chunks = (draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, shape[2])))
+    dtype = draw(st.sampled_from(["u1", "i1", "u2", "i2", "f4"]))
+    normalize = None
+    if draw(st.booleans()):
+        n = draw(st.sampled_from([1, shape[2]]))
+        normalize = [draw(st.lists(st.floats(0.5, 300), min_size=n, max_size=n)) for _ in "ms"]
+    recipe = Recipe(
+        chunks=chunks,
+        codecs=CHAINS[draw(st.sampled_from(["none", "zstd"]))],
+        order=tuple(draw(st.permutations(range(3)))),
+        big_endian=draw(st.booleans()),
+        missing=frozenset([(0, 0, 0)] if draw(st.booleans()) else []),
+        fill_value=draw(st.integers(0, 9)),
+    )
+    layout = tuple(draw(st.permutations(range(3))))
+    return numbers(shape, dtype), recipe, normalize, draw(st.sampled_from(["f2", "f4"])), layout
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(case=conversions(), streams=st.booleans())
+def test_casts_and_normalisation_are_bit_for_bit(case, streams, tmp_path_factory):
+    data, recipe, normalize, dtype, layout = case
+    array = zg.open(write(tmp_path_factory.mktemp("array"), encode(data, recipe)))
+    output = output_format(
+        data.dtype, dtype=dtype, normalize=normalize, channel_axis=2, channels=data.shape[2]
+    )
+    request = ReadRequest(
+        arrays=(array.source.spec,),
+        array_index=np.zeros(2, np.int32),
+        start=np.array([[0, 0, 0], [-2, data.shape[1] // 2, 0]], np.int64),
+        count=data.shape,
+        step=(1, 1, 1),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        if streams:
+            patch.setattr(native_engine, "_CACHED_NBYTES", 0)
+        assert native_engine.runs_compiled([array.source], output)
+        got, general = (
+            read(
+                [array.source], request,
+                output=output, layout=layout, device="cpu", options=options,
+            )[0]
+            for options in (COMPILED, GENERAL)
+        )  # fmt: skip
+    assert got.dtype == general.dtype == dtype
+    assert got.tobytes() == general.tobytes()
+
+
 def test_a_cache_is_filled_and_used(tmp_path):
     data = numbers((40, 30), "u2")
     folder = write(tmp_path, encode(data, Recipe(chunks=(16, 16), codecs=CHAINS["zstd"])))
@@ -375,3 +428,20 @@ def test_crc32c(by_tables):
             part = data[start : start + nbytes]
             got = LIBRARY.crc32c(native.address(part), nbytes, by_tables)
             assert got & 0xFFFFFFFF == google_crc32c.value(part.tobytes())
+
+
+def test_floats_become_the_nearest_halves():
+    random = np.random.default_rng(2)
+    bits = random.integers(0, 1 << 32, 30_000, np.uint64).astype(np.uint32)
+    ends = np.array([0x33000000, 0x387FFFFF, 0x38800000, 0x477FEFFF, 0x477FF000, 0x7F800000])
+    near = (ends[:, None] + np.arange(-2, 3)).astype(np.uint32).ravel()
+    halves = np.arange(1 << 16, dtype=np.uint16).view("f2").astype("f4").view("u4")
+    ties = halves[halves < 0x7F000000] + np.uint32(0x1000)
+    for part in (bits, near, halves, ties, ties | np.uint32(1 << 31)):
+        values = part.view("f4")
+        part = part[~np.isnan(values)]
+        with np.errstate(over="ignore"):
+            expected = part.view("f4").astype("f2").view("u2")
+        got = np.array([LIBRARY.half_bits(int(b)) for b in part.tolist()], np.uint16)
+        np.testing.assert_array_equal(got, expected)
+    assert LIBRARY.half_bits(0x7F800001) & 0x7FFF > 0x7C00

@@ -394,7 +394,7 @@ def execute(
             stats.fetched_bytes += fetched
             stats.chunks_decoded += decoded
             stats.chunks_missing += missing
-    if native is not None:
+    if native is not None and native.fills:
         native.fill()
     else:
         gather_fills(plan.fills, plan, out, output)

@@ -1,8 +1,9 @@
 """A plan told to the compiled executor (``kernels/host``), where it can carry the plan out.
 
-It can where elements are delivered as they are stored, up to byte order, and every array's chunks
-are of codecs that it knows. It works on the plan's own columns, without the interpreter's lock.
-What it cannot read it leaves to `host_engine`, which succeeds or says what is wrong.
+It can where every array's chunks are of codecs that it knows, and elements are delivered as they
+are stored, up to byte order, or small ones as floats. It works on the plan's own columns, without
+the interpreter's lock. What it cannot read it leaves to `host_engine`, which succeeds or says what
+is wrong.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from zarrgpu.devices.native import (
     MAX_AXES,
     NOT_DONE,
     PLAN,
+    SOURCE_TYPES,
+    TARGET_TYPES,
     NativeLibrary,
     address,
     native_library,
@@ -66,9 +69,11 @@ class NativeRun:
         sources: tuple[ArraySource, ...],
         keys: list[str],
         out: NDArray[Any],
+        output: OutputFormat,
         cached: list[CachedChunk | None] | None,
     ) -> None:
         self._library, self._plan, self._sources, self._out = library, plan, sources, out
+        self._output, self._converts = output, not _is_plain(sources, output)
         self._pointed: list[Any] = []  # what the table points to
         self.status = np.full(len(plan.chunks), NOT_DONE, np.int32)
         joined = _joined_keys(plan, keys)
@@ -130,6 +135,12 @@ class NativeRun:
         self._library.run_bytes(self._at, read, address(data), data.size)
         self._keep(np.array([row for row in rows if self.status[row] == DONE], np.int64))
         return [row for row in rows if self.status[row] == NOT_DONE]
+
+    @property
+    def fills(self) -> bool:
+        """Whether `fill` can: there is one fill value, not one for each channel."""
+        scale = self._output.scale
+        return scale is None or scale.size == 1
 
     def fill(self) -> None:
         """Write what no stored chunk covers."""
@@ -194,8 +205,12 @@ class NativeRun:
             "out": address(self._out),
             "out_strides": point(np.array(self._out.strides, np.int64)),
             "step": point(np.array(plan.request.step, np.int64)),
+            "out_itemsize": self._out.itemsize,
+            "channel_axis": -1,
             "streams": self._out.nbytes > _CACHED_NBYTES,
         }
+        if self._converts:
+            values.update(self._conversion())
         if windows is not None:
             values["window_whole"] = point(windows.whole, np.bool_)
             values["window_start"] = point(windows.start, np.int64)
@@ -205,6 +220,17 @@ class NativeRun:
             values["chunk_memory"] = point(self._rooms.address, np.int64)
             values["chunk_held"] = point(self._rooms.held, np.bool_)
         return np.array([values.get(name, 0) for name in PLAN], np.int64)
+
+    def _conversion(self) -> dict[str, int]:
+        """Columns of the table that say what elements become."""
+        output, axis = self._output, self._output.channel_axis
+        return {
+            "target_type": TARGET_TYPES[_type_name(output.dtype)],
+            "n_channels": 0 if output.scale is None else output.scale.size,
+            "scale": self._point(output.scale, np.float32),
+            "offset": self._point(output.offset, np.float32),
+            "channel_axis": -1 if axis is None else axis,
+        }
 
     def _piece_columns(self, name: str, pieces: PieceTable) -> dict[str, int]:
         point = self._point
@@ -228,16 +254,19 @@ class NativeRun:
             (codec,) = codecs[: len(codecs) - has_crc32c] or ["bytes"]
             in_objects = isinstance(spec.location, ObjectPerChunk)
             shape_at = axes_at + 2 * row * ndim * width
-            fill = np.array(spec.fill_scalar, self._out.dtype)
+            fill = np.zeros((), self._out.dtype)
+            if self.fills:
+                self._output.fill(spec.fill_scalar, fill, 0)
             values = {
                 "codec": CODEC_NUMBERS[codec],
                 "has_crc32c": has_crc32c,
                 "itemsize": spec.dtype.itemsize,
+                "source_type": SOURCE_TYPES.get(_type_name(spec.dtype), 0),
                 "swap_nbytes": _swapped_nbytes(spec.dtype),
                 "decoded_nbytes": source.chain.decoded_nbytes,
                 "limit_nbytes": encoded_limit(source),
                 "object_nbytes": spec.chunk_nbytes if in_objects else -1,
-                "absent_is_fill": in_objects,
+                "absent_is_fill": in_objects and self.fills,
                 "root": self._point(root),
                 "chunk_shape": shape_at,
                 "axis_order": shape_at + ndim * width,
@@ -269,15 +298,33 @@ def native_run(
     library = native_library()
     if library is None or not runs_compiled(sources, output):
         return None
-    return NativeRun(library, plan, sources, keys, out, cached)
+    return NativeRun(library, plan, sources, keys, out, output, cached)
 
 
 def runs_compiled(sources: Sequence[ArraySource], output: OutputFormat) -> bool:
     """Whether the compiled executor reads these arrays to such an output."""
     library = native_library()
-    return library is not None and all(
-        output.is_plain(source.spec.dtype) and _is_known(source, library) for source in sources
+    return (
+        library is not None
+        and all(_is_known(source, library) for source in sources)
+        and (_is_plain(sources, output) or _is_convertible(sources, output))
     )
+
+
+def _is_plain(sources: Sequence[ArraySource], output: OutputFormat) -> bool:
+    """Whether elements are delivered as they are stored, up to byte order."""
+    return all(output.is_plain(source.spec.dtype) for source in sources)
+
+
+def _is_convertible(sources: Sequence[ArraySource], output: OutputFormat) -> bool:
+    return _type_name(output.dtype) in TARGET_TYPES and all(
+        _type_name(source.spec.dtype) in SOURCE_TYPES for source in sources
+    )
+
+
+def _type_name(dtype: np.dtype[Any]) -> str:
+    """NumPy's name of a type, without its byte order."""
+    return dtype.str[1:]
 
 
 def _is_known(source: ArraySource, library: NativeLibrary) -> bool:

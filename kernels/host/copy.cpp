@@ -91,26 +91,6 @@ void copy_line(const Box& box, const uint8_t* src, uint8_t* dst, int64_t swap_nb
     }
 }
 
-// Call `line(src_shift, dst_shift)` for every line along the last axis.
-template <typename Line>
-void for_lines(const Box& box, Line line) {
-    int64_t index[33] = {0};
-    int64_t src = 0, dst = 0;
-    for (;;) {
-        line(src, dst);
-        int axis = box.ndim - 2;
-        for (; axis >= 0; axis--) {
-            src += box.src_stride[axis];
-            dst += box.dst_stride[axis];
-            if (++index[axis] < box.extent[axis]) break;
-            src -= box.extent[axis] * box.src_stride[axis];
-            dst -= box.extent[axis] * box.dst_stride[axis];
-            index[axis] = 0;
-        }
-        if (axis < 0) return;
-    }
-}
-
 }  // namespace
 
 void simplify(Box& box) {

@@ -9,6 +9,7 @@
 
 #include "checksum.h"
 #include "codecs.h"
+#include "convert.h"
 #include "copy.h"
 #include "files.h"
 #include "tables.h"
@@ -36,7 +37,7 @@ uint8_t* begin_box(const Plan& plan, const Pieces& pieces, int64_t row, int64_t 
 
 void fill_piece(const Plan& plan, const Pieces& pieces, int64_t row, const Array& array) {
     Box box;
-    uint8_t* dst = begin_box(plan, pieces, row, array.itemsize, box);
+    uint8_t* dst = begin_box(plan, pieces, row, plan.out_itemsize, box);
     for (int axis = 0; axis < box.ndim; axis++) box.src_stride[axis] = box.dst_stride[axis];
     simplify(box);
     fill_box(box, array.fill, dst);
@@ -53,6 +54,20 @@ void chunk_strides(const Plan& plan, const Array& array, int64_t chunk, int64_t*
     }
 }
 
+Conversion conversion(const Plan& plan, const Array& array, int64_t piece) {
+    const int64_t axis = plan.channel_axis;
+    const int64_t channel = axis < 0 ? 0 : plan.pieces.dst[axis * plan.pieces.count + piece];
+    return {static_cast<Source>(array.source_type),
+            static_cast<Target>(plan.target_type),
+            array.swap_nbytes != 0,
+            plan.n_channels,
+            plan.scale,
+            plan.offset,
+            static_cast<int>(axis),
+            channel,
+            plan.streams != 0};
+}
+
 void place(const Plan& plan, const Array& array, int64_t chunk, const uint8_t* elements) {
     int64_t strides[MAX_AXES];
     chunk_strides(plan, array, chunk, strides);
@@ -65,6 +80,10 @@ void place(const Plan& plan, const Array& array, int64_t chunk, const uint8_t* e
         for (int axis = 0; axis < box.ndim; axis++) {
             src += pieces.src[axis * pieces.count + row] * strides[axis];
             box.src_stride[axis] = strides[axis] * plan.step[axis];
+        }
+        if (plan.target_type != AS_STORED) {
+            convert_box(box, conversion(plan, array, row), src, dst);
+            continue;
         }
         simplify(box);
         copy_box(box, src, dst, array.swap_nbytes, plan.streams);
@@ -245,6 +264,14 @@ EXPORT int64_t zarrgpu_run_held(const zarrgpu::Plan* plan, int64_t read) {
 // CRC-32C of `nbytes` bytes, for the test of both ways to compute it.
 EXPORT int64_t zarrgpu_crc32c(const uint8_t* data, int64_t nbytes, int64_t by_tables) {
     return zarrgpu::crc32c(data, nbytes, by_tables);
+}
+
+// Bits of the float16 nearest to a number, for the test of the way without an instruction.
+EXPORT int64_t zarrgpu_half_bits(int64_t float_bits) {
+    const uint32_t bits = static_cast<uint32_t>(float_bits);
+    float value;
+    memcpy(&value, &bits, 4);
+    return zarrgpu::half_bits(value);
 }
 
 // Write the fill value into everything that no stored chunk covers.

@@ -24,7 +24,8 @@ enum Status : int32_t {
 struct Array {
     int64_t codec;
     int64_t has_crc32c;      // a CRC-32C trailer follows the encoded bytes
-    int64_t itemsize;        // of an element as stored and as delivered
+    int64_t itemsize;        // of a stored element
+    int64_t source_type;     // `Source` in convert.h, where elements are converted
     int64_t swap_nbytes;     // size of the numbers whose bytes are reversed, 0 if none are
     int64_t decoded_nbytes;  // of a chunk
     int64_t limit_nbytes;    // an object of one chunk that is larger is corrupt
@@ -33,7 +34,7 @@ struct Array {
     const char* root;        // folder, or the file itself where keys are empty
     const int64_t* chunk_shape;  // (ndim,), elements
     const int64_t* axis_order;   // (ndim,), slowest axis of a stored chunk first
-    const uint8_t* fill;         // one element
+    const uint8_t* fill;         // one element as delivered
 };
 
 struct Pieces {
@@ -76,6 +77,12 @@ struct Plan {
     uint8_t* out;
     const int64_t* out_strides;  // (1 + ndim,)
     const int64_t* step;         // (ndim,), elements
+    int64_t out_itemsize;
+    int64_t target_type;         // `Target` in convert.h
+    int64_t n_channels;          // of scale and offset; 0 for none
+    const float* scale;          // (n_channels,)
+    const float* offset;         // (n_channels,)
+    int64_t channel_axis;        // -1 for none
     int64_t streams;             // the result is too large for the caches
     int64_t next_read;           // taken by threads, atomically
     int64_t fetched_nbytes;      // added to, atomically

@@ -28,6 +28,10 @@ CODEC_NUMBERS: Final = MappingProxyType(
 )
 """``Codec`` in tables.h, by our codecs' names."""
 
+SOURCE_TYPES: Final = MappingProxyType({"u1": 0, "i1": 1, "u2": 2, "i2": 3, "f4": 4})
+TARGET_TYPES: Final = MappingProxyType({"f4": 1, "f2": 2})
+"""``Source`` and ``Target`` in convert.h, by NumPy's names of types."""
+
 _FUNCTIONS: Final = (
     ("ZSTD_createDCtx", "zstd"),
     ("ZSTD_freeDCtx", "zstd"),
@@ -53,8 +57,16 @@ _KINDS: Final = MappingProxyType(
 
 # Structures of fields of eight bytes, numbers and addresses: a table is an int64 array of them.
 ARRAY: Final = (
-    *("codec", "has_crc32c", "itemsize", "swap_nbytes", "decoded_nbytes", "limit_nbytes"),
-    *("object_nbytes", "absent_is_fill", "root", "chunk_shape", "axis_order", "fill"),
+    *("codec", "has_crc32c", "itemsize", "source_type", "swap_nbytes", "decoded_nbytes"),
+    *(
+        "limit_nbytes",
+        "object_nbytes",
+        "absent_is_fill",
+        "root",
+        "chunk_shape",
+        "axis_order",
+        "fill",
+    ),
 )
 PIECES: Final = ("count", "owner", "output", "src", "dst", "extent")
 PLAN: Final = (
@@ -64,7 +76,8 @@ PLAN: Final = (
     *("window_shape", "num_chunks", "chunk_memory", "chunk_held", "chunk_status"),
     *(f"pieces_{name}" for name in PIECES),
     *(f"fills_{name}" for name in PIECES),
-    *("out", "out_strides", "step", "streams", "next_read", "fetched_nbytes"),
+    *("out", "out_strides", "step", "out_itemsize", "target_type", "n_channels", "scale"),
+    *("offset", "channel_axis", "streams", "next_read", "fetched_nbytes"),
 )
 LIBRARIES: Final = tuple(name for name, _ in _FUNCTIONS)
 RESAMPLING: Final = (
@@ -92,6 +105,7 @@ class NativeLibrary:
         self.sizes = _function(library, "zarrgpu_sizes", ctypes.c_int64, 1)
         self.resample = _function(library, "zarrgpu_resample", None, 1)
         self.crc32c = _function(library, "zarrgpu_crc32c", ctypes.c_int64, 3)
+        self.half_bits = _function(library, "zarrgpu_half_bits", ctypes.c_int64, 1)
         functions = [_address_of(name, _candidates(kind)) for name, kind in _FUNCTIONS]
         self._table = np.array(functions, np.int64)
         _function(library, "zarrgpu_use_libraries", None, 1)(address(self._table))
@@ -138,7 +152,10 @@ def _candidates(kind: str) -> Iterator[str]:
         ("numcodecs", "numcodecs", f"{kind}.*.so"),
         ("imagecodecs", "imagecodecs.libs", f"lib{kind}[-.]*.so*"),
     ):
-        spec = importlib.util.find_spec(package)
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            continue
         for place in (spec.submodule_search_locations if spec else None) or ():
             found = (Path(place).parent / folder).glob(pattern)
             yield from sorted(map(str, found))
