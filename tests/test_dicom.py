@@ -7,6 +7,7 @@ regions, by patches and on a CUDA device; OpenSlide and pydicom read the same fi
 from __future__ import annotations
 
 import io
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -350,6 +351,24 @@ def test_a_series_is_a_pyramid_with_associated_images(tmp_path):
         assert dict(slide.properties) == dict(theirs.properties)
     (tmp_path / "6.dcm").unlink()
     assert zg.open(tmp_path).level_dimensions == theirs.level_dimensions
+
+
+def test_a_series_is_found_in_any_store(tmp_path):
+    import zipfile
+
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for number, instance in enumerate(levels(2)):
+            memory.pipe(f"/dicom-series/{number}.dcm", make(instance))
+            archive.writestr(f"in/{number}.dcm", make(instance))
+    folders = ("memory://dicom-series", str(tmp_path / "x.zip" / "in"))
+    for path in [*folders, *(f"{folder}/1.dcm" for folder in folders)]:
+        slide = zg.open_slide(path)
+        assert slide.level_dimensions == ((90, 70), (45, 35))
+        np.testing.assert_array_equal(whole(pickle.loads(pickle.dumps(slide))), RGB[0, 0])
+    memory.rm("/dicom-series", recursive=True)
 
 
 def test_a_folder_of_several_series_is_refused_by_name(tmp_path):

@@ -213,12 +213,12 @@ def _add(place: int, amount: int) -> Callable[[np.ndarray], None]:
 @pytest.mark.parametrize(
     ("edit", "base", "where", "message"),
     [
-        (setting(NumberOfFrames="19"), NATIVE, "NumberOfFrames", "19 frames, expected 20"),
+        (setting(NumberOfFrames="19"), NATIVE, "PixelData", "19 frames of 1152"),
         (_no_number, NATIVE, "NumberOfFrames", "expected an integer"),
         (setting(NumberOfFrames="0"), NATIVE, "NumberOfFrames", "got 0"),
         (setting(Rows=17), NATIVE, "PixelData", "expected 24480: 20 frames of 1224"),
         (setting(Rows=0), NATIVE, "Rows", "got 0"),
-        (setting(Columns=1), NATIVE, "NumberOfFrames", "20 frames, expected 450"),
+        (setting(Columns=1), NATIVE, "PixelData", "20 frames of 48"),
         (setting(TotalPixelMatrixColumns=1 << 31), NATIVE, "TotalPixelMatrixColumns", "at most"),
         (setting(TotalPixelMatrixRows=900), NATIVE, "NumberOfFrames", "expected 228"),
         (setting(SamplesPerPixel=1), NATIVE, "SamplesPerPixel", "RGB of 1 samples"),
@@ -227,6 +227,12 @@ def _add(place: int, amount: int) -> Callable[[np.ndarray], None]:
         (setting(TotalPixelMatrixFocalPlanes=2), NATIVE, "NumberOfFrames", "2 focal planes"),
         (setting(ImageType=["ORIGINAL"]), NATIVE, "ImageType", "at least 3"),
         (_double, SPARSE, "PerFrameFunctionalGroupsSequence", "frames 4 and 5 are in one place"),
+        (
+            setting(TotalPixelMatrixColumns=1 << 23, TotalPixelMatrixRows=1 << 8),
+            SPARSE,
+            "PerFrameFunctionalGroupsSequence",
+            "of which 20 are there; expected at most 1048576",
+        ),
         (_outside, SPARSE, "ColumnPositionInTotalImagePixelMatrix", "begins at 97"),
         (_nowhere, SPARSE, "RowPositionInTotalImagePixelMatrix", "frame 2 begins at 0"),
         (

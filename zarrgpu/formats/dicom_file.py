@@ -20,7 +20,7 @@ from zarrgpu.formats.dicom_elements import (
     ElementReader,
 )
 from zarrgpu.formats.dicom_syntaxes import BIG_ENDIAN, DEFLATED, IMPLICIT, syntax_name
-from zarrgpu.formats.dicom_values import Attributes, decimal
+from zarrgpu.formats.dicom_values import Attributes, decimal, split_texts
 
 if TYPE_CHECKING:
     from zarrgpu.formats.dicom_elements import Elements, ReadRange
@@ -57,21 +57,26 @@ class FramePositions:
     z: list[float] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
 
-    def add(self, item: Elements, source: str) -> None:
+    def add(self, item: Elements) -> None:
         """Take the place of the next frame from its functional groups."""
-        groups = Attributes(item, source, ("PerFrameFunctionalGroupsSequence", len(self.columns)))
-        position = next(iter(groups.items(_PLANE_POSITION)), None)
-        path = next(iter(groups.items(_PATH_IDENTIFICATION)), None)
-        self.columns.append(0 if position is None else _signed(position.elements.get(_COLUMN)))
-        self.rows.append(0 if position is None else _signed(position.elements.get(_ROW)))
-        z = None if position is None else decimal(position.text(_Z_OFFSET))
+        position = _first_item(item, _PLANE_POSITION) or {}
+        path = (_first_item(item, _PATH_IDENTIFICATION) or {}).get(_PATH)
+        height = position.get(_Z_OFFSET)
+        self.columns.append(_signed(position.get(_COLUMN)))
+        self.rows.append(_signed(position.get(_ROW)))
+        z = None if height is None else decimal(split_texts(height)[0])
         self.z.append(0.0 if z is None else z)
-        self.paths.append("" if path is None else path.text(_PATH))
+        self.paths.append("" if path is None else split_texts(path)[0].strip(" "))
 
     @property
     def stated(self) -> bool:
         """Whether any frame says where it is."""
         return any(self.columns)
+
+
+def _first_item(item: Elements, tag: int) -> Elements | None:
+    element = item.get(tag)
+    return element.items[0] if element is not None and element.items else None
 
 
 def _signed(element: Element | None) -> int:
@@ -170,6 +175,4 @@ class DicomFile:
         kind = Attributes(self._elements, self.source).text(DIMENSION_ORGANIZATION_TYPE)
         if kind == "TILED_FULL" and nbytes != UNDEFINED_NBYTES:
             return at + nbytes  # frames are in order, and say so
-        return self._reader.walk_items(
-            _PER_FRAME, nbytes, at, self.size, lambda item: self.positions.add(item, self.source)
-        )
+        return self._reader.walk_items(_PER_FRAME, nbytes, at, self.size, self.positions.add)

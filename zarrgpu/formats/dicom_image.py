@@ -13,7 +13,7 @@ from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.dicom_codecs import PixelFormat, pixel_format
 from zarrgpu.formats.dicom_frames import FrameTable, frame_table
 from zarrgpu.formats.dicom_syntaxes import ENCAPSULATED
-from zarrgpu.formats.dicom_tiles import TileGrid, number_of_frames, place_frames, tile_grid
+from zarrgpu.formats.dicom_tiles import number_of_frames, place_frames, tile_grid
 from zarrgpu.model import MISSING_NBYTES, ArraySpec, CodecSpec, Manifest
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class DicomImage:
         come before y as z.
         """
         tile = (self.pixels.rows, self.pixels.columns)
+        tables = _frame_tables(self.files, self.pixels)  # first: it bounds the number of frames
         frames = place_frames(self.files, self.grid, tile)
         lead = [(axis, n) for axis, n in zip("cz", frames.shape[:2], strict=True) if n > 1]
         channels = any(axis == "c" for axis, _ in lead)
@@ -66,7 +67,7 @@ class DicomImage:
         with_samples = not channels
         samples = (self.pixels.samples,) if with_samples else ()
         axes = (*(axis for axis, _ in lead), "y", "x", *("c" if with_samples else ""))
-        offsets, nbytes, objects, with_headers = _chunk_table(self.files, self.pixels, frames)
+        offsets, nbytes, objects, with_headers = _chunk_table(tables, frames)
         keys = tuple(file.key for file in self.files)
         several = len(keys) > 1
         return ArraySpec(
@@ -143,30 +144,29 @@ def _one_format(files: Sequence[DicomFile]) -> PixelFormat:
     return first
 
 
-def _chunk_table(
-    files: Sequence[DicomFile], pixels: PixelFormat, frames: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], bool]:
-    """Offset, size and file of each chunk, and whether chunks are whole items."""
+def _frame_tables(files: Sequence[DicomFile], pixels: PixelFormat) -> list[FrameTable]:
+    """Frames of each file; all with the headers of their items, or all without."""
     native = None if pixels.encapsulated else pixels.frame_nbytes
     tables = [frame_table(file, number_of_frames(file), native_nbytes=native) for file in files]
     uncompressed = files[0].syntax == ENCAPSULATED  # an odd size is padded, so it is checked
-    with_headers = uncompressed or any(table.with_headers for table in tables)
-    if with_headers:
-        tables = [table.including_headers() for table in tables]
-    of_file = np.repeat(np.arange(len(files)), [len(table.offsets) for table in tables])
+    if uncompressed or any(table.with_headers for table in tables):
+        return [table.including_headers() for table in tables]
+    return tables
+
+
+def _chunk_table(
+    tables: Sequence[FrameTable], frames: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], bool]:
+    """Offset, size and file of each chunk, and whether chunks are whole items."""
+    of_file = np.repeat(np.arange(len(tables)), [len(table.offsets) for table in tables])
     frame = frames.reshape(-1)
     there = frame >= 0
     index = np.where(there, frame, 0)
     offsets = np.where(there, _joined(tables, "offsets")[index], 0)
     nbytes = np.where(there, _joined(tables, "nbytes")[index], MISSING_NBYTES)
-    return offsets, nbytes, np.where(there, of_file[index], 0), with_headers
+    return offsets, nbytes, np.where(there, of_file[index], 0), tables[0].with_headers
 
 
 def _joined(tables: Sequence[FrameTable], name: str) -> NDArray[np.int64]:
     joined: NDArray[np.int64] = np.concatenate([getattr(table, name) for table in tables])
     return joined
-
-
-def same_grid(first: TileGrid, other: TileGrid) -> bool:
-    """Whether two images have the same pixels and tiles."""
-    return (first.height, first.width) == (other.height, other.width)

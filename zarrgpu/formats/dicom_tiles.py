@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 MAX_TILES: Final = 1 << 26
 """Tiles of a level; more is refused as absurd."""
 
+MAX_SPARSE_TILES: Final = 1 << 20
+MAX_TILES_PER_FRAME: Final = 64
+"""A grid of more tiles than the one is refused if it has more than the other for each frame."""
+
 _HEIGHT, _WIDTH = 0x00480007, 0x00480006
 _PLANES, _N_PATHS, _PATHS = 0x00480303, 0x00480302, 0x00480105
 _PATH_IDENTIFIER, _PATH_DESCRIPTION = 0x00480106, 0x00480107
@@ -159,8 +163,10 @@ def _sparse(files: Sequence[DicomFile], grid: TileGrid, tile: tuple[int, int]) -
         heights, plane = np.unique(z, return_inverse=True)
         planes = len(heights)
     shape = (len(grid.paths), planes, grid.down, grid.across)
-    if math.prod(shape) > MAX_TILES:
-        raise first.attributes.fail(_PLANES, f"{planes} focal planes of {len(cells)} frames")
+    most = min(max(MAX_SPARSE_TILES, MAX_TILES_PER_FRAME * len(cells)), MAX_TILES)
+    if math.prod(shape) > most:
+        message = f"{math.prod(shape)} tiles in {planes} focal planes, of which {len(cells)} are "
+        raise first.attributes.fail(_PER_FRAME, message + f"there; expected at most {most}")
     frames: NDArray[np.int64] = np.full(shape, -1, np.int64)
     index = np.arange(len(cells), dtype=np.int64)
     place = (path, plane.reshape(-1), row, column)
