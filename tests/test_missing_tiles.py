@@ -20,8 +20,10 @@ import zarrgpu as zg
 from tests.synthetic_slides import SlideRecipe, make_svs
 from zarrgpu.errors import ChunkDecodeError
 from zarrgpu.formats.missing_tiles import RENDERED_KEY
-from zarrgpu.model import MISSING_NBYTES
+from zarrgpu.model import MISSING_NBYTES, ReadOptions
 from zarrgpu.patches import read_slide_patches
+from zarrgpu.plan.request import ReadRequest
+from zarrgpu.reader import plan_read
 
 openslide = pytest.importorskip("openslide")
 
@@ -167,6 +169,36 @@ def test_only_what_is_missing_is_planned_from_the_finer_level(slide):
     n_missing = int((missing.nbytes != MISSING_NBYTES).sum())
     assert 0 < n_missing < missing.nbytes.size
     assert f"{missing.nbytes.size} chunks" in plan.explain()
+
+
+def test_blocks_of_a_tile_are_the_whole(slide, truth, monkeypatch):
+    monkeypatch.setattr("zarrgpu.rendered_tiles._BLOCK_NBYTES", 5000)
+    whole = slide.read_region((0, 0), 1, slide.level_dimensions[1], device="cpu")
+    assert np.array_equal(whole, truth[1])
+
+
+def test_a_plan_covers_every_element_once(slide):
+    rng = np.random.default_rng(5)
+    source = slide.levels[1].source
+    start = np.zeros((20, 3), np.int64)
+    start[:, :2] = rng.integers(-20, 350, (20, 2))
+    request = ReadRequest(
+        arrays=(source.spec,),
+        array_index=np.zeros(20, np.int32),
+        start=start,
+        count=(50, 70, 3),
+        step=(1, 1, 1),
+    )
+    plan = plan_read((source,), request, options=ReadOptions())
+    assert len(plan.arrays) == 2
+    assert plan.base == (0, 0)
+    covered = np.zeros(request.output_shape, int)
+    for table in (plan.pieces, plan.fills):
+        for box, dst, extent in zip(table.output, table.dst.T, table.extent.T, strict=True):
+            covered[(box, *map(slice, dst, dst + extent))] += 1
+    assert (covered == 1).all()
+    missing = source.spec.location.nbytes == MISSING_NBYTES
+    assert np.array_equal(missing[plan.chunks.chunk_id], plan.chunks.array == 1)
 
 
 def test_an_error_of_the_finer_level_masks_the_patches_that_need_it(tmp_path):

@@ -15,6 +15,7 @@ import tifffile
 import zarrgpu as zg
 from tests.synthetic_ome_tiff import noise, write_pyramid, write_several
 from zarrgpu.errors import MetadataError, UnsupportedFormatError
+from zarrgpu.formats.planes import stack_planes
 
 LAYOUTS = {
     "plane": ((90, 130), "YX"),
@@ -205,6 +206,16 @@ def test_a_file_that_another_one_describes_names_it(tmp_path):
     tifffile.imwrite(path, image, tile=(32, 32), description=text, metadata=None)
     with pytest.raises(UnsupportedFormatError, match=r"'all.companion.ome' describes"):
         zg.open_slide(path)
+
+
+def test_planes_that_are_only_claimed_take_no_memory(tmp_path):
+    path = tmp_path / "plane.tif"
+    tifffile.imwrite(path, noise((640, 640), "uint8"), tile=(16, 16), metadata=None)
+    plane = zg.open_slide(path).levels[0].source.spec
+    few = stack_planes([plane, None, plane], (("z", 3),), what="level 0")
+    assert few.shape == (3, 640, 640, 1)
+    with pytest.raises(UnsupportedFormatError, match=r"104857600 chunks, of which .* holds 1600"):
+        stack_planes([plane, *[None] * 65535], (("z", 65536),), what="level 0")
 
 
 MISFITS = {

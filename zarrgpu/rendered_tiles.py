@@ -23,7 +23,7 @@ from zarrgpu.output import output_format
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.stores.base import Allocate, new_bytes
 
-_STRIP_NBYTES: Final = 64 << 20
+_BLOCK_NBYTES: Final = 64 << 20
 _ONE_THREAD: Final = ReadOptions(num_threads=1, io_concurrency=1)
 """The caller is a thread of a pool already; a pool that waits for itself stands still."""
 
@@ -98,12 +98,15 @@ class RenderedTiles:
         left, right = column * width, min((column + 1) * width, spec.shape[1])
         top, bottom = row * height + first, min(row * height + last, spec.shape[0])
         tile = np.zeros((last - first, width, samples), spec.dtype)
-        wide = max((right - left) * self._shrink, 1) * samples * 8
-        step = max(int(_STRIP_NBYTES / (wide * self._shrink)), 1)
-        for begin in range(top, bottom, step):
-            end = min(begin + step, bottom)
-            part = self._shrunk(begin, end, left, right)
-            tile[begin - top : end - top, : right - left] = part
+        # a pixel takes so many bytes of the finer level, as float64
+        cost = self._shrink**2 * samples * 8
+        across = max(min(right - left, int(_BLOCK_NBYTES / cost)), 1)
+        down = max(int(_BLOCK_NBYTES / cost / across), 1)
+        for y in range(top, bottom, down):
+            for x in range(left, right, across):
+                block = self._shrunk(y, min(y + down, bottom), x, min(x + across, right))
+                height, width = block.shape[:2]
+                tile[y - top : y - top + height, x - left : x - left + width] = block
         return tile
 
     def _shrunk(self, top: int, bottom: int, left: int, right: int) -> NDArray[Any]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from zarrgpu.errors import MetadataError, RequestError, UnsupportedFormatError
 from zarrgpu.formats.leica_xml import Collection, Dimension, ScnImage, parse_collection
-from zarrgpu.formats.planes import manifest_of, stack_placed
+from zarrgpu.formats.planes import check_entries, manifest_of, stack_placed
 from zarrgpu.formats.slide_properties import (
     associated_properties,
     mpp_properties,
@@ -186,6 +186,8 @@ def _joined(file: TiffFile, specs: Sequence[ArraySpec], what: str) -> tuple[Arra
     """Chunk tables one below the other, as rows of one grid; first row of each."""
     first = specs[0]
     columns = max(spec.grid_shape[1] for spec in specs)
+    stored = sum(len(manifest_of(spec).nbytes) for spec in specs)
+    check_entries(columns * sum(spec.grid_shape[0] for spec in specs), stored, first)
     offsets, nbytes, rows = [], [], [0]
     for spec in specs:
         for name in ("dtype", "chunk_shape", "codecs"):

@@ -29,9 +29,10 @@ _MAX_SPACING_NBYTES: Final = 1 << 40
 """Between chunks of the object: more than any gap that is worth reading over."""
 
 _MAX_SHRINK: Final = 64
+_MAX_DOWNSAMPLE: Final = 256
 _MAX_DEPTH: Final = 16
-"""Levels further apart, or deeper, keep the fill value: no scanner writes them, and each missing
-pixel would read thousands."""
+"""Levels further apart, coarser or deeper keep the fill value: no scanner writes them, and each of
+their pixels would read thousands."""
 
 
 def substitute_missing_tiles(levels: Sequence[ArraySpec]) -> tuple[ArraySpec, ...]:
@@ -42,13 +43,19 @@ def substitute_missing_tiles(levels: Sequence[ArraySpec]) -> tuple[ArraySpec, ..
     levels : sequence of ArraySpec
         With axes ``(y, x, c)`` and manifests, finest first.
     """
+    if any(level.chunk_shape[2] < level.shape[2] for level in levels):
+        return tuple(levels)  # planes stored apart, which no scanner writes
     result = list(levels[:1])
     for depth, level in enumerate(levels[1:], start=1):
         finer = result[-1]
         marked = _covering(finer, level)
-        shrink = max(finer.shape[axis] / level.shape[axis] for axis in (0, 1))
+        shrink, downsample = (
+            max(other.shape[axis] / level.shape[axis] for axis in (0, 1))
+            for other in (finer, levels[0])
+        )
         missing = np.flatnonzero(_manifest(marked).nbytes == MISSING_NBYTES)
-        if missing.size and 1 <= shrink <= _MAX_SHRINK and depth <= _MAX_DEPTH:
+        usual = 1 <= shrink <= _MAX_SHRINK and downsample <= _MAX_DOWNSAMPLE
+        if missing.size and usual and depth <= _MAX_DEPTH:
             marked = replace(marked, substitute=_substitute(marked, missing))
         result.append(marked)
     return tuple(result)

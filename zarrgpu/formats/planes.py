@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_PLANES = 1 << 16
+_MAX_EMPTY_ENTRIES = 1 << 22
+"""Of chunk tables: a few missing planes are fine, millions of claimed ones are not."""
 
 
 def stack_planes(
@@ -80,6 +82,7 @@ def _difference(first: ArraySpec, other: ArraySpec) -> str:
 def _joined(planes: Sequence[ArraySpec | None], first: ArraySpec) -> Manifest:
     """Chunk tables one after the other, in as many objects as they name."""
     n_chunks = math.prod(first.grid_shape)
+    check_entries(len(planes) * n_chunks, sum(p is not None for p in planes) * n_chunks, first)
     offsets = np.zeros((len(planes), n_chunks), np.int64)
     nbytes = np.full((len(planes), n_chunks), MISSING_NBYTES, np.int64)
     objects = np.zeros((len(planes), n_chunks), np.int64)
@@ -98,6 +101,16 @@ def _joined(planes: Sequence[ArraySpec | None], first: ArraySpec) -> Manifest:
         keys=tuple(keys) if several else (),
         object_id=objects.reshape(-1) if several else None,
     )
+
+
+def check_entries(claimed: int, stored: int, spec: ArraySpec) -> None:
+    """Refuse chunk tables that are nearly all made up; `claimed` entries, `stored` in the file."""
+    if claimed > max(_MAX_EMPTY_ENTRIES, 16 * stored):
+        msg = (
+            f"{spec.attributes.get('image')} of {spec.source!r}: {claimed} chunks, "
+            f"of which the file holds {stored}"
+        )
+        raise UnsupportedFormatError(msg)
 
 
 def stack_placed(planes: Sequence[ArraySpec]) -> ArraySpec:
