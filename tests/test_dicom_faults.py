@@ -21,6 +21,7 @@ from pydicom.sequence import Sequence as DicomSequence
 import zarrgpu as zg
 from tests import synthetic_dicom as made
 from tests.synthetic_dicom import Instance, encode_j2k, encode_jpeg, make, smooth
+from tests.test_dicom import LOSSLESS, LOSSY
 from zarrgpu.errors import (
     ChunkDecodeError,
     MetadataError,
@@ -37,6 +38,8 @@ SPARSE = Instance(image=RGB, organization="TILED_SPARSE", shuffled=True, undefin
 EXTENDED = Instance(
     image=RGB, syntax=made.J2K_LOSSLESS, encode=encode_j2k(mct=True), table="extended"
 )
+CODED = {**LOSSLESS, **LOSSY}
+PLAIN = (made.EXPLICIT, made.IMPLICIT, made.ENCAPSULATED)
 
 
 def opened(folder: Path, data: bytes) -> zg.Slide:
@@ -328,6 +331,18 @@ def test_a_corrupt_frame_names_file_level_and_tile(tmp_path):
     regions, ok = slide.read_regions(locations, 0, (8, 8), device="cpu", on_error="mask")
     assert ok.tolist() == [True, False, True]
     assert not regions[1].any()
+
+
+@pytest.mark.parametrize("name", [name for name, it in CODED.items() if it.syntax not in PLAIN])
+def test_a_cut_off_frame_is_an_error(name, tmp_path):
+    """The last fragment says that it is shorter: its frame has lost its end."""
+    instance = replace(CODED[name], table="none", tile=CODED[name].image.shape[2:4])
+    whole = instance.encode(made.frames_of(instance)[0][1])
+    for cut in (6, len(whole) // 4 * 2):
+        short = replace(instance, encode=lambda tile, cut=cut: whole[:-cut])
+        slide = opened(tmp_path, make(short))
+        with pytest.raises(ChunkDecodeError, match="level 0 tile"):
+            slide.levels[0].read(device="cpu")
 
 
 @pytest.mark.parametrize("at", [1, 3])

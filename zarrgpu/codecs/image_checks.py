@@ -51,6 +51,7 @@ def check_jpeg(data: bytes, count: int) -> None:
 def _check_ljpeg(data: bytes, count: int) -> None:
     header = read_header(data)
     _refuse("lossless JPEG", header.height * header.width * header.samples, count)
+    check_end(data, header)  # the decoder goes on with zeros
 
 
 def _check_jpegls(data: bytes, count: int) -> None:
