@@ -191,7 +191,7 @@ def test_casts_and_normalisation_are_bit_for_bit(case, streams, tmp_path_factory
     with pytest.MonkeyPatch.context() as patch:
         if streams:
             patch.setattr(native_engine, "_CACHED_NBYTES", 0)
-        assert native_engine.runs_compiled([array.source], output)
+        assert native_engine.runs_compiled(array.source, output)
         got, general = (
             read(
                 [array.source], request,
@@ -247,16 +247,15 @@ def test_known_codecs_leave_nothing(chain, shards, tmp_path, left, monkeypatch):
         "zarrgpu.native_engine.NativeRun", lambda *a: ran.append(made(*a)) or ran[-1]
     )
     zg.open(folder).read(device="cpu")
-    assert bool(ran) == (chain != "crc32c+gzip")
+    assert ran[0].is_local == (chain != "crc32c+gzip")
     assert left == []
-    if ran:
-        assert (ran[0].status == native.DONE).all()
+    assert (ran[0].status == native.DONE).all()  # what it cannot decode it places
 
 
 def test_the_library_has_all_its_codecs():
     assert {"bytes", "zstd", "blosc", "lz4"} <= LIBRARY.codecs
     pytest.importorskip("imagecodecs")
-    assert LIBRARY.codecs == set(native.CODEC_NUMBERS)
+    assert LIBRARY.codecs == set(native.CODEC_NUMBERS) - {"unknown"}
 
 
 def test_without_the_library_reads_are_the_same(tmp_path, monkeypatch):

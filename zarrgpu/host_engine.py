@@ -50,7 +50,8 @@ class _Run:
     ----------
     plan, sources, out, output, failed
         As for `execute`.
-    slices : PieceSlices
+    slices : PieceSlices or None
+        None where `native` places the pieces.
     converts : bool
         Whether elements are cast, normalised or laid out anew.
     axis_order : tuple of int
@@ -62,14 +63,14 @@ class _Run:
     cached : list of (CachedChunk or None), or None
         What earlier reads have left of each chunk; None if no array has a cache.
     native : NativeRun or None
-        Decodes and places what it can of what is fetched.
+        Decodes what it can of what is fetched, and places all pieces.
     """
 
     plan: ReadPlan
     sources: tuple[ArraySource, ...]
     out: NDArray[Any]
     output: OutputFormat
-    slices: PieceSlices
+    slices: PieceSlices | None
     failed: list[tuple[int, DataError]] | None
     converts: bool
     axis_order: tuple[int, ...]
@@ -181,6 +182,10 @@ class _Run:
 
     def _place(self, row: int, elements: NDArray[Any]) -> None:
         """Write the pieces of a decoded chunk."""
+        if self.native is not None:
+            self.native.put(row, elements)
+            return
+        assert self.slices is not None
         first, last = self.plan.chunks.piece_start[row : row + 2].tolist()
         channel = self._common_channel(row, first, last, elements)
         output: OutputFormat | None = self.output
@@ -236,7 +241,7 @@ def _make_run(
         sources=sources,
         out=out,
         output=output,
-        slices=PieceSlices(plan.pieces, plan.request, output),
+        slices=PieceSlices(plan.pieces, plan.request, output) if native is None else None,
         failed=failed,
         converts=_converts(plan, out, output),
         axis_order=axis_order,

@@ -58,6 +58,8 @@ class NativeRun:
     ----------
     status : int32 (C,)
         Of each chunk: `NOT_DONE`, `DONE` or `ABSENT`.
+    decodes : bool
+        Whether it knows the codecs of any array; otherwise it only places (`put`).
     is_local : bool
         Whether it reads the files itself (`drain`), or is given what a store brings (`place`).
     """
@@ -78,10 +80,12 @@ class NativeRun:
         self.status = np.full(len(plan.chunks), NOT_DONE, np.int32)
         joined = _joined_keys(plan, keys)
         roots = [_local_root(source) for source in sources]
-        self.is_local = joined is not None and all(root is not None for root in roots)
+        known = [_is_known(source, library) for source in sources]
+        self.decodes = any(known)
+        self.is_local = joined is not None and all(known) and None not in roots
         self._rooms = None if cached is None else _make_rooms(plan, sources, cached)
         names, places = joined or (b"", np.empty(0, np.int64))
-        self._table = self._make_table(names, places, roots)
+        self._table = self._make_table(names, places, roots, known)
         self._at = address(self._table)
 
     @property
@@ -132,9 +136,15 @@ class NativeRun:
         rows : sequence of int
             Chunks of the read.
         """
+        if not self.decodes:
+            return list(rows)
         self._library.run_bytes(self._at, read, address(data), data.size)
         self._keep(np.array([row for row in rows if self.status[row] == DONE], np.int64))
         return [row for row in rows if self.status[row] == NOT_DONE]
+
+    def put(self, row: int, elements: NDArray[Any]) -> None:
+        """Place the pieces of a chunk, or of its window, that was decoded elsewhere."""
+        self._library.place(self._at, row, address(elements))
 
     @property
     def fills(self) -> bool:
@@ -180,12 +190,14 @@ class NativeRun:
         self._pointed.append(kept)
         return address(kept)
 
-    def _make_table(self, names: bytes, places: Int64s, roots: list[bytes | None]) -> NDArray[Any]:
+    def _make_table(
+        self, names: bytes, places: Int64s, roots: list[bytes | None], known: list[bool]
+    ) -> NDArray[Any]:
         plan, point = self._plan, self._point
         reads, chunks, windows = plan.reads, plan.chunks, plan.chunks.windows
         values = {
             "ndim": len(plan.request.count),
-            "arrays": point(self._array_rows(roots)),
+            "arrays": point(self._array_rows(roots, known)),
             "num_reads": len(reads),
             "read_array": point(reads.array, np.int32),
             "read_offset": point(reads.offset, np.int64),
@@ -243,7 +255,7 @@ class NativeRun:
             f"{name}_extent": point(pieces.extent, np.int64),
         }
 
-    def _array_rows(self, roots: list[bytes | None]) -> NDArray[Any]:
+    def _array_rows(self, roots: list[bytes | None], known: list[bool]) -> NDArray[Any]:
         rows = []
         ndim, width = len(self._plan.request.count), 8
         axes = [(s.spec.chunk_shape, s.spec.axis_order) for s in self._sources]
@@ -251,14 +263,14 @@ class NativeRun:
         for row, (source, root) in enumerate(zip(self._sources, roots, strict=True)):
             spec, codecs = source.spec, [codec.name for codec in source.chain.codecs]
             has_crc32c = codecs[-1:] == ["crc32c"]
-            (codec,) = codecs[: len(codecs) - has_crc32c] or ["bytes"]
+            codec = (codecs[: len(codecs) - has_crc32c] or ["bytes"])[0]
             in_objects = isinstance(spec.location, ObjectPerChunk)
             shape_at = axes_at + 2 * row * ndim * width
             fill = np.zeros((), self._out.dtype)
             if self.fills:
                 self._output.fill(spec.fill_scalar, fill, 0)
             values = {
-                "codec": CODEC_NUMBERS[codec],
+                "codec": CODEC_NUMBERS[codec if known[row] else "unknown"],
                 "has_crc32c": has_crc32c,
                 "itemsize": spec.dtype.itemsize,
                 "source_type": SOURCE_TYPES.get(_type_name(spec.dtype), 0),
@@ -296,19 +308,26 @@ def native_run(
         What earlier reads have left of each chunk; None if no array has a cache.
     """
     library = native_library()
-    if library is None or not runs_compiled(sources, output):
+    if library is None or not _are_placed(sources, output):
         return None
     return NativeRun(library, plan, sources, keys, out, output, cached)
 
 
-def runs_compiled(sources: Sequence[ArraySource], output: OutputFormat) -> bool:
-    """Whether the compiled executor reads these arrays to such an output."""
+def runs_compiled(source: ArraySource, output: OutputFormat) -> bool:
+    """Whether chunks of an array are decoded by the compiled executor, for such an output."""
     library = native_library()
-    return (
-        library is not None
-        and all(_is_known(source, library) for source in sources)
-        and (_is_plain(sources, output) or _is_convertible(sources, output))
-    )
+    return library is not None and _is_known(source, library) and _are_placed([source], output)
+
+
+def _are_placed(sources: Sequence[ArraySource], output: OutputFormat) -> bool:
+    """Whether the executor places elements of these arrays."""
+    return all(
+        not source.spec.dtype.hasobject
+        and source.spec.dtype.itemsize > 0
+        and source.spec.ndim <= MAX_AXES
+        and (is_native(source.spec.dtype) or _swapped_nbytes(source.spec.dtype) in _SWAPPED_NBYTES)
+        for source in sources
+    ) and (_is_plain(sources, output) or _is_convertible(sources, output))
 
 
 def _is_plain(sources: Sequence[ArraySource], output: OutputFormat) -> bool:
@@ -328,20 +347,14 @@ def _type_name(dtype: np.dtype[Any]) -> str:
 
 
 def _is_known(source: ArraySource, library: NativeLibrary) -> bool:
-    """Whether chunks of an array are decoded by the compiled executor."""
+    """Whether the executor decodes chunks of an array."""
     names = [codec.name for codec in source.chain.codecs]
     if names[-1:] == ["crc32c"]:
         names.pop()
-    dtype = source.spec.dtype
-    swaps = not is_native(dtype)
     return (
         len(names) <= 1
         and all(name in library.codecs for name in names)
         and source.chain.object_codec is None
-        and not dtype.hasobject
-        and dtype.itemsize > 0
-        and source.spec.ndim <= MAX_AXES
-        and not (swaps and _swapped_nbytes(dtype) not in _SWAPPED_NBYTES)
     )
 
 

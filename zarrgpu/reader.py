@@ -275,7 +275,7 @@ def _placement(
 ) -> str:
     """Where the chunks of an array are decoded, and by what."""
     if not isinstance(device, CudaDevice):
-        compiled = options.native and runs_compiled([source], output)
+        compiled = options.native and runs_compiled(source, output)
         return f"{device.name}, compiled" if compiled else device.name
     chain = device_chain(source.chain)
     if chain is None:

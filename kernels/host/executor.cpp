@@ -109,6 +109,7 @@ uint8_t* own_target(const Plan& plan, int64_t chunk) {
 // Elements of a chunk, decoded where they shall be; null if they cannot be had here.
 const uint8_t* decoded(const Plan& plan, const Array& array, int64_t chunk, const uint8_t* data,
                        int64_t nbytes) {
+    if (array.codec == UNKNOWN) return nullptr;
     if (array.has_crc32c) {
         if (!crc32c_holds(data, nbytes)) return nullptr;
         nbytes -= 4;
@@ -259,6 +260,13 @@ EXPORT int64_t zarrgpu_run_held(const zarrgpu::Plan* plan, int64_t read) {
     const bool rest = zarrgpu::run_held(*plan, first, last);
     zarrgpu::end_streams();
     return rest;
+}
+
+// Place a chunk that was decoded elsewhere. From any thread.
+EXPORT void zarrgpu_place(const zarrgpu::Plan* plan, int64_t chunk, const uint8_t* elements) {
+    zarrgpu::place(*plan, plan->arrays[plan->chunk_array[chunk]], chunk, elements);
+    zarrgpu::end_streams();
+    plan->chunk_status[chunk] = zarrgpu::DONE;
 }
 
 // CRC-32C of `nbytes` bytes, for the test of both ways to compute it.

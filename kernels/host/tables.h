@@ -12,7 +12,7 @@ namespace zarrgpu {
 constexpr int MAX_AXES = 32;
 
 // How the chunks of an array are encoded.
-enum Codec : int64_t { RAW = 0, ZSTD = 1, BLOSC = 2, LZ4 = 3, ZLIB = 4, GZIP = 5 };
+enum Codec : int64_t { UNKNOWN = -1, RAW = 0, ZSTD = 1, BLOSC = 2, LZ4 = 3, ZLIB = 4, GZIP = 5 };
 
 // What became of a chunk.
 enum Status : int32_t {

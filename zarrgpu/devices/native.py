@@ -24,7 +24,7 @@ NOT_DONE, DONE, ABSENT = 0, 1, 2
 """Status of a chunk (``Status`` in tables.h)."""
 
 CODEC_NUMBERS: Final = MappingProxyType(
-    {"bytes": 0, "zstd": 1, "blosc": 2, "lz4": 3, "zlib": 4, "gzip": 5}
+    {"unknown": -1, "bytes": 0, "zstd": 1, "blosc": 2, "lz4": 3, "zlib": 4, "gzip": 5}
 )
 """``Codec`` in tables.h, by our codecs' names."""
 
@@ -101,6 +101,7 @@ class NativeLibrary:
         self.drain = _function(library, "zarrgpu_drain", ctypes.c_int64, 2)
         self.run_bytes = _function(library, "zarrgpu_run_bytes", None, 4)
         self.run_held = _function(library, "zarrgpu_run_held", ctypes.c_int64, 2)
+        self.place = _function(library, "zarrgpu_place", None, 3)
         self.fill = _function(library, "zarrgpu_fill", None, 1)
         self.sizes = _function(library, "zarrgpu_sizes", ctypes.c_int64, 1)
         self.resample = _function(library, "zarrgpu_resample", None, 1)
@@ -110,7 +111,11 @@ class NativeLibrary:
         self._table = np.array(functions, np.int64)
         _function(library, "zarrgpu_use_libraries", None, 1)(address(self._table))
         lacking = {kind for (_, kind), at in zip(_FUNCTIONS, functions, strict=True) if not at}
-        self.codecs = frozenset(name for name in CODEC_NUMBERS if _KINDS.get(name) not in lacking)
+        self.codecs = frozenset(
+            name
+            for name, number in CODEC_NUMBERS.items()
+            if number >= 0 and _KINDS.get(name) not in lacking
+        )
 
 
 def _function(
