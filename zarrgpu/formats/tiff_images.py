@@ -112,7 +112,7 @@ def pyramid(pages: Sequence[TiffPage]) -> list[TiffPage]:
     """Page 0 and what is a reduced image of it, by its tags or as its SubIFD; finest first."""
     first = pages[0]
     marked = [p for p in pages[1:] if p.subfile_type & (_REDUCED | _MASK) == _REDUCED]
-    candidates = [p for p in marked if p.tiled == first.tiled]
+    candidates = [page for page in marked if page.tiled or not first.tiled]
     if Tag.SubIFDs in first.ifd.fields:
         candidates += read_sub_pages(first)
     reduced = [
