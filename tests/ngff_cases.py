@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -181,28 +182,37 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
+Choose = Callable[[Sequence[Any]], Any]
+"""Picks one of several, by hypothesis or by a seed."""
+
+
 @st.composite
-def damaged(draw: Any, document: dict[str, Any], *, most: int = 2) -> dict[str, Any]:
-    """`document` with members dropped, replaced, repeated or added."""
+def damaged(draw: Any, document: dict[str, Any]) -> dict[str, Any]:
+    """`document` with one or two members dropped, replaced, repeated or added."""
+    return damage(document, lambda options: draw(st.sampled_from(options)))
+
+
+def damage(document: dict[str, Any], choose: Choose) -> dict[str, Any]:
+    """As `damaged`, with choices made by `choose`."""
     document = copy.deepcopy(document)
-    for _ in range(draw(st.integers(1, most))):
+    for _ in range(choose([1, 2])):
         found = places(document)
         if not found:
             break
-        *path, last = draw(st.sampled_from(found))
+        *path, last = choose(found)
         owner: Any = document
         for key in path:
             owner = owner[key]
-        how = draw(st.sampled_from(["drop", "replace", "repeat", "add"]))
+        how = choose(["drop", "replace", "repeat", "add"])
         if how == "drop":
             del owner[last]
         elif how == "replace":
-            owner[last] = copy.deepcopy(draw(st.sampled_from(JUNK)))
+            owner[last] = copy.deepcopy(choose(JUNK))
         elif how == "repeat" and isinstance(owner, list):
             owner.append(copy.deepcopy(owner[last]))
         elif isinstance(owner[last], list):
-            owner[last].append(copy.deepcopy(draw(st.sampled_from(JUNK))))
+            owner[last].append(copy.deepcopy(choose(JUNK)))
         elif isinstance(owner[last], dict):
-            key = draw(st.sampled_from(["type", "name", "path", "version", "affine", "axes", "x"]))
-            owner[last][key] = copy.deepcopy(draw(st.sampled_from(JUNK)))
+            key = choose(["type", "name", "path", "version", "affine", "axes", "x"])
+            owner[last][key] = copy.deepcopy(choose(JUNK))
     return document

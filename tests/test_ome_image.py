@@ -6,15 +6,19 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import zarrgpu as zg
-from tests.ngff_cases import axes_of, datasets_06, edge, system
+from tests.ngff_cases import axes_of, damage, datasets_06, edge, system
 from tests.synthetic_ngff import multiscale_of, write_group, write_image, write_levels, write_plate
+from tests.zarr_cases import MemoryStore
 from zarrgpu.cli import main
 from zarrgpu.errors import (
     MetadataError,
@@ -486,3 +490,81 @@ def test_the_command_lists_problems(tmp_path, capsys):
     shown = capsys.readouterr()
     assert "ome.multiscales.0.metadata is missing  (missing)" in shown.out
     assert "2 problem(s)" in shown.err
+
+
+# ------------------------------------------------------------------------------------ bad metadata
+
+
+def stored(path: Path) -> dict[str, bytes]:
+    """Objects of a folder."""
+    return {
+        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
+    }
+
+
+@pytest.fixture(scope="module", params=["0.4", "0.5", "0.6"])
+def objects(request, tmp_path_factory):
+    version = request.param
+    path = tmp_path_factory.mktemp("fuzz")
+    labels = write_labelled(path / "image", version)
+    group = zarr.open_group(path / "image", mode="r")
+    fields = write_plate(path / "plate", version)
+    return version, stored(path), [group[name][...] for name in ("s0", "s1")], labels, fields
+
+
+def with_damage(version: str, objects: dict[str, bytes], group: str, seed: int) -> MemoryStore:
+    """The objects with the attributes of a group damaged."""
+    name = ".zattrs" if version < "0.5" else "zarr.json"
+    key = f"{group}/{name}"
+    document = json.loads(objects[key])
+    attributes = document if version < "0.5" else document["attributes"]
+    broken = damage(attributes, random.Random(seed).choice)
+    document = broken if version < "0.5" else document | {"attributes": broken}
+    changed = {**objects, key: json.dumps(document).encode()}
+    return MemoryStore({k.removeprefix(f"{root_of(group)}/"): v for k, v in changed.items()})
+
+
+def root_of(group: str) -> str:
+    return group.split("/", maxsplit=1)[0]
+
+
+@pytest.mark.parametrize("group", ["image", "image/labels", "image/labels/cells"])
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**63))
+def test_damaged_images_give_right_pixels_or_an_error(objects, group, seed):
+    version, good, levels, labels, _ = objects
+    store = with_damage(version, good, group, seed)
+    try:
+        image = zg.open(store)
+        if isinstance(image, zg.OmeZarrImage) and image.axes == ("c", "y", "x"):
+            first = int(image.multiscale.paths[0] == "s1")  # it may have lost its finest level
+            got = image.read_region((3, 4), 0, (8, 8), device="cpu", layout="NCHW")
+            assert np.array_equal(got, levels[first][:, 4:12, 3:11])
+            for name in image.labels:
+                masks = image.read_labels(name, [(3, 4)], 0, (8, 8), device="cpu")
+                assert np.array_equal(masks[0], labels[first][4:12, 3:11])
+            assert all(isinstance(channel.name, str) for channel in image.channels)
+            assert all(size is None or size > 0 for size in image.mpp)
+    except zg.ZarrGPUError:
+        pass
+    assert isinstance(zg.validate(store), tuple)
+    assert isinstance(zg.validate(store, strict=True, deep=False), tuple)
+
+
+@pytest.mark.parametrize("group", ["plate", "plate/A/1", "plate/A/1/0"])
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**63))
+def test_damaged_plates_give_right_pixels_or_an_error(objects, group, seed):
+    version, good, _, _, fields = objects
+    store = with_damage(version, good, group, seed)
+    try:
+        plate = zg.open(store)
+        if isinstance(plate, zg.Plate):
+            got = plate.read_regions([(3, 4)], 0, (8, 8), device="cpu", layout="NCHW", fields=None)
+            for path, regions in got.items():
+                image = plate[path]
+                if image.multiscale.paths[0] == "s0" and image.axes == ("c", "y", "x"):
+                    assert np.array_equal(regions[0], fields[path][:, 4:12, 3:11])
+    except zg.ZarrGPUError:
+        pass
+    assert isinstance(zg.validate(store), tuple)

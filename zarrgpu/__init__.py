@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UnsupportedFormatError,
         ZarrGPUError,
     )
+    from zarrgpu.formats.ngff_schema import Problem
     from zarrgpu.group import Group
     from zarrgpu.hierarchy import UnreadableNode
     from zarrgpu.loader import Batch, PatchLoader
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from zarrgpu.sampling import GridPatches, PatchTable, RandomPatches
     from zarrgpu.scenes import Scene, Series
     from zarrgpu.slide import Slide
-    from zarrgpu.validation import Problem, validate
+    from zarrgpu.validation import validate
 
 __version__ = "0.1.0"
 
@@ -122,7 +123,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "sampling": ("GridPatches", "PatchTable", "RandomPatches"),
     "scenes": ("Scene", "Series"),
     "slide": ("Slide",),
-    "validation": ("Problem", "validate"),
+    "formats.ngff_schema": ("Problem",),
+    "validation": ("validate",),
 }
 """Module and the public names that it defines; tests/test_import.py holds it to `__all__`."""
 
