@@ -192,3 +192,18 @@ def test_overviews_of_a_cog_have_their_own_geotransform(tmp_path):
         assert level.fill_value == -1
         assert np.array_equal(level.read(device="cpu")[..., 0], image[::step, ::step])
     assert scaled_geotransform((1, 2, 3, 4, 5, 6), 2, 10) == (1, 4, 30, 4, 10, 60)
+
+
+@pytest.mark.parametrize("nodata", ["nan", "-9999"])
+def test_pages_with_the_same_nodata_are_a_stack(nodata, tmp_path):
+    images = [ramp((20, 30), "f4"), ramp((20, 30), "f4") + 1]
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for image in images:
+            writer.write(
+                image, photometric="minisblack", metadata=None, extratags=[text(NODATA, nodata)]
+            )
+    stack = zg.open(path)
+    assert stack.shape == (2, 20, 30, 1)
+    assert np.array_equal(stack.fill_value, float(nodata), equal_nan=True)
+    assert np.array_equal(stack.read(device="cpu")[..., 0], np.stack(images))

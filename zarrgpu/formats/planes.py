@@ -74,7 +74,9 @@ def stack_planes(
 
 def _difference(first: ArraySpec, other: ArraySpec) -> str:
     for name in ("shape", "dtype", "chunk_shape", "codecs", "axis_order", "fill_value"):
-        if getattr(first, name) != getattr(other, name):
+        mine, theirs = getattr(first, name), getattr(other, name)
+        both_nan = name == "fill_value" and mine != mine and theirs != theirs
+        if mine != theirs and not both_nan:
             return name
     return ""
 
