@@ -183,6 +183,25 @@ def test_what_is_no_pixel_size_is_refused(slide, mpp):
         slide.at_mpp(mpp)
 
 
+def test_results_without_pixels_and_at_the_ends_of_the_world(slide, cuda):
+    for device in ("cpu", cuda):
+        for size in ((0, 5), (5, 0), (0, 0)):
+            got = slide.read_regions_mpp([(3, 3), (9, 9)], 0.7, size, device=device)
+            assert got.shape == (2, size[1], size[0], 3)
+        assert slide.read_regions_mpp([], 0.7, (4, 5), device=device).shape == (0, 5, 4, 3)
+        far = [(1 << 60, -(1 << 60)), (-(1 << 61), 5)]
+        assert not to_host(slide.read_regions_mpp(far, 0.7, (3, 3), device=device)).any()
+        # far beyond level 0, and more than the whole slide
+        one = to_host(slide.read_regions_mpp([(20, 20)], 1e-5, (4, 4), device=device))
+        assert (one == one[:, :1, :1]).all()
+        whole = slide.read_regions_mpp([(0, 0)], 287 * MPP, (1, 1), device=device)
+        mean = slide.read_region((0, 0), 2, slide.level_dimensions[2]).mean(axis=(0, 1))
+        assert np.abs(to_host(whole)[0, 0, 0] - mean).max() < 12
+    for mpp in (1e12, 1e-12, 1e308):
+        with pytest.raises(SelectionError, match=r"slide\.svs.*are none that a slide is read at"):
+            slide.read_regions_mpp([(0, 0)], mpp, (1, 1))
+
+
 def test_a_level_and_an_mpp_are_not_given_together(slide):
     with pytest.raises(SelectionError, match="not both"):
         read_regions((slide,), [0], [(0, 0)], (4, 4), level=1, mpp=1.0)

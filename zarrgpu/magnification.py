@@ -50,6 +50,7 @@ LEVEL_TOLERANCE = 0.01
 """A level so much coarser than the result counts as finer: files state rounded pixel sizes."""
 
 _SAME_STEP = 1e-9
+_MAX_STEP = 1e9
 _ALIKE = 1.25
 """Slides whose source patches differ in area by no more than this are read as one size."""
 
@@ -194,6 +195,8 @@ def read_scaled_patches(
         raise SelectionError(msg)
     result = _allocate((len(index), *inner), output, where, out)
     ok = np.ones(len(index), np.bool_)
+    if 0 in size:
+        return result, ok
     for rows in scaled.parts(index, options):
         ok[rows] = scaled.read(rows, index, places, result, axes, output, where, how)
     return result, ok
@@ -211,6 +214,12 @@ class _Scaled:
     ) -> None:
         self.slides, self.size, self.position = slides, size, position
         wanted = np.asarray(steps, np.float64).reshape(len(slides), 2)
+        if not ((wanted > 1 / _MAX_STEP) & (wanted < _MAX_STEP)).all():
+            msg = (
+                f"{slides[0].spec.source!r}: pixels of {wanted.tolist()} level-0 pixels are none "
+                "that a slide is read at; give mpp in micrometres"
+            )
+            raise SelectionError(msg)
         self.levels = [level_for_step(s, step) for s, step in zip(slides, wanted, strict=True)]
         pairs = zip(slides, self.levels, strict=True)
         self.ratios = np.array([level_ratios(slide)[level] for slide, level in pairs])
