@@ -529,7 +529,7 @@ def root_of(group: str) -> str:
 
 
 @pytest.mark.parametrize("group", ["image", "image/labels", "image/labels/cells"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**63))
 def test_damaged_images_give_right_pixels_or_an_error(objects, group, seed):
     version, good, levels, labels, _ = objects
@@ -552,7 +552,7 @@ def test_damaged_images_give_right_pixels_or_an_error(objects, group, seed):
 
 
 @pytest.mark.parametrize("group", ["plate", "plate/A/1", "plate/A/1/0"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**63))
 def test_damaged_plates_give_right_pixels_or_an_error(objects, group, seed):
     version, good, _, _, fields = objects

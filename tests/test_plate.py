@@ -248,3 +248,14 @@ def test_the_official_plates_and_wells(shared_data, version):
             for case in json.loads(path.read_text())["tests"]:
                 if case["valid"]:
                     assert parse(case["data"], case["formerly"])
+
+
+def test_a_device_gives_the_same(plate, cuda):
+    found = zg.open(plate[0])
+    regions = {"locations": [(0, 0), (13, 7), (-3, 30)], "level": 0, "size": (16, 12)}
+    host = found.read_regions(**regions, fields=None, device="cpu")
+    device = found.read_regions(**regions, fields=None, device=cuda)
+    assert list(device) == list(host)
+    for path, expected in host.items():
+        got = device[path]
+        assert np.array_equal(got.get() if hasattr(got, "get") else got, expected)
