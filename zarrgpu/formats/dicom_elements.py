@@ -49,7 +49,6 @@ _SHORT: Final = frozenset(
      b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US")
 )  # fmt: skip
 
-_ITEM_HEADER: Final = struct.Struct("<HHI")
 _SHORT_HEADER: Final = struct.Struct("<HH2sH")
 
 ReadRange: TypeAlias = "Callable[[int, int], bytes]"
@@ -152,10 +151,14 @@ class ElementReader:
 
     def header(self, offset: int, end: int) -> tuple[int, str, int, int]:
         """Tag, representation, stated length and value's offset of the element at `offset`."""
-        group, element, vr, short = _SHORT_HEADER.unpack(self.read(offset, 8))
+        place = offset - self._start
+        if place < 0 or place + 8 > len(self._block):
+            self._fill(offset, 8, None)
+            place = 0
+        group, element, vr, short = _SHORT_HEADER.unpack_from(self._block, place)
         tag = group << 16 | element
         if group == 0xFFFE or not self.explicit:
-            nbytes = int.from_bytes(self.read(offset + 4, 4), "little")
+            nbytes = int.from_bytes(self._block[place + 4 : place + 8], "little")
             name = "" if group == 0xFFFE else representation_of(tag)
             at = offset + 8
         elif vr in _SHORT:
