@@ -30,7 +30,8 @@ from zarrgpu.patches import (
 from zarrgpu.read_ahead import Cancelled, read_ahead
 from zarrgpu.reader import OnError
 from zarrgpu.recycled import RecycledMemory
-from zarrgpu.sampling import PatchTable, Sampler, patch_source_nbytes, read_sampled
+from zarrgpu.sampled_reads import patch_source_nbytes, read_sampled
+from zarrgpu.sampling import PatchTable, Sampler
 from zarrgpu.stats import ReadStats
 
 

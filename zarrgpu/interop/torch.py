@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
 from zarrgpu.loader import Batch, PatchLoader
-from zarrgpu.sampling import PatchTable, read_sampled
+from zarrgpu.sampled_reads import read_sampled
+from zarrgpu.sampling import PatchTable
 
 TensorBatch: TypeAlias = dict[str, Any]
 """A batch as a dictionary of tensors."""
