@@ -155,6 +155,18 @@ def test_a_bijection_states_its_inverse():
     assert inverse_matrix(step, 2)[:2, 2].tolist() == [-5, 0]
 
 
+def test_development_versions_call_axes_of_parts_otherwise():
+    part = {"transformation": {"type": "scale", "scale": [2.0]}}
+    step = {
+        "type": "byDimension",
+        "transformations": [
+            {**part, "input_axes": [1], "output_axes": [0]},
+            {**part, "input_axes": [0], "output_axes": [1]},
+        ],
+    }
+    assert (matrix_of(step, 2) @ [3, 5, 1]).tolist() == [10, 6, 1]
+
+
 def test_dimensions_may_change():
     step = {"type": "affine", "affine": [[0, 0, 1], [3, 4, 2], [6, 7, 5]]}  # of the specification
     assert matrix_of(step, 2).tolist() == [[0, 0, 1], [3, 4, 2], [6, 7, 5], [0, 0, 1]]

@@ -197,8 +197,8 @@ def _by_dimension(step: Document, ndim: int, load: LoadArray | None, depth: int)
     found: dict[int, Any] = {}
     for part in children(step, "transformations"):
         inner = part.child("transformation", part.require("transformation"))
-        inputs = _indices(part, "inputAxes")
-        outputs = _indices(part, "outputAxes")
+        inputs = _indices(part, "inputAxes", "input_axes")
+        outputs = _indices(part, "outputAxes", "output_axes")
         if len(set(inputs)) != len(inputs) or any(axis >= ndim for axis in inputs):
             message = f"must be different axes below {ndim}, got {shown(inputs)}"
             raise part.fail(message, "inputAxes")
@@ -284,7 +284,9 @@ def _table(step: Document, key: str, load: LoadArray | None) -> NDArray[np.float
     return np.array(rows, np.float64).reshape(len(rows), -1)
 
 
-def _indices(step: Document, key: str) -> list[int]:
+def _indices(step: Document, key: str, older: str = "") -> list[int]:
+    """List of axes; `older` is how development versions of 0.6 call it."""
+    key = older if older in step.value and key not in step.value else key
     value = step.require(key)
     numbers = value if isinstance(value, list) and len(value) <= MAX_AXES else [None]
     found = [int(n) for n in numbers if _is_number(n) and n == int(n) and n >= 0]
