@@ -64,10 +64,15 @@ ONCE := $(addprefix tests/,test_emulator.py test_kernels.py test_nvrtc.py gpu te
 test-in-%: %/.installed-dev
 	$*/bin/python -m pytest -q -m "not slow" -p no:cacheprovider $(addprefix --ignore=,$(ONCE)) $(PYTEST_FLAGS)
 
+# Apart from the rest: cuCIM asks for CuPy and more, which its CPU reader does without.
+SLIDE_PEERS := cucim-cu12==26.10.0 fastslide==0.8.1 pyvips==3.2.0 pyvips-binary==8.18.7 \
+	tiffslide==3.0.1 cffi pycparser
+
 bench: $(VENV)/.installed-dev  ## measure on the CPU beside peers: JSON in docs/benchmarks
 	@$(call PIP,$(VENV)) --group bench
+	@$(call PIP,$(VENV)) --no-deps --target .bench $(SLIDE_PEERS)
 	$(BIN)/python -m tests.benchmarks.planning
-	$(BIN)/python -m tests.benchmarks.slides
+	PYTHONPATH=.bench $(BIN)/python -m tests.benchmarks.slides
 	$(BIN)/python -m tests.benchmarks.reads
 
 docs: $(VENV)/.installed-dev  ## build the documentation into site/
@@ -78,7 +83,7 @@ format: $(VENV)/.installed-dev  ## let ruff fix and format
 	$(BIN)/ruff format -q .
 
 clean:  ## remove environments, caches and outputs
-	rm -rf .venv .venv-* .*_cache .benchmarks .hypothesis build dist site demo-report
+	rm -rf .venv .venv-* .*_cache .benchmarks .hypothesis build dist site demo-report .bench
 
 $(VENV)/.installed: $(INPUTS)
 	$(call make_venv,$(VENV),$(PYTHON))

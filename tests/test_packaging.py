@@ -54,7 +54,8 @@ def sources(folder: Path, base: Path, *endings: str) -> set[str]:
 def test_wheel_holds_the_package_and_the_kernels(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = sources(ROOT / "zarrgpu", ROOT, ".py", ".typed")
-    kernels = {f"zarrgpu/{name}" for name in sources(ROOT / "kernels", ROOT, ".cu", ".cuh", ".cpp", ".h")}
+    endings = (".cu", ".cuh", ".cpp", ".h")
+    kernels = {f"zarrgpu/{name}" for name in sources(ROOT / "kernels", ROOT, *endings)}
     assert len(kernels) > 3
     assert "zarrgpu/py.typed" in modules
     assert names >= modules | kernels

@@ -58,7 +58,8 @@ def interval_manifest(
     start, nbytes, data_offset = strip
     count = grid[0] * grid[1]
     if count > _MAX_INTERVALS:
-        msg = f"{name} of {file.source!r}: {count} restart intervals, at most {_MAX_INTERVALS} are read"
+        where = f"{name} of {file.source!r}"
+        msg = f"{where}: {count} restart intervals, at most {_MAX_INTERVALS} are read"
         raise UnsupportedFormatError(msg)
     starts = _stated_starts(directory, count)
     if starts is None:

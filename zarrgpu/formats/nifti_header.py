@@ -11,7 +11,7 @@ import base64
 import math
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,9 @@ _NIFTI2_NAMES: Final = (
     "slice_code", "xyzt_units", "intent_code", "intent_name", "dim_info", "unused",
 )  # fmt: skip
 
-_DTYPES: Final = MappingProxyType(
+ByteOrder: TypeAlias = Literal["<", ">"]
+
+_DTYPES: Final[Mapping[int, Any]] = MappingProxyType(
     {
         2: "u1", 4: "i2", 8: "i4", 16: "f4", 32: "c8", 64: "f8", 256: "i1", 512: "u2", 768: "u4",
         1024: "i8", 1280: "u8", 1792: "c16",
@@ -165,13 +167,14 @@ class NiftiHeader:
         }
 
 
-def header_version(head: bytes) -> tuple[int, str] | None:
+def header_version(head: bytes) -> tuple[int, ByteOrder] | None:
     r"""Version and byte order ("<" or ">") by the first four bytes; None if this is no NIfTI.
 
     >>> header_version(b"\x5c\x01\0\0"), header_version(b"\0\0\x02\x1c")
     ((1, '<'), (2, '>'))
     """
-    for order in "<>":
+    orders: tuple[ByteOrder, ...] = ("<", ">")
+    for order in orders:
         nbytes = int.from_bytes(head[:4], "little" if order == "<" else "big")
         for version, size in HEADER_NBYTES.items():
             if nbytes == size and len(head) >= 4:
@@ -208,7 +211,7 @@ def parse_header(data: bytes, source: str) -> NiftiHeader:
 
 
 def _header(
-    values: dict[str, Any], version: int, order: str, raw: bytes, source: str
+    values: dict[str, Any], version: int, order: ByteOrder, raw: bytes, source: str
 ) -> NiftiHeader:
     """Make the header of its fields."""
     kind = _kind(values, version, source)
@@ -226,7 +229,7 @@ def _header(
         for matrix, name in (
             (sform, "sform"),
             (qform, "qform"),
-            (base_affine(shape, zooms), "base"),
+            (base_affine(shape, list(zooms)), "base"),
         )
         if matrix is not None
     )
@@ -285,14 +288,15 @@ def _shape(values: dict[str, Any], source: str) -> tuple[int, ...]:
     return shape
 
 
-def _dtype(values: dict[str, Any], order: str, source: str) -> np.dtype[Any]:
+def _dtype(values: dict[str, Any], order: ByteOrder, source: str) -> np.dtype[Any]:
     code = int(values["datatype"])
     if code not in _DTYPES:
         name = f" ({_UNREAD[code]})" if code in _UNREAD else ""
         msg = f"{source!r}: NIfTI datatype {code}{name} is not read"
         raise UnsupportedFormatError(msg)
     # NumPy calls bytes, and structures of them, of no order
-    return np.dtype(_DTYPES[code]).newbyteorder(order)  # type: ignore[arg-type]
+    dtype: np.dtype[Any] = np.dtype(_DTYPES[code])
+    return dtype.newbyteorder(order)
 
 
 def _vox_offset(values: dict[str, Any], version: int, kind: str, source: str) -> int:
