@@ -207,3 +207,18 @@ def test_pages_with_the_same_nodata_are_a_stack(nodata, tmp_path):
     assert stack.shape == (2, 20, 30, 1)
     assert np.array_equal(stack.fill_value, float(nodata), equal_nan=True)
     assert np.array_equal(stack.read(device="cpu")[..., 0], np.stack(images))
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_numbers_of_any_length_are_read_without_overflow(digits):
+    huge = "1" * digits
+    item = '<Item name="s" sample="{}" role="scale">{}</Item>'
+    xml = f"<GDALMetadata>{item.format(0, huge)}{item.format(huge, 2)}</GDALMetadata>"
+    found = attributes(text(NODATA, huge), text(METADATA, xml), image=ramp((8, 8), "f4"))
+    assert found["nodata"] == np.inf
+    assert found["band_scales"] == [np.inf]
+
+
+def test_gdal_metadata_with_entities_is_not_read():
+    xml = '<!DOCTYPE a [<!ENTITY b "c">]><GDALMetadata><Item name="n">&b;</Item></GDALMetadata>'
+    assert "gdal_metadata" not in attributes(text(METADATA, xml))

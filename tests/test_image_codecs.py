@@ -373,3 +373,19 @@ def test_absent_imagecodecs_is_told_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'zarrgpu\[slides\]'"):
         codec.decode_host(array(stream), SIZE, None)
+
+
+def test_jpeg_of_very_many_scans_is_refused_in_little_time():
+    # a few bytes each, and each goes over the whole image
+    side = 1024
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((side, side), np.uint8)).save(file, "JPEG", progressive=True)
+    stream = file.getvalue()
+    last = stream[stream.rindex(b"\xff\xda") : -2]
+    codec = JpegCodec.from_configuration(
+        {"height": side, "width": side, "samples": 1, "colorspace": "gray"}
+    )
+    few = stream[:-2] + 20 * last + b"\xff\xd9"
+    assert not decode(codec, few, side * side).any()
+    with pytest.raises(CodecError, match="scans, at most 256 are decoded"):
+        decode(codec, stream[:-2] + 100_000 * last + b"\xff\xd9", side * side)

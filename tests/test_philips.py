@@ -7,12 +7,17 @@
 
 from __future__ import annotations
 
+import io
+import struct
+
 import numpy as np
 import pytest
+import tifffile
 
 import zarrgpu as zg
 from tests.synthetic_philips import LABEL, MACRO, PhilipsRecipe, make_philips
 from zarrgpu.errors import MetadataError, UnsupportedFormatError
+from zarrgpu.formats.philips import _objective_power
 
 openslide = pytest.importorskip("openslide")
 
@@ -116,3 +121,35 @@ def test_an_image_in_the_xml_that_is_none_is_named_not_fatal(tmp_path):
     slide = zg.open_slide(path)
     assert set(slide.associated_images) == {"macro"}
     assert "JPEG" in slide.properties["zarrgpu.associated.label.unsupported"]
+
+
+def test_objects_in_objects_without_end_are_not_followed(tmp_path):
+    data = make_philips(PhilipsRecipe())
+    kind = b'<Attribute Name="PIM_DP_IMAGE_TYPE">WSI</Attribute>'
+    inner = b'<Attribute Name="PIM_DP_SCANNED_IMAGES"><Array><DataObject>' + kind
+    depth = 3000
+    deep = depth * inner + depth * b"</DataObject></Array></Attribute>"
+    old = b">WSI</Attribute>"
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        tag = tiff.pages[0].tags["ImageDescription"]
+        description = data[tag.valueoffset : tag.valueoffset + tag.count]
+        big, at = tiff.is_bigtiff, tag.offset
+    assert description.count(old) == 1
+    new = description.replace(old, old + deep)
+    changed = bytearray(data) + new
+    struct.pack_into("<QQ" if big else "<II", changed, at + 4, len(new), len(data))
+    path = tmp_path / "philips.tiff"
+    path.write_bytes(changed)
+    assert zg.open_slide(path).level_count == 3
+
+
+def test_numbers_that_overflow_are_typed_errors_or_left_out(tmp_path):
+    data = make_philips(PhilipsRecipe())
+    path = tmp_path / "philips.tiff"
+    tiny = data.replace(b"0.000227000", b"1.0000e-300").replace(b"0.000454000", b"1.0000e+300")
+    assert tiny != data
+    path.write_bytes(tiny)
+    with pytest.raises(MetadataError, match="coarser than level 0"):
+        zg.open_slide(path)
+    assert _objective_power("a-levels=" + "1" * 5000) is None
+    assert _objective_power("a-levels=40,20") == "40"

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 
 import zarrgpu as zg
+from tests import synthetic_qptiff
 from tests.synthetic_qptiff import LABEL, MACRO, THUMBNAIL, QptiffRecipe, write_qptiff
 from zarrgpu.errors import MetadataError, UnsupportedFormatError
 
@@ -95,3 +96,13 @@ def test_damaged_xml_is_an_error_that_names_the_page(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"<Name>CD8</Name>", b"<Name>CD8</Nome>", 1))
     with pytest.raises(MetadataError, match=r"slide.qptiff' at ifd.1.ImageDescription: not XML"):
         zg.open_slide(path)
+
+
+@pytest.mark.parametrize("color", ["1,2," + "3" * 5000, "1,2,256", "1,2,-3"])
+def test_a_colour_that_is_none_is_left_out(color, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic_qptiff, "BANDS", (("DAPI", color), *synthetic_qptiff.BANDS[1:]))
+    path = tmp_path / "slide.qptiff"
+    write_qptiff(path, QptiffRecipe())
+    channels = zg.open_slide(path).spec.channels
+    assert channels[0] == {"label": "DAPI"}
+    assert channels[1]["color"] == "FF8000"

@@ -241,3 +241,38 @@ def test_sparse_files_claim_any_size_and_cost_nothing():
     tracemalloc.stop()
     assert not corner.any()
     assert peak < 4 << 20
+
+
+def test_directories_that_lie_over_one_another_are_refused_in_little_time():
+    # slots of 6 bytes: a count of entries, and what is the next offset of an earlier directory
+    n, entries = 2000, 4096
+    behind = entries * 12 // 6
+    data = bytearray(b"II*\0" + struct.pack("<I", 8))
+    for slot in range(n + behind):
+        here = slot - behind
+        following = 8 + 6 * (here + 1) if 0 <= here < n - 1 else 0
+        data += struct.pack("<HI", entries, following)
+    start = time.perf_counter()
+    with pytest.raises(MetadataError, match=r"a\.tif.*take more bytes than the file has.*overlap"):
+        zg.open("/a.tif", filesystem=CountingFileSystem(bytes(data), "a.tif"))
+    assert time.perf_counter() - start < 5
+
+
+def test_values_that_many_directories_share_are_bounded():
+    nbytes = 4 << 20
+    data = bytearray(b"II*\0" + struct.pack("<I", 8 + nbytes)) + b"a" * (nbytes - 1) + b"\0"
+    text_tags = [(tag, 2, nbytes, 8) for tag in (270, 271, 272, 305)]
+    numbers = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 1}
+    fields = sorted([*text_tags, *((tag, 4, 1, value) for tag, value in numbers.items())])
+    n = 100  # 1.6 GB of text
+    for index in range(n):
+        data += struct.pack("<H", len(fields))
+        for field in fields:
+            data += struct.pack("<HHII", *field)
+        data += struct.pack("<I", len(data) + 4 if index < n - 1 else 0)
+    tracemalloc.start()
+    with pytest.raises(MetadataError, match=r"a\.tif.*values take more bytes than the file has"):
+        zg.open("/a.tif", filesystem=CountingFileSystem(bytes(data), "a.tif"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 160 << 20

@@ -18,7 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import zarrgpu as zg
 from tests.gpu.devices import same
-from tests.tiff_arrays import ramp, segments
+from tests.tiff_arrays import ramp, segments, write
 from zarrgpu.errors import MetadataError, UnsupportedFormatError
 from zarrgpu.pages import Pages
 
@@ -243,3 +243,11 @@ def test_pages_that_differ_stay_pages(tmp_path):
     for page, image in zip(pages, images, strict=True):
         assert np.array_equal(np.squeeze(page.read(device="cpu")), image)
     assert [page.attrs["image"] for page in pages[1:]] == ["page 1", "page 2"]
+
+
+def test_imagej_planes_are_bounded(tmp_path):
+    # a pixel each: they would all be there, and take kilobytes each when they are described
+    description = "ImageJ=1.5\nimages=1000000"
+    data = write(np.zeros((1, 1), "u1"), description=description) + bytes(1_100_000)
+    with pytest.raises(UnsupportedFormatError, match=r"1000000 images, at most 65536 are read"):
+        opened(data, tmp_path)

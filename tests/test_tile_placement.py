@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -206,3 +207,18 @@ def test_places_without_a_grid_are_refused(monkeypatch):
     tiles, size = regular()
     with pytest.raises(UnsupportedFormatError, match=r"level 0 .*6 tiles in places"):
         place_tiles(page_spec(), tiles, size)
+
+
+def test_tiles_that_all_lie_over_one_another_are_refused_in_little_time():
+    n, side = 300, 256
+    number = np.indices((n, n)).reshape(2, -1)
+    tiles = PlacedTiles(
+        chunk=np.zeros(n * n, np.int64),
+        start=number,
+        extent=np.full_like(number, side),
+        origin=np.zeros_like(number),
+    )
+    start = time.perf_counter()
+    with pytest.raises(UnsupportedFormatError, match="90000 tiles in places that form no grid"):
+        place_tiles(page_spec(), tiles, (n + side - 1, n + side - 1))
+    assert time.perf_counter() - start < 5

@@ -28,6 +28,7 @@ CASES = {
     "none": make_trestle((), description="Objective Power=40;Background Color=1"),
     "words": make_trestle((), description="OverlapsXY= 7x a 2 1;Background Color=xyz"),
     "level smaller than a tile": make_trestle((8, 4, 6, 3, 5, 5, 3, 3), n_levels=4),
+    "last tiles narrower than the overlap": make_trestle((8, 4, 6, 3), size=(195, 259)),
 }
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 import zarrgpu as zg
 from tests.gpu.devices import to_host
 from tests.synthetic_ventana import ISCAN, AreaRecipe, BifRecipe, encode_info, make_bif
 from zarrgpu.errors import ChunkDecodeError, MetadataError, UnsupportedFormatError, ZarrGPUError
+from zarrgpu.formats import ventana_xml
 from zarrgpu.slide import Slide
 
 openslide = pytest.importorskip("openslide")
@@ -204,6 +206,7 @@ def test_bad_layouts_are_refused(case, tmp_path):
         (["level=0 mag=0"], MetadataError, "expected level=0"),
         (["level=0 mag=20", "level=1 mag=20"], MetadataError, "magnification 20 after 20"),
         (["level=0 mag=20", "level=1 mag=8"], UnsupportedFormatError, "not whole times"),
+        (["level=0 mag=1e200", "level=1 mag=1e-200"], UnsupportedFormatError, "inf times smaller"),
         (["no such"], MetadataError, "expected level=0"),
         (["no such", "nor this"], MetadataError, "no page is a level"),
     ],
@@ -249,3 +252,17 @@ def test_any_changed_byte_of_the_xml_gives_data_or_a_typed_error(tmp_path):
             zg.open_slide(path).read_region((0, 0), 0, (64, 64))
         except ZarrGPUError:
             continue
+
+
+def test_areas_that_share_their_tiles_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(ventana_xml, "_MAX_TILES", 100)
+    with pytest.raises(MetadataError, match=r"17 areas of 102 tiles, expected at most 100"):
+        opened(tmp_path, BifRecipe(areas=(AreaRecipe(),) * 17))
+
+
+@pytest.mark.parametrize("tag", [(700, 3, 3, (1, 2, 3), True), (700, 1, 9, b"<x:xmpme", True)])
+def test_what_others_write_into_the_tag_of_the_xml_is_no_error(tag, tmp_path):
+    path, image = tmp_path / "a.tif", np.zeros((32, 32), np.uint8)
+    options = {"tile": (16, 16), "photometric": "minisblack", "metadata": None}
+    tifffile.imwrite(path, image, extratags=[tag], **options)
+    assert zg.open(path).shape == (32, 32, 1)

@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 
 _EOI: Final = b"\xff\xd9"
 _SOS: Final = 0xDA
+_SOS_MARKER: Final = b"\xff\xda"
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 _SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
+_MAX_SCANS: Final = 256
+"""Encoders make some ten. Each goes over the whole image, whatever it holds: a few bytes."""
 _MAX_PADDING_NBYTES: Final = 3
 """Arbitrary bytes after the end that word alignment explains; zeros and 0xFF may be more."""
 
@@ -189,13 +192,17 @@ def read_header(data: bytes) -> JpegHeader:
 
 
 def check_end(data: bytes, header: JpegHeader) -> None:
-    """Demand an end-of-image marker, in a sequential stream none before the end."""
+    """Demand an end-of-image marker, in a sequential stream none before the end, and few scans."""
     if header.frame in _SEQUENTIAL:
         at = data.find(_EOI, header.scan_offset)
     else:  # tables between progressive scans may contain the two bytes
         at = data.rfind(_EOI, header.scan_offset)
     if at < 0:
         msg = f"JPEG stream is cut off: no end-of-image marker in {len(data)} bytes"
+        raise CodecError(msg)
+    scans = 1 + data.count(_SOS_MARKER, header.scan_offset, at)
+    if scans > _MAX_SCANS:
+        msg = f"JPEG of {scans} scans, at most {_MAX_SCANS} are decoded"
         raise CodecError(msg)
     rest = data[at + 2 :]
     if len(rest) > _MAX_PADDING_NBYTES and rest.strip(b"\0\xff"):

@@ -9,6 +9,7 @@ are all there is, for a library such as pyproj to understand.
 from __future__ import annotations
 
 import contextlib
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
@@ -119,10 +120,11 @@ def parse_nodata(nodata: float | None, dtype: np.dtype[Any]) -> Any:
 
 
 def _number(text: str) -> int | float | None:
-    """Integer where it is one, as 64-bit ones do not fit a float; None if it is no number."""
+    """Integer where it is one of 64 bits, which do not fit a float; None if it is no number."""
     text = text.strip()
     with contextlib.suppress(ValueError):
-        return int(text)
+        if abs(number := int(text)) < 1 << 64:
+            return number
     with contextlib.suppress(ValueError):
         return float(text)
     return None
@@ -183,6 +185,8 @@ def _position(page: TiffPage, *, is_point: bool) -> dict[str, Any]:
 
 def _gdal_metadata(text: str, samples: int) -> dict[str, Any]:
     """Items of GDAL's XML; nothing where it is no XML, for it only describes."""
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        return {}  # entities can grow without bound
     try:
         items = list(ET.fromstring(text.strip()).iter("Item"))
     except (ET.ParseError, LookupError, ValueError):
@@ -195,7 +199,7 @@ def _gdal_metadata(text: str, samples: int) -> dict[str, Any]:
         if sample is None:
             whole[name] = value
             continue
-        if not sample.isdecimal() or int(sample) >= samples:
+        if not re.fullmatch("[0-9]{1,9}", sample) or int(sample) >= samples:
             continue
         if role == "description":
             bands.setdefault("band_names", [""] * samples)[int(sample)] = value

@@ -150,6 +150,7 @@ def _directory(
     if not 0 < count <= MAX_FIELDS:
         msg = f"directory at offset {offset} claims {count} entries, expected 1 to {MAX_FIELDS}"
         raise MetadataError(msg, source=cache.source, location=where)
+    cache.count_directory(count * _ENTRY_NBYTES, where)
     begin = offset + 2
     body = cache.read(begin, count * _ENTRY_NBYTES + 8, where)
     (following,) = struct.unpack_from(order + "Q", body, count * _ENTRY_NBYTES)

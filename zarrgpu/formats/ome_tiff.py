@@ -7,8 +7,9 @@ Axes are those of the file without z, t and c of length 1; samples of a page are
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from zarrgpu.errors import MetadataError, RequestError, UnsupportedFormatError
 from zarrgpu.formats.ome_xml import OmeDocument, OmeImage, parse_ome
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
     from zarrgpu.formats.tiff_file import TiffFile
     from zarrgpu.formats.tiff_page import TiffPage
 
+_ROOT: Final = re.compile(r"<([A-Za-z]+:)?OME\s")
+
 _Plane = tuple["TiffFile", "TiffPage"]
 
 
 def is_ome_tiff(file: TiffFile) -> bool:
     """Whether page 0 holds OME-XML."""
-    head = file.first.description[:4096]
-    return "<OME " in head or "<OME:OME " in head or "<ome:OME " in head
+    return _ROOT.search(file.first.description[:4096]) is not None
 
 
 def ome_tiff_slide(file: TiffFile) -> SlideSpec:
@@ -189,9 +191,16 @@ def _associated(
             said[f"zarrgpu.associated.{name}.unsupported"] = reason
             continue
         try:
-            found[name] = _stack(image, files.planes(image), name)
+            spec = _stack(image, files.planes(image), name)
         except RequestError as error:
             said[f"zarrgpu.associated.{name}.unsupported"] = str(error)
+            continue
+        if spec.shape[:2] == (image.height, image.width):
+            found[name] = spec
+        else:  # such as an image that does not say which page it is
+            reason = f"the XML says {image.width} x {image.height} pixels, its page has "
+            reason += f"{spec.shape[1]} x {spec.shape[0]}"
+            said[f"zarrgpu.associated.{name}.unsupported"] = reason
     for name, spec in found.items():
         prefix = f"openslide.associated.{name}"
         said |= {f"{prefix}.width": str(spec.shape[1]), f"{prefix}.height": str(spec.shape[0])}

@@ -15,6 +15,7 @@ Facts from OpenSlide's reader (openslide-vendor-philips-tiff.c) and tifffile:
 from __future__ import annotations
 
 import binascii
+import re
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -45,6 +46,8 @@ _REPRESENTATIONS: Final = "PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE"
 _WHITE: Final = 255
 _REDUCED_IMAGE: Final = 1
 _MAX_RATIO: Final = 1 << 20
+_DEPTH: Final = 3
+"""Objects within objects: the slide, its image, a level of it."""
 _XML_IMAGES: Final = (("label", "LABELIMAGE"), ("macro", "MACROIMAGE"))
 
 
@@ -84,7 +87,7 @@ def philips_slide(file: TiffFile) -> SlideSpec:
         _level(file, page, index, int(ratio))
         for index, (page, ratio) in enumerate(zip(pages, ratios, strict=True))
     ]
-    values = dict(_values(root, "philips"))
+    values = dict(_values(root, "philips", _DEPTH))
     spacing = _parse_spacing(values.get("philips.DICOM_PIXEL_SPACING"))
     mpp = (1e3 * spacing[1], 1e3 * spacing[0]) if spacing else (None, None)
     properties = {
@@ -142,7 +145,8 @@ def _ratios(file: TiffFile, image: Element, count: int) -> tuple[float, ...]:
         raise MetadataError(msg, source=file.source, location=where)
     known = [spacing for spacing in spacings if spacing is not None]
     h0, w0 = known[0]
-    ratios = tuple(float(int((w / w0 + h / h0) / 2 + 0.5)) for h, w in known)
+    exact = [(w / w0 + h / h0) / 2 for h, w in known]
+    ratios = tuple(np.floor(np.add(exact, 0.5)).tolist())
     if not all(1 <= ratio <= _MAX_RATIO for ratio in ratios):
         msg = f"levels coarser than level 0 by {ratios}"
         raise MetadataError(msg, source=file.source, location=where)
@@ -193,7 +197,7 @@ def _scanned_images(root: Element) -> list[Element]:
     return _array(root, _IMAGES)
 
 
-def _values(data_object: Element, prefix: str) -> list[tuple[str, str]]:
+def _values(data_object: Element, prefix: str, depth: int) -> list[tuple[str, str]]:
     """Names and values of attributes: those of the slide and its image, and of every level."""
     pairs: list[tuple[str, str]] = []
     for attribute in children(data_object, "Attribute"):
@@ -201,10 +205,11 @@ def _values(data_object: Element, prefix: str) -> list[tuple[str, str]]:
         if name == _IMAGES:
             images = children(attribute, "Array", "DataObject")
             wsi = [i for i in images if _value(i, "PIM_DP_IMAGE_TYPE") == "WSI"]
-            pairs += _values(wsi[0], prefix) if wsi else []
+            pairs += _values(wsi[0], prefix, depth - 1) if wsi and depth > 1 else []
         elif name == _REPRESENTATIONS:
-            for index, inner in enumerate(children(attribute, "Array", "DataObject")):
-                pairs += _values(inner, f"{prefix}.{name}[{index}]")
+            inner = children(attribute, "Array", "DataObject") if depth > 1 else []
+            for index, each in enumerate(inner):
+                pairs += _values(each, f"{prefix}.{name}[{index}]", depth - 1)
         elif name and not len(attribute):
             pairs.append((f"{prefix}.{name}", attribute.text or ""))
     return pairs
@@ -230,7 +235,7 @@ def _objective_power(derivation: str) -> str | None:
         if key == "levels":
             return (
                 str(int(first))
-                if first.isascii() and first.isdigit() and 0 < int(first) <= 200
+                if re.fullmatch("[0-9]{1,9}", first) and 0 < int(first) <= 200
                 else None
             )
     return None

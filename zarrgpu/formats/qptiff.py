@@ -8,6 +8,7 @@ each coarser level, overview, label.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from zarrgpu.formats.tiff_page import TiffPage
 
 _ROOT: Final = "PerkinElmer-QPI"
+_BYTE: Final = re.compile("[0-9]{1,3}")
 _ASSOCIATED: Final = MappingProxyType(
     {"Thumbnail": "thumbnail", "Overview": "macro", "Label": "label"}
 )
@@ -155,6 +157,6 @@ def _channel(band: _Band) -> dict[str, Any]:
     """Name and colour as OME-Zarr has them."""
     found: dict[str, Any] = {} if band.name is None else {"label": band.name}
     parts = (band.color or "").split(",")
-    if len(parts) == 3 and all(p.strip().isdigit() and int(p) < 256 for p in parts):
+    if len(parts) == 3 and all(_BYTE.fullmatch(p.strip()) and int(p) < 256 for p in parts):
         found["color"] = "".join(f"{int(part):02X}" for part in parts)
     return found

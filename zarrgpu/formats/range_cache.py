@@ -28,6 +28,11 @@ MAX_BLOCK_NBYTES: Final = 1 << 20
 CACHE_NBYTES: Final = 64 << 20
 """Blocks beyond this many bytes are forgotten, the first read first."""
 
+_SHARED_NBYTES: Final = 64 << 20
+_SHARED_DIRECTORY_NBYTES: Final = 64 << 10
+"""Metadata may be given out and parsed twice, and this much more: directories of a hostile file can
+all have the same megabytes as their value, and lie over one another."""
+
 
 class RangeCache:
     """Blocks of the file that were read, so that a value near its IFD costs no further request."""
@@ -39,6 +44,15 @@ class RangeCache:
         self._starts: list[int] = []
         self._blocks: dict[int, bytes] = {}
         self._nbytes = 0
+        self._left = _SHARED_NBYTES + 2 * size
+        self._left_of_directories = _SHARED_DIRECTORY_NBYTES + 2 * size
+
+    def count_directory(self, nbytes: int, location: tuple[str | int, ...]) -> None:
+        """Count a directory of `nbytes`; `MetadataError` if together they exceed the file."""
+        self._left_of_directories -= nbytes
+        if self._left_of_directories < 0:
+            msg = f"directories take more bytes than the file has ({self.size}): they overlap"
+            raise MetadataError(msg, source=self.source, location=location)
 
     def read(self, offset: int, nbytes: int, location: tuple[str | int, ...]) -> bytes:
         """Bytes ``[offset, offset + nbytes)``; `MetadataError` at `location` if beyond the file."""
@@ -46,6 +60,13 @@ class RangeCache:
             msg = (
                 f"bytes {offset} to {offset + nbytes} lie beyond the end of the file "
                 f"({self.size} bytes); the file is truncated or damaged"
+            )
+            raise MetadataError(msg, source=self.source, location=location)
+        self._left -= nbytes
+        if self._left < 0:
+            msg = (
+                f"values take more bytes than the file has ({self.size}): many directories share "
+                "large ones, which is not read"
             )
             raise MetadataError(msg, source=self.source, location=location)
         cached = self._find(offset, nbytes)

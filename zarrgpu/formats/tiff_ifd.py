@@ -331,6 +331,7 @@ def _directory(
     if not 0 < n_fields <= MAX_FIELDS:
         msg = f"directory at offset {offset} claims {n_fields} entries, expected 1 to {MAX_FIELDS}"
         raise MetadataError(msg, source=cache.source, location=where)
+    cache.count_directory(n_fields * entry_nbytes, where)
     begin = offset + count_nbytes
     body = cache.read(begin, n_fields * entry_nbytes + inline_nbytes, where)
     fields: dict[int, Field] = {}

@@ -19,7 +19,7 @@ import numpy as np
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.aperio import read_icc_profile
 from zarrgpu.formats.geotiff import scaled_geotransform
-from zarrgpu.formats.planes import manifest_of, stack_planes
+from zarrgpu.formats.planes import MAX_PLANES, manifest_of, stack_planes
 from zarrgpu.formats.slide_properties import (
     bounds_properties,
     level_properties,
@@ -159,6 +159,9 @@ def _contiguous_planes(
     file: TiffFile, page: TiffPage, first: ArraySpec, count: int
 ) -> list[ArraySpec]:
     """Planes of an ImageJ stack that has one directory: they follow one another, uncompressed."""
+    if count > MAX_PLANES:
+        msg = f"{page.where}: ImageJ states {count} images, at most {MAX_PLANES} are read"
+        raise UnsupportedFormatError(msg)
     location = manifest_of(first)
     ends = location.offsets + location.nbytes
     begin, nbytes = int(location.offsets[0]), page.height * page.width * page.samples

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAX_CELLS: Final = 1 << 24
+_MAX_PAINTED: Final = 1 << 28
+"""Cells that all tiles take together, those below others included: a second of painting."""
 _MAX_SIDE: Final = (1 << 31) - 1
 
 
@@ -87,10 +89,10 @@ def place_tiles(spec: ArraySpec, tiles: PlacedTiles, size: tuple[int, int]) -> A
     tiles = tiles.take(np.flatnonzero(location.nbytes[tiles.chunk] != MISSING_NBYTES))
     starts = [_breaks(tiles, axis, size[axis]) for axis in (0, 1)]
     cells = tuple(len(each) - 1 for each in starts)
-    if cells[0] * cells[1] > _MAX_CELLS:
+    shown = _paint(tiles, starts, cells) if cells[0] * cells[1] <= _MAX_CELLS else None
+    if shown is None:
         msg = f"{image} of {spec.source!r}: {len(tiles.chunk)} tiles in places that form no grid"
         raise UnsupportedFormatError(msg)
-    shown = _paint(tiles, starts, cells)
     kept = [_kept(shown), _kept(shown.T)]
     shown = shown[np.ix_(*kept)]
     edges = [np.append(each[rows], each[-1]) for each, rows in zip(starts, kept, strict=True)]
@@ -105,12 +107,15 @@ def _breaks(tiles: PlacedTiles, axis: int, size: int) -> NDArray[np.int64]:
 
 def _paint(
     tiles: PlacedTiles, starts: list[NDArray[np.int64]], cells: tuple[int, ...]
-) -> NDArray[np.int64]:
-    """Tile that each cell shows, -1 for none."""
+) -> NDArray[np.int64] | None:
+    """Tile that each cell shows, -1 for none; None if so many tiles lie over one another."""
+    first = [np.searchsorted(starts[a], tiles.start[a]) for a in (0, 1)]
+    last = [np.searchsorted(starts[a], tiles.start[a] + tiles.extent[a]) for a in (0, 1)]
+    if int(((last[0] - first[0]) * (last[1] - first[1])).sum()) > _MAX_PAINTED:
+        return None
     shown = np.full(cells, -1, np.int64)
-    first = [np.searchsorted(starts[a], tiles.start[a]).tolist() for a in (0, 1)]
-    last = [np.searchsorted(starts[a], tiles.start[a] + tiles.extent[a]).tolist() for a in (0, 1)]
-    for tile, (top, left, bottom, right) in enumerate(zip(*first, *last, strict=True)):
+    edges = (edge.tolist() for edge in (*first, *last))
+    for tile, (top, left, bottom, right) in enumerate(zip(*edges, strict=True)):
         shown[top:bottom, left:right] = tile
     return shown
 

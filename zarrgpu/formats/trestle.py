@@ -111,10 +111,14 @@ def _placed(spec: ArraySpec, overlap: tuple[int, int]) -> ArraySpec:
         size.append(stored[axis] - (grid[axis] - 1) * shared[axis])
     number = np.indices(grid).reshape(2, -1).astype(np.int64)
     sides = np.array(tile)[:, None]
+    start = number * (sides - np.array(shared)[:, None])
+    extent = np.minimum(sides, np.array(stored)[:, None] - number * sides)
+    # the tile before a last one that is narrower than the overlap reaches beyond the level
+    extent = np.minimum(extent, np.array(size)[:, None] - start)
     tiles = PlacedTiles(
         chunk=np.arange(grid[0] * grid[1]),
-        start=number * (sides - np.array(shared)[:, None]),
-        extent=np.minimum(sides, np.array(stored)[:, None] - number * sides),
+        start=start,
+        extent=extent,
         origin=np.zeros_like(number),
     )
     return place_tiles(spec, tiles, (size[0], size[1]))

@@ -52,10 +52,10 @@ _MAX_SHRINK: Final = 1 << 10
 
 def is_ventana(file: TiffFile) -> bool:
     """Whether a TIFF is a Ventana slide."""
-    packet = _packet(file.first)
-    if packet is None or "iScan" not in packet:
-        return False
-    try:
+    try:  # others have the tag too, for what Adobe's programs write
+        packet = _packet(file.first)
+        if packet is None or "iScan" not in packet:
+            return False
         return find_iscan(packet, source=file.source) is not None
     except MetadataError:
         return False
@@ -88,7 +88,7 @@ def ventana_slide(file: TiffFile) -> SlideSpec:
     if packet is not None:
         tile = (first.chunk_width, first.chunk_height)
         layout = parse_layout(packet, tile, source=file.source, ifd=first.index)
-        if any(n != int(n) or n > _MAX_SHRINK for n in shrinks):
+        if any(n != int(n) for n in shrinks):
             msg = f"{file.source!r}: levels that are {shrinks} times smaller, not whole times"
             raise UnsupportedFormatError(msg)
         specs = [_placed(spec, layout, int(n)) for spec, n in zip(specs, shrinks, strict=True)]
@@ -145,7 +145,13 @@ def _levels(file: TiffFile) -> tuple[list[TiffPage], list[float]]:
         magnifications.append(magnification)
     if not pages:
         raise MetadataError("no page is a level", source=file.source, kind="missing")
-    return pages, [magnifications[0] / each for each in magnifications]
+    shrinks = [magnifications[0] / each for each in magnifications]
+    if shrinks[-1] > _MAX_SHRINK:
+        msg = (
+            f"{file.source!r}: a level {shrinks[-1]:g} times smaller, at most {_MAX_SHRINK} is read"
+        )
+        raise UnsupportedFormatError(msg)
+    return pages, shrinks
 
 
 def _placed(spec: ArraySpec, layout: Layout, shrink: int) -> ArraySpec:

@@ -118,6 +118,10 @@ def parse_layout(packet: str, tile: tuple[int, int], *, source: str, ifd: int) -
     ]
     if not areas:
         raise MetadataError("no area was scanned", source=source, location=where, kind="missing")
+    tiles = sum(area.across * area.down for area in areas)
+    if tiles > _MAX_TILES:
+        msg = f"{len(areas)} areas of {tiles} tiles, expected at most {_MAX_TILES}"
+        raise MetadataError(msg, source=source, location=where)
     advance = (joints.advance(0, tile[0]), joints.advance(1, tile[1]))
     if not (0 < advance[0] <= 2 * tile[0] and 0 < advance[1] <= 2 * tile[1]):
         msg = (
