@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 
 import zarrgpu as zg
 from tests.synthetic_leica import MACRO, Field, LeicaRecipe, make_leica
@@ -154,3 +155,13 @@ def test_what_does_not_go_together_is_refused_by_name(tmp_path):
         path.write_bytes(data.replace(old, new))
         with pytest.raises(MetadataError, match=message):
             zg.open_slide(path)
+
+
+def test_more_resolutions_than_pages_are_refused(tmp_path):
+    path = save(tmp_path, LeicaRecipe())
+    text = tifffile.tiffcomment(path)
+    at = text.rindex("<dimension ")
+    more = "".join(f'<dimension sizeX="9" sizeY="9" z="{z}" ifd="1"/>' for z in range(1, 200))
+    tifffile.tiffcomment(path, (text[:at] + more + text[at:]).encode())
+    with pytest.raises(MetadataError, match=r"203 resolutions of images in 4 pages"):
+        zg.open_slide(path)

@@ -70,6 +70,11 @@ def leica_slide(file: TiffFile) -> SlideSpec:
     if not images:
         msg = f"{file.source!r}: Leica slide without an image in transmitted light (brightfield)"
         raise UnsupportedFormatError(msg)
+    claimed = sum(len(image.dimensions) for image in collection.images)
+    if claimed > len(file.pages):
+        msg = f"{claimed} resolutions of images in {len(file.pages)} pages"
+        location = ("ifd", 0, "ImageDescription")
+        raise MetadataError(msg, source=file.source, location=location)
     areas = [_areas(file, image) for image in images]
     depth, planes = _check_alike(file, images, areas)
     levels = []
@@ -111,9 +116,12 @@ def leica_slide(file: TiffFile) -> SlideSpec:
 
 def _areas(file: TiffFile, image: ScnImage) -> list[list[Dimension]]:
     """Pages of an image by focal plane and level."""
-    first = [each for each in image.dimensions if each.channel == 0]
-    planes = sorted({each.z for each in first})
-    areas = [[each for each in first if each.z == z] for z in planes]
+    by_plane: dict[int, list[Dimension]] = {}
+    for each in image.dimensions:
+        if each.channel == 0:
+            by_plane.setdefault(each.z, []).append(each)
+    planes = sorted(by_plane)
+    areas = [by_plane[z] for z in planes]
     sizes = [[(each.width, each.height) for each in area] for area in areas]
     if not areas or planes != list(range(len(planes))) or any(s != sizes[0] for s in sizes):
         msg = f"{file.source!r}: focal planes {planes} of an image with levels {sizes}"

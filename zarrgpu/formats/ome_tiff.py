@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _ROOT: Final = re.compile(r"<([A-Za-z]+:)?OME\s")
 
+_MAX_REPEATED: Final = 4
+
 _Plane = tuple["TiffFile", "TiffPage"]
 
 
@@ -108,6 +110,7 @@ class _Files:
         if not image.runs:
             pages = self._file.pages[: image.num_planes]
             return [*((self._file, page) for page in pages), *planes[len(pages) :]]
+        left = max(_MAX_REPEATED * image.num_planes, len(image.runs))
         for run in image.runs:
             file = self._open(run.uuid, run.filename)
             count = len(file.pages) - run.ifd if run.count is None else run.count
@@ -120,6 +123,10 @@ class _Files:
                 )
                 location = ("ifd", 0, "ImageDescription")
                 raise MetadataError(msg, source=file.source, location=location)
+            left -= count
+            if left < 0:
+                msg = f"TiffData names the {image.num_planes} planes over and over"
+                raise MetadataError(msg, source=file.source, location=("ifd", 0))
             for index in range(count):
                 planes[run.first + index] = (file, file.pages[run.ifd + index])
         if all(plane is None for plane in planes):

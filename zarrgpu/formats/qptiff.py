@@ -78,8 +78,10 @@ def qptiff_slide(file: TiffFile) -> SlideSpec:
     reduced = [band for band in bands if band.kind == "ReducedResolution"]
     if not full:
         raise UnsupportedFormatError(f"{file.source!r}: QPTIFF without a page of full resolution")
-    sizes = sorted({band.size for band in reduced}, reverse=True)
-    groups = [full, *([band for band in reduced if band.size == size] for size in sizes)]
+    by_size: dict[tuple[int, int], list[_Band]] = {}
+    for band in reduced:
+        by_size.setdefault(band.size, []).append(band)
+    groups = [full, *(by_size[size] for size in sorted(by_size, reverse=True))]
     levels = tuple(_level(file, group, index, len(full)) for index, group in enumerate(groups))
     y = levels[0].dimension_names.index("y")
     mpp = resolution_mpp(full[0].page)

@@ -33,7 +33,8 @@ from zarrgpu.formats.slide_properties import (
     tiff_properties,
 )
 from zarrgpu.formats.tiff import page_to_array_spec
-from zarrgpu.formats.tiff_tags import Tag
+from zarrgpu.formats.tiff_ifd import MAX_SMALL_NBYTES
+from zarrgpu.formats.tiff_tags import BYTE_TYPES, Tag
 from zarrgpu.formats.tile_placement import PlacedTiles, place_tiles
 from zarrgpu.formats.ventana_xml import Area, Layout, find_iscan, parse_layout
 from zarrgpu.model import ArraySpec, SlideSpec
@@ -52,10 +53,13 @@ _MAX_SHRINK: Final = 1 << 10
 
 def is_ventana(file: TiffFile) -> bool:
     """Whether a TIFF is a Ventana slide."""
-    try:  # others have the tag too, for what Adobe's programs write
-        packet = _packet(file.first)
-        if packet is None or "iScan" not in packet:
-            return False
+    field = file.first.ifd.fields.get(Tag.XMLPacket)
+    if field is None or field.field_type not in BYTE_TYPES or field.count > MAX_SMALL_NBYTES:
+        return False  # others have the tag too, for what Adobe's programs write
+    packet = _packet(file.first)
+    if packet is None or "iScan" not in packet:
+        return False
+    try:
         return find_iscan(packet, source=file.source) is not None
     except MetadataError:
         return False
