@@ -288,24 +288,3 @@ def test_planes_that_are_named_over_and_over_are_refused(tmp_path):
     tifffile.tiffcomment(path, (text[:at] + 20 * '<TiffData PlaneCount="4"/>' + text[at:]).encode())
     with pytest.raises(MetadataError, match="names the 4 planes over and over"):
         zg.open_slide(path)
-
-
-PIXELS = (
-    '<Pixels DimensionOrder="XYCZT" SizeX="{}" SizeY="{}" SizeC="1" SizeZ="1" SizeT="1">{}</Pixels>'
-)
-
-
-def test_an_image_whose_page_has_another_size_is_left_out(tmp_path):
-    # without TiffData the pages are taken in order, but they are those of the first image
-    first, second = PIXELS.format(64, 48, '<TiffData IFD="0"/>'), PIXELS.format(30, 20, "")
-    xml = f'<OME\nxmlns="a"><Image Name="main">{first}</Image><Image Name="label">{second}</Image></OME>'
-    path = tmp_path / "image.ome.tif"
-    with tifffile.TiffWriter(path) as writer:
-        options = {"photometric": "minisblack", "metadata": None}
-        writer.write(noise((48, 64), "uint8"), description=xml, **options)
-        writer.write(noise((20, 30), "uint8"), **options)
-    slide = zg.open_slide(path)
-    assert slide.spec.vendor == "ome-tiff"
-    assert not slide.associated_images
-    reason = slide.properties["zarrgpu.associated.label.unsupported"]
-    assert reason == "the XML says 30 x 20 pixels, its page has 64 x 48"
