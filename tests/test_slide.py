@@ -155,8 +155,21 @@ def test_thumbnail_of_a_level_is_the_exact_area_mean(plain, monkeypatch):
 
     ours = zg.open_slide(plain.path)
     whole = ours.get_thumbnail((90, 300))  # from level 1, 143 px wide
-    monkeypatch.setattr(module, "_THUMBNAIL_STRIP_NBYTES", 1)  # one row at a time
-    assert np.array_equal(ours.get_thumbnail((90, 300)), whole)
+    fewer = ours.get_thumbnail((90, 40))
+    read, sizes = module._read_rows, []
+
+    def spied(*args):
+        sizes.append(read(*args))
+        return sizes[-1]
+
+    monkeypatch.setattr(module, "_read_rows", spied)
+    row_nbytes = ours.level_dimensions[1][0] * 3
+    for most in (1, 2 * row_nbytes, 6 * row_nbytes):  # bands of a row, rows, strips of rows
+        monkeypatch.setattr(module, "_THUMBNAIL_STRIP_NBYTES", most)
+        assert np.array_equal(ours.get_thumbnail((90, 300)), whole)
+        assert np.array_equal(ours.get_thumbnail((90, 40)), fewer)
+        assert max(pixels.nbytes for pixels in sizes) <= most + 2 * row_nbytes  # rows that are cut
+        sizes.clear()
     level = plain.levels[1].astype(float)
     height, width = whole.shape[:2]
 

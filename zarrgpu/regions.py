@@ -23,7 +23,7 @@ from zarrgpu.patches import (
 )
 from zarrgpu.pyramid import Pyramid
 from zarrgpu.reader import OnError
-from zarrgpu.thumbnail import reduce_rows, source_rows, thumbnail_size
+from zarrgpu.thumbnail import reduce_bands, reduce_rows, source_rows, thumbnail_size
 
 _THUMBNAIL_STRIP_NBYTES = 64 << 20
 
@@ -123,8 +123,17 @@ def read_reduced(slide: Pyramid, level: int, size: tuple[int, int]) -> NDArray[A
     strips = []
     for first in range(0, height, step):
         rows = (first, min(first + step, height))
-        pixels = _read_rows(slide, level, *source_rows(*rows, full[1], height))
-        strips.append(reduce_rows(pixels, rows, (full[1], full[0]), (height, width)))
+        source = source_rows(*rows, full[1], height)
+        if row_nbytes <= _THUMBNAIL_STRIP_NBYTES:
+            pixels = _read_rows(slide, level, *source)
+            strips.append(reduce_rows(pixels, rows, (full[1], full[0]), (height, width)))
+            continue
+        down = max(1, (source[1] - source[0]) * _THUMBNAIL_STRIP_NBYTES // row_nbytes)
+        bands = (
+            _read_rows(slide, level, top, min(top + down, source[1]))
+            for top in range(*source, down)
+        )
+        strips.append(reduce_bands(bands, first, (full[1], full[0]), (height, width), spec.dtype))
     return np.concatenate(strips)
 
 

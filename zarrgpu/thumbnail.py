@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,55 @@ def reduce_rows(
     if full == reduced:
         return pixels
     sums = _reduce(pixels, range(rows[0], rows[1] + 1), full[0], reduced[0], axis=0)
+    return _means(sums, full, reduced, pixels.dtype)
+
+
+def reduce_bands(
+    bands: Iterable[NDArray[Any]],
+    row: int,
+    full: tuple[int, int],
+    reduced: tuple[int, int],
+    dtype: np.dtype[Any],
+) -> NDArray[Any]:
+    """Average the source of one row of a reduced image, which comes in bands of rows.
+
+    As `reduce_rows`, for a row that covers more than memory should hold.
+
+    Parameters
+    ----------
+    bands : iterable of arrays, shape (n, W, C)
+        Together the rows `source_rows` of the source, in order.
+    row : int
+        Of the reduced image.
+    full, reduced : (int, int)
+        As for `reduce_rows`.
+    dtype : dtype
+        Of the source and the result.
+    """
+    (first, before), (last, after) = (divmod(r * full[0], reduced[0]) for r in (row, row + 1))
+    kind = np.result_type(dtype, np.float64)
+    sums: Any = np.zeros((), kind)
+    head, tail = sums, sums  # what the edges cut off the first row, and leave of the last
+    at = first
+    for band in bands:
+        sums = sums + np.add.reduce(band[: max(last - at, 0)], axis=0, dtype=kind)
+        if before and at == first:
+            head = before / reduced[0] * band[0]
+        if after and at <= last < at + len(band):
+            tail = after / reduced[0] * band[last - at]
+        at += len(band)
+    return _means(np.asarray(sums + tail - head)[None], full, reduced, dtype)
+
+
+def _means(
+    sums: NDArray[Any], full: tuple[int, int], reduced: tuple[int, int], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Finish the sums of rows: sum up columns, divide, round."""
     sums = _reduce(sums, range(reduced[1] + 1), full[1], reduced[1], axis=1)
     means = sums * (reduced[0] * reduced[1] / (full[0] * full[1]))
-    if pixels.dtype.kind in "iub":
+    if dtype.kind in "iub":
         means = np.floor(means + 0.5)
-    return np.asarray(means.astype(pixels.dtype))
+    return np.asarray(means.astype(dtype))
 
 
 def _reduce(values: NDArray[Any], edges: range, full: int, reduced: int, axis: int) -> NDArray[Any]:
