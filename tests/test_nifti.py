@@ -27,6 +27,7 @@ from zarrgpu.errors import (
     ZarrGPUError,
 )
 from zarrgpu.formats.nifti import CHUNK_NBYTES
+from zarrgpu.formats.nifti_header import parse_header
 from zarrgpu.model import ByteRange, ReadOptions
 from zarrgpu.nifti import has_nifti_header, nifti_header
 from zarrgpu.stores.local import LocalStore
@@ -215,6 +216,24 @@ def test_a_quaternion_that_rounding_made_too_long_is_normalised() -> None:
 
     affine = qform_affine((0.6, 0.8, 1e-3), (1, 2, 3), np.ones(8))
     assert_allclose(affine[:3, :3] @ affine[:3, :3].T, np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Header, nibabel.Nifti2Header])
+def test_half_turns_are_those_of_nibabel(kind: type) -> None:
+    """What rounding leaves of a quaternion's length is no angle: 1e-7 would be 0.03 degrees."""
+    turns = np.random.default_rng(0).normal(size=(50, 3))
+    header = kind()
+    header.set_data_shape((4, 4, 4))
+    header.set_data_dtype("u1")
+    header["qform_code"] = 1
+    header["magic"], header["vox_offset"] = (
+        (b"n+1", 352) if kind is nibabel.Nifti1Header else (b"n+2", 544)
+    )
+    for turn in turns / np.linalg.norm(turns, axis=1)[:, None]:
+        for name, value in zip("bcd", turn, strict=True):
+            header[f"quatern_{name}"] = value
+        parsed = parse_header(header.binaryblock, "half turn")
+        assert_allclose(parsed.affine, header.get_qform(), atol=1e-12)
 
 
 def test_units_scaling_and_fields_are_attributes_and_never_applied(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ def qform_affine(quatern: Any, qoffset: Any, pixdim: NDArray[np.float64]) -> NDA
     Parameters
     ----------
     quatern : array, shape (3,)
-        b, c and d; a is what makes the length 1. Longer ones (rounding) are normalised, with a = 0.
+        b, c and d; a is what makes the length 1. Where no more than rounding in their type is left
+        for it, or less than nothing, a is 0 and they are normalised, as nifti1_io.c and nibabel do:
+        half a turn stays half a turn.
     qoffset : array, shape (3,)
         World coordinates of voxel (0, 0, 0).
     pixdim : float64 array, shape (8,)
@@ -28,9 +30,11 @@ def qform_affine(quatern: Any, qoffset: Any, pixdim: NDArray[np.float64]) -> NDA
     -------
     float64 array, shape (4, 4)
     """
-    b, c, d = (float(value) for value in quatern)
+    stored = np.asarray(quatern)
+    rounding = 3 * np.finfo(stored.dtype if stored.dtype.kind == "f" else np.float64).eps
+    b, c, d = (float(value) for value in stored)
     rest = 1.0 - (b * b + c * c + d * d)
-    if rest < 1e-14:
+    if rest < rounding:
         length = np.sqrt(b * b + c * c + d * d)
         a, b, c, d = 0.0, b / length, c / length, d / length
     else:
