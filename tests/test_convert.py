@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import zarr
 from numpy.testing import assert_array_equal
 
 import zarrgpu as zg
+from tests.synthetic_philips import PhilipsRecipe, make_philips
 from tests.synthetic_slides import SlideRecipe, make_svs
 from tests.test_nifti import SFORM, random_array, write
 from zarrgpu.cli import main
@@ -116,11 +118,46 @@ def test_metadata_are_valid_and_carried_over(tmp_path: Path) -> None:
         assert_array_equal(written[...], picture.read(device="cpu"))
     assert sorted(own["associated_images"]) == ["label", "macro", "thumbnail"]
     converted = zg.open_slide(tmp_path / "a.zarr")  # which knows them again
-    assert converted.properties == source.properties
+    assert _without_levels(converted.properties) == _without_levels(source.properties)
     assert converted.icc_profile == source.icc_profile
     for name, picture in source.associated_images.items():
         again = converted.associated_images[name].read(device="cpu")
         assert_array_equal(again, picture.read(device="cpu"))
+
+
+def test_properties_of_levels_are_those_that_were_written(tmp_path: Path) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none", n_levels=1)
+    convert(path, tmp_path / "a.zarr", options=SMALL)
+    source, converted = zg.open_slide(path), zg.open_slide(tmp_path / "a.zarr")
+    assert converted.level_count == 5
+    assert converted.properties["openslide.level-count"] == "5"
+    for level, (width, height) in enumerate(converted.level_dimensions):
+        of_level = f"openslide.level[{level}]."
+        assert converted.properties[of_level + "width"] == str(width)
+        assert converted.properties[of_level + "height"] == str(height)
+        tile = min(32, width)
+        assert converted.properties[of_level + "tile-width"] == str(tile)
+        downsample = float(converted.properties[of_level + "downsample"])
+        assert downsample == converted.level_downsamples[level] == 2**level
+    assert _without_levels(converted.properties) == _without_levels(source.properties)
+
+
+def _without_levels(properties: Mapping[str, str]) -> dict[str, str]:
+    return {k: v for k, v in properties.items() if not k.startswith("openslide.level")}
+
+
+def test_downsamples_that_a_slide_states_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.tiff").write_bytes(make_philips(PhilipsRecipe(height=701, width=523)))
+    source = zg.open_slide(tmp_path / "a.tiff")
+    convert(tmp_path / "a.tiff", tmp_path / "a.zarr", options=SMALL)
+    check_ome(tmp_path / "a.zarr")
+    converted = zg.open_slide(tmp_path / "a.zarr")
+    assert converted.level_dimensions == source.level_dimensions
+    for level, downsample in enumerate(source.level_downsamples):
+        scale, shift = converted.multiscale.scale(level), converted.multiscale.translation(level)
+        assert scale == pytest.approx((1, *(size * downsample for size in source.mpp[::-1])))
+        wanted = (0, *(size * (downsample - 1) / 2 for size in source.mpp[::-1]))
+        assert shift == pytest.approx(wanted)
 
 
 def test_what_others_write_as_our_attribute_is_left_out(tmp_path: Path) -> None:
@@ -450,6 +487,34 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     for overwrite in (False, True):
         with pytest.raises(StoreError, match=r"b\.zarr\.partial"):
             convert(path, tmp_path / "b.zarr", options=ConvertOptions(overwrite=overwrite))
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_run_that_ends_with_its_last_step_is_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, replaces: bool
+) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none", n_levels=1)
+    if replaces:
+        convert(path, tmp_path / "a.zarr", options=SMALL)
+    options = replace(SMALL, codec="gzip", overwrite=replaces)
+    rename = Path.rename
+
+    def ends(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", ends)
+    with pytest.raises(KeyboardInterrupt):
+        convert(path, tmp_path / "a.zarr", options=options)
+    monkeypatch.undo()
+    assert not (tmp_path / "a.zarr").exists()
+    monkeypatch.setattr(convert_run.Source, "read", None)  # nothing is read again
+    convert(path, tmp_path / "a.zarr", options=options)
+    monkeypatch.undo()
+    assert not list((tmp_path / "a.zarr").glob("convert.*"))
+    assert "gzip" in zg.open_slide(tmp_path / "a.zarr").levels[0].codecs
+    same_levels(zg.open_slide(path), tmp_path / "a.zarr")
 
 
 @pytest.mark.slow

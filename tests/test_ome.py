@@ -167,6 +167,60 @@ def test_levels_of_factors_that_are_not_whole(tmp_path):
             assert np.array_equal(got, region(data, "yx", x, y, (9, 8)))
 
 
+def halved(image: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 elements; a last one that is alone stands for itself."""
+    padded = np.pad(image, [(0, n % 2) for n in image.shape], mode="edge").astype(float)
+    return padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2).mean((1, 3))
+
+
+def pyramid_of_scales(path: Path, first: np.ndarray, scales: list[tuple[float, float]]) -> None:
+    """Levels halved again and again; scales of y and x as they are given."""
+    datasets = [
+        {"path": str(i), "coordinateTransformations": [{"type": "scale", "scale": list(scale)}]}
+        for i, scale in enumerate(scales)
+    ]
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
+    ome = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    group = zarr.create_group(path, attributes={"ome": ome})
+    level = first
+    for index in range(len(scales)):
+        group.create_array(str(index), data=np.floor(level + 0.5).astype("u1"), chunks=(64, 64))
+        level = halved(level)
+
+
+def test_coarse_levels_lie_where_their_scales_say(tmp_path):
+    """Sizes are rounded up at each level; pixels are as wide as the scale says nevertheless."""
+    first = np.zeros((741, 555), np.uint8)
+    first[:, 512:528] = 200  # one pixel of the level that is 16 times coarser
+    pyramid_of_scales(tmp_path / "a", first, [(0.25 * 2**k,) * 2 for k in range(5)])
+    image = zg.open_slide(tmp_path / "a")
+    assert image.level_dimensions[4] == (35, 47)
+    assert image.level_downsamples == (1.0, 2.0, 4.0, 8.0, 16.0)
+    assert image.read_region((512, 0), 4, (2, 1), device="cpu")[0, :, 0].tolist() == [200, 0]
+    coarse = image.read_region_mpp((496, 0), 4.0, (3, 1), device="cpu")[0, :, 0]
+    assert coarse.tolist() == [0, 200, 0]
+
+
+@pytest.mark.parametrize(
+    "scales",
+    [
+        [(1.0, 1.0), (1.0, 1.0)],  # no scales at all
+        [(1.0, 1.0), (4.0, 4.0)],  # not those of the sizes
+        [(1.0, 1.0), (2.0, 1.99)],  # x and y differ
+    ],
+)
+def test_scales_that_do_not_lead_to_the_sizes_are_not_taken(tmp_path, scales):
+    pyramid_of_scales(tmp_path / "a", np.ones((101, 71), np.uint8), scales)
+    image = zg.open_slide(tmp_path / "a")
+    assert image.level_downsamples == (1.0, (101 / 51 + 71 / 36) / 2)
+
+
+def test_a_channel_that_is_none_does_not_move_the_others(tmp_path):
+    omero = {"channels": [7, {"label": "second", "color": "00FF00"}]}
+    write_image(tmp_path / "a", "cyx", "0.5", omero=omero)
+    assert [channel.name for channel in zg.open(tmp_path / "a").channels] == ["", "second"]
+
+
 def test_a_level_of_another_type_is_read_as_it_is(tmp_path):
     write_image(tmp_path / "a", "yx", "0.5")
     group = zarr.open_group(tmp_path / "a")

@@ -28,7 +28,7 @@ from zarrgpu.errors import (
 )
 from zarrgpu.fetch import ArraySource
 from zarrgpu.formats import ome
-from zarrgpu.formats.carried_over import carried_over, is_picture
+from zarrgpu.formats.carried_over import carried_over, is_picture, properties_of_levels
 from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.ngff_plate import is_plate, is_well
 from zarrgpu.formats.nifti import is_nifti_head
@@ -290,16 +290,22 @@ def _open_multiscale(group: Group, known: Mapping[str, NodeSpec], number: int = 
         arrays.append(Array(array_source(hierarchy.store, array_spec, hierarchy.cache), path))
     carried = carried_over(metadata.attributes)
     associated = _open_associated(group, carried.associated)
+    levels = tuple(array.source.spec for array in arrays)
+    x, y = image.axes.index("x"), image.axes.index("y")
+    downsamples = None
+    if not any(0 in level.shape for level in levels):
+        downsamples = image.downsamples([(level.shape[x], level.shape[y]) for level in levels])
     spec = SlideSpec(
         source=metadata.source,
         vendor="ome-zarr",
-        levels=tuple(array.source.spec for array in arrays),
+        levels=levels,
         axes=image.axes,
         mpp=image.mpp,
-        properties=carried.properties,
+        properties=properties_of_levels(carried.properties, levels, (x, y), downsamples),
         associated={name: picture.spec for name, picture in associated.items()},
         icc_profile=carried.icc_profile,
         channels=image.channels,
+        downsamples=downsamples,
     )
     return OmeZarrImage(
         spec, tuple(arrays), associated, group, multiscale=image, reopen=reopen_multiscale

@@ -182,7 +182,10 @@ def _of_slide(slide: Slide, name: str) -> Source:
         scale, units, transforms = tuple(space.transforms[0][0]), space.units, space.transforms
         if space.document is not None:
             attributes["source_ome"] = dict(space.document)
+    elif slide.spec.downsamples is not None:  # better than what sizes say
+        transforms = tuple(_covering(scale, axes, factor) for factor in slide.spec.downsamples)
     colours = slide.channel_count in _COLOURS and slide.dtype == np.uint8
+    rgb = slide.channel_count == len(_rgb_channels())
     last = colours and slide.axes[-1] == "c"
     together = colours and slide.levels[0].chunks[slide.axes.index("c")] == slide.channel_count
     return Source(
@@ -194,7 +197,7 @@ def _of_slide(slide: Slide, name: str) -> Source:
         units=units,
         transforms=transforms,
         interleaved=last or together,
-        channels=slide.spec.channels or (_rgb_channels() if last else ()),
+        channels=slide.spec.channels or (_rgb_channels() if last and rgb else ()),
         attributes=attributes,
         associated=slide.associated_images,
         nifti=header_bytes(slide) if nifti else None,
@@ -264,6 +267,13 @@ def _ome_transforms(slide: Slide, stored: tuple[int, ...]) -> _Space | None:
     units = tuple(image.units[axis] for axis in stored)
     document = metadata_of(slide.group.attrs, slide.spec.source).value if image.edges else None
     return _Space(units=units, transforms=tuple(transforms), document=document)
+
+
+def _covering(scale: Sequence[float], axes: str, factor: float) -> Transform:
+    """Scale and translation of a level whose pixels cover so many of level 0 in x and y."""
+    factors = [factor if axis in "yx" else 1.0 for axis in axes]
+    sizes = [size * by for size, by in zip(scale, factors, strict=True)]
+    return sizes, [size * (by - 1) / 2 for size, by in zip(scale, factors, strict=True)]
 
 
 def _image_label(slide: Slide) -> Mapping[str, Any] | None:

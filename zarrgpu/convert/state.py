@@ -69,16 +69,17 @@ class PartialOutput:
     def finish(self) -> None:
         """Make the folder the output."""
         self.close()
-        for name in (_STATE, _DONE, _LOCK):
-            (self.folder / name).unlink()
+        old = None
         if self._overwrite and self.output.exists():
             old = self.output.with_name(self.output.name + ".replaced")
             _remove(old)
             self.output.rename(old)
-            self.folder.rename(self.output)
+        # the state goes last: whoever is stopped before can still take the folder up again
+        self.folder.rename(self.output)
+        for name in (_STATE, _DONE, _LOCK):
+            (self.output / name).unlink()
+        if old is not None:
             _remove(old)
-        else:
-            self.folder.rename(self.output)
 
     def _take_up(self, identity: dict[str, Any]) -> None:
         state = self.folder / _STATE

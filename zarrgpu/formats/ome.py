@@ -28,6 +28,11 @@ from zarrgpu.formats.ngff_transforms import LoadArray, Matrix, children, transfo
 from zarrgpu.formats.ngff_version import is_nested, metadata_of, release, stated
 
 _SIMPLE = ("scale", "translation", "identity")
+_SAME_FACTOR = 1e-6
+"""Scales are decimal numbers: factors that differ by no more are the same."""
+
+_SLIVER = 1e-3
+"""Part of a pixel that a level may lack of level 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,7 +52,7 @@ class Multiscale:
     mpp : tuple of (float or None)
         Micrometres per pixel of level 0 in x and y; None where no length unit is given.
     channels : tuple of mapping
-        ``omero.channels`` as found.
+        ``omero.channels`` as found; empty where one is no object.
     affines : tuple of (float64 array, shape (n + 1, n + 1), or None)
         Of each level: from array indices to the intrinsic coordinate system, whose axes are those
         of the array. None where the document does not say.
@@ -127,6 +132,36 @@ class Multiscale:
         matrix = self.affines[level]
         return None if matrix is None else tuple(matrix[:-1, -1].tolist())
 
+    def downsamples(self, sizes: Sequence[tuple[int, int]]) -> tuple[float, ...] | None:
+        """Level-0 pixels per pixel of each level, by the scales; None where sizes say it as well.
+
+        Sizes are rounded at each level: that of 101 halved thrice is 13, though a pixel is 8 wide.
+        Scales are taken if x and y agree, and if by them each level holds all of level 0, and less
+        than a pixel more. Of a level that was rounded down sizes are as good: its last pixels stand
+        for what it lacks.
+
+        Parameters
+        ----------
+        sizes : sequence of (int, int)
+            (width, height) of each level.
+        """
+        factors = []
+        for level, size in enumerate(sizes):
+            if self.affines[0] is None or self.affines[level] is None:
+                return None
+            x, y = (_whole(self._step(level, axis) / self._step(0, axis)) for axis in ("x", "y"))
+            over = [n - full / by for full, by, n in zip(sizes[0], (x, y), size, strict=True)]
+            if abs(x - y) > _SAME_FACTOR * x or min(over) < -_SLIVER or max(over) >= 1:
+                return None
+            factors.append(x)
+        return tuple(factors)
+
+    def _step(self, level: int, axis: str) -> float:
+        """Distance of pixels along an array axis."""
+        matrix, index = self.affines[level], self.axes.index(axis)
+        assert matrix is not None
+        return float(matrix[index, index])
+
 
 def is_multiscale(attributes: Mapping[str, Any]) -> bool:
     """Whether group attributes describe a multiscale image."""
@@ -167,7 +202,8 @@ def parse_multiscale(attributes: Mapping[str, Any], source: str, index: int = 0)
         version=stated(version),
         name=name if isinstance(name, str) else shown(name),
         paths=tuple(_parse_path(dataset) for dataset in datasets),
-        channels=tuple(c for c in _items(channels) if isinstance(c, Mapping)),
+        # one that is malformed keeps its place, so that the others keep theirs
+        channels=tuple(c if isinstance(c, Mapping) else {} for c in _items(channels)),
         location=image.location,
         **space,
     )
@@ -334,3 +370,9 @@ def _mpp(
 def _items(value: Any) -> Sequence[Any]:
     """Items of an optional list; nothing else has any."""
     return value if isinstance(value, list) else ()
+
+
+def _whole(factor: float) -> float:
+    """A factor that is a whole number but for rounding, as that number."""
+    nearest = float(round(factor))
+    return nearest if abs(factor - nearest) <= _SAME_FACTOR * factor else factor
