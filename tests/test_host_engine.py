@@ -363,6 +363,37 @@ def test_reads_of_any_number_of_items_share_few_threads():
     assert threading.active_count() - before <= 2 + 4 + 8 + 16 + 32
 
 
+def test_work_on_threads_may_itself_use_threads():
+    """Each waits only for threads that have begun, so that all do not wait for one another."""
+
+    def outer(n: int) -> int:
+        return sum(run_threads(lambda k: time.sleep(0.001) or n, range(3), 3))
+
+    got: list[int] = []
+    thread = threading.Thread(target=lambda: got.extend(run_threads(outer, range(3), 3)))
+    thread.daemon = True
+    thread.start()
+    thread.join(timeout=20)
+    assert sorted(got) == [0, 3, 6]
+
+
+def test_nobody_waits_for_threads_that_others_use():
+    free, busy = threading.Event(), threading.Barrier(3)
+
+    def hold(_: int) -> None:
+        busy.wait()
+        held.append(free.wait(timeout=5))
+
+    held: list[bool] = []
+    other = threading.Thread(target=run_threads, args=(hold, range(2), 2), daemon=True)
+    other.start()
+    busy.wait()  # the only thread of the pool is held
+    assert run_threads(lambda n: n, range(2), 2) == [0, 1]
+    free.set()
+    other.join(timeout=20)
+    assert held == [True, True]
+
+
 def test_an_interrupted_read_does_not_go_on():
     done: list[int] = []
 

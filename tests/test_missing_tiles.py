@@ -18,7 +18,7 @@ import tifffile
 
 import zarrgpu as zg
 from tests.synthetic_slides import SlideRecipe, make_svs
-from zarrgpu.errors import ChunkDecodeError
+from zarrgpu.errors import ChunkDecodeError, ReadCancelledError
 from zarrgpu.formats.missing_tiles import RENDERED_KEY
 from zarrgpu.model import MISSING_NBYTES, ReadOptions
 from zarrgpu.patches import read_slide_patches
@@ -221,3 +221,12 @@ def test_an_error_of_the_finer_level_masks_the_patches_that_need_it(tmp_path):
     assert ok.tolist() == [False, True, True]
     assert not patches[0].any()
     assert np.array_equal(patches[1], slide.read_region((0, 0), 1, (8, 8), device="cpu"))
+
+
+def test_rendering_is_cancelled_too(slide):
+    place = [(3 * 128, 0)]  # of a tile that level 1 lacks, and no other
+    with pytest.raises(ReadCancelledError):
+        read_slide_patches(
+            (slide,), np.zeros(1, np.int32), place, (1,), (8, 8), device="cpu",
+            cancelled=lambda: True,
+        )  # fmt: skip

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
+import time
 from pathlib import Path
 
 import google_crc32c
@@ -55,13 +57,22 @@ def numbers(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return bits.reshape(-1).view(dtype).reshape(shape)
 
 
+class Left(list):
+    """Reads, and those of each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+
 @pytest.fixture
 def left(monkeypatch):
     """Reads that the executor left to the general path."""
-    rest: list[int] = []
+    rest = Left()
 
     def drain(self, num_threads, wrapped=native_engine.NativeRun.drain):
         left = wrapped(self, num_threads)
+        rest.calls.append(left)
         rest.extend(left)
         return left
 
@@ -277,6 +288,64 @@ def test_non_ascii_keys(tmp_path):
     np.testing.assert_array_equal(zg.open(folder).read(device="cpu"), data)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names are bytes on Linux")
+def test_names_that_are_no_text(tmp_path, left):
+    data, name = numbers((20, 20), "u1"), os.fsdecode(b"caf\xe9")
+    write(tmp_path / name, encode(data, Recipe(chunks=(8, 8))))
+    (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    calls = len(left.calls)
+    np.testing.assert_array_equal(zg.open(tmp_path)[name].read(device="cpu"), data)
+    assert len(left.calls) == calls + 1
+    assert left == []
+
+
+# --- memory that is held
+
+
+def resident_nbytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux says what is resident")
+def test_normalising_keeps_no_memory_that_grows_with_chunks(tmp_path):
+    data = numbers((1500, 1500, 3), "u1")
+    array = zg.open(write(tmp_path, encode(data, Recipe(chunks=data.shape))))
+    output = output_format(
+        data.dtype, dtype="f2", normalize=([1, 2, 3], [4, 5, 6]), channel_axis=2, channels=3
+    )
+    request = ReadRequest(
+        arrays=(array.source.spec,),
+        array_index=np.zeros(1, np.int32),
+        start=np.zeros((1, 3), np.int64),
+        count=data.shape,
+        step=(1, 1, 1),
+    )
+    out = np.zeros((1, *data.shape), np.float16)
+    before = resident_nbytes()
+    read([array.source], request, output=output, device="cpu", out=out)
+    held = resident_nbytes() - before
+    truth = np.zeros_like(out[0])
+    output.write(data, truth, 0)
+    np.testing.assert_array_equal(out[0], truth)
+    assert held < 3 * data.nbytes  # the chunk, and what else comes and goes
+
+
+def test_arrays_that_share_a_cache_take_its_memory_once(tmp_path, monkeypatch):
+    made, cache = [], zg.ChunkCache(20 * 256)
+    rooms = native_engine._make_rooms
+    monkeypatch.setattr(native_engine, "_make_rooms", lambda *a: made.append(rooms(*a)) or made[-1])
+    arrays = []
+    for name in "abcd":
+        data = numbers((64, 64), "u1") + ord(name)
+        recipe = Recipe(chunks=(16, 16), codecs=CHAINS["zstd"])
+        arrays.append((zg.open(write(tmp_path / name, encode(data, recipe)), cache=cache), data))
+    got, _ = read_boxes([a for a, _ in arrays], range(4), [[0, 0]] * 4, (64, 64))
+    np.testing.assert_array_equal(got, [data for _, data in arrays])
+    pieces = {id(memory): memory.nbytes for memory, _ in made[0].memory.values()}
+    assert 0 < sum(pieces.values()) <= cache.max_bytes
+    assert 0 < cache.nbytes <= cache.max_bytes
+
+
 # --- law 3: bad input
 
 
@@ -373,6 +442,27 @@ def test_a_cancelled_read_ends(tmp_path, monkeypatch):
             [array], [0], [[0, 0]], (64, 64), cancelled=lambda: asked.append(1) or len(asked) > 3
         )
     assert len(asked) < 64
+
+
+def test_a_thread_that_stops_stops_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(native_engine, "_READS_AT_A_TIME", 1)
+    folder = write(tmp_path, encode(numbers((320, 320), "u1"), Recipe(chunks=(8, 8))))
+    array, asked, raised = zg.open(folder), [], []
+
+    def once() -> bool:
+        asked.append(threading.get_ident())
+        if len(set(asked)) < 2:
+            time.sleep(0.001)  # until another thread is at work
+        elif not raised:
+            raised.append(1)
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        read_boxes(
+            [array], [0], [[0, 0]], (320, 320), cancelled=once, options=ReadOptions(num_threads=4)
+        )
+    assert len(asked) < 800  # of 1600 reads
 
 
 def test_many_readers_at_once(tmp_path):

@@ -83,7 +83,7 @@ class NativeRun:
         known = [_is_known(source, library) for source in sources]
         self.decodes = any(known)
         self.is_local = joined is not None and all(known) and None not in roots
-        self._rooms = None if cached is None else _make_rooms(plan, sources, cached)
+        self._rooms = None if cached is None else _make_rooms(plan, sources, known, cached)
         names, places = joined or (b"", np.empty(0, np.int64))
         self._table = self._make_table(names, places, roots, known)
         self._at = address(self._table)
@@ -121,9 +121,13 @@ class NativeRun:
 
     def _drain(self, _: int) -> None:
         checks = [s.store.check for s in self._sources if isinstance(s.store, CancellableStore)]
-        while self._library.drain(self._at, _READS_AT_A_TIME):
-            for check in checks:
-                check()
+        try:
+            while self._library.drain(self._at, _READS_AT_A_TIME):
+                for check in checks:
+                    check()
+        except BaseException:  # the other threads shall not go on to the end
+            self._table[PLAN.index("next_read")] = len(self._plan.reads)
+            raise
 
     def place(self, read: int, data: ByteArray, rows: Sequence[int]) -> list[int]:
         """Decode and place those chunks of a read that can be; the others are left.
@@ -381,7 +385,7 @@ def _joined_keys(plan: ReadPlan, keys: list[str]) -> tuple[bytes, Int64s] | None
     if ".." in joined or joined.count("\0") != len(keys):
         return None
     try:
-        names = joined.encode()
+        names = os.fsencode(joined)
     except UnicodeEncodeError:
         return None
     ends = np.flatnonzero(np.frombuffer(names, np.uint8) == 0)
@@ -415,17 +419,27 @@ class _Rooms(NamedTuple):
 
 
 def _make_rooms(
-    plan: ReadPlan, sources: tuple[ArraySource, ...], cached: list[CachedChunk | None]
+    plan: ReadPlan,
+    sources: tuple[ArraySource, ...],
+    known: Sequence[bool],
+    cached: list[CachedChunk | None],
 ) -> _Rooms:
-    """Find or make the memory of chunks; many share one piece, which costs fewer page faults."""
+    """Find or make the memory of chunks; many share one piece, which costs fewer page faults.
+
+    A cache gets no more than it can keep, however many arrays share it.
+    """
     places = [0 if chunk is None else chunk.address for chunk in cached]
     rooms = _Rooms(np.array(places, np.int64), np.array(places, np.bool_), {})
-    for index, source in enumerate(sources):
-        if source.cache is None:
+    given: dict[int, int] = {}  # bytes, by cache
+    for index in np.unique(plan.chunks.array[~rooms.held]).tolist():
+        source = sources[index]
+        if source.cache is None or not known[index]:
             continue
         nbytes = source.chain.decoded_nbytes
         rows = np.flatnonzero(~rooms.held & (plan.chunks.array == index)).tolist()
-        rows = rows[: source.cache.max_bytes // nbytes]  # what can be kept at all
+        taken = given.get(id(source.cache), 0)
+        rows = rows[: (source.cache.max_bytes - taken) // nbytes]
+        given[id(source.cache)] = taken + len(rows) * nbytes
         together = max(1, min(_ROOMS_NBYTES, source.cache.max_bytes // 8) // nbytes)
         for first in range(0, len(rows), together):
             own = rows[first : first + together]

@@ -139,10 +139,7 @@ def read(
     where = resolve_device(device)
     given = sources
     if cancelled is not None:
-        stopping = {
-            source: replace(source, store=CancellableStore(source.store, cancelled))
-            for source in given
-        }
+        stopping = {source: _stopping(source, cancelled) for source in given}
         sources = [stopping[source] for source in given]
     plan_parts = partial(
         _checked_plan, allow_direct=plain and in_order, narrow=not isinstance(where, CudaDevice)
@@ -176,6 +173,15 @@ def read(
     stats.delivered_bytes += plan.output_elements * output.dtype.itemsize
     stats.seconds += time.perf_counter() - began
     return result, ok
+
+
+def _stopping(source: ArraySource, cancelled: Callable[[], bool]) -> ArraySource:
+    """`source` with a store that raises once it is cancelled, and so its substitute."""
+    substitute = source.substitute
+    if substitute is not None:
+        substitute = _stopping(substitute, cancelled)
+    store = CancellableStore(source.store, cancelled)
+    return replace(source, store=store, substitute=substitute)
 
 
 def _checked_plan(

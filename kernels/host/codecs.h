@@ -46,8 +46,8 @@ extern Libraries libraries;
 bool decode(int64_t codec, const uint8_t* src, int64_t src_nbytes, uint8_t* dst, int64_t nbytes);
 
 // Bytes `start` to `start + nbytes` of a Blosc or zstd chunk of `decoded_nbytes`, decoded without
-// more of it than that takes. They lie somewhere in `room`, of `decoded_nbytes`; null if they cannot
-// be had.
+// more of it than that takes. They lie somewhere in `room`, of `decoded_nbytes` (of a Blosc chunk,
+// of `nbytes`); null if they cannot be had.
 const uint8_t* decode_part(int64_t codec, const uint8_t* src, int64_t src_nbytes,
                            int64_t decoded_nbytes, int64_t start, int64_t nbytes, uint8_t* room);
 

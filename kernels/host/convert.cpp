@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <new>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -17,11 +18,11 @@ namespace {
 
 constexpr int64_t PART = 256;  // elements
 
-// Scale and offset of each element of a line.
+// Scale and offset of the elements of a line.
 struct Line {
     const float* scale;
     const float* offset;
-    bool one;  // the first serves all
+    int64_t period;  // of elements after which they repeat; 0: the first serves all
 };
 
 template <typename T>
@@ -64,12 +65,13 @@ void load_part(const Conversion& how, const uint8_t* src, int64_t stride, int64_
 }
 
 void normalise_part(const Line& line, int64_t first, int64_t count, float* values) {
-    if (line.one) {
+    if (!line.period) {
         const float scale = line.scale[0], offset = line.offset[0];
         for (int64_t i = 0; i < count; i++) values[i] = values[i] * scale + offset;
         return;
     }
-    const float *scale = line.scale + first, *offset = line.offset + first;
+    const int64_t phase = first % line.period;
+    const float *scale = line.scale + phase, *offset = line.offset + phase;
     for (int64_t i = 0; i < count; i++) values[i] = values[i] * scale[i] + offset[i];
 }
 
@@ -118,27 +120,32 @@ void convert_line(const Conversion& how, const Line& line, const uint8_t* src, i
     }
 }
 
-// Scales of a line that runs along `n` channels again and again, from `channel` on.
+// Scales of a line that runs along `n` channels again and again, from `channel` on: one round of
+// them, and as many more as a part can reach beyond it.
 class Pattern {
    public:
-    Line line(const Conversion& how, int64_t n, int64_t count) {
+    // A line without scales where there is no memory.
+    Line line(const Conversion& how, int64_t n) {
         const float *scale = how.scale + how.channel, *offset = how.offset + how.channel;
         const size_t nbytes = n * sizeof(float);
-        if (n != n_ || count > count_ || memcmp(scales_.get(), scale, nbytes) != 0 ||
-            memcmp(scales_.get() + count_, offset, nbytes) != 0) {
-            scales_ = std::unique_ptr<float[]>(new float[2 * count]);
+        const int64_t count = n + PART;
+        if (n != n_ || memcmp(scales_.get(), scale, nbytes) != 0 ||
+            memcmp(scales_.get() + count, offset, nbytes) != 0) {
+            n_ = 0;
+            scales_.reset(new (std::nothrow) float[2 * count]);
+            if (!scales_) return {nullptr, nullptr, 0};
             for (int64_t i = 0; i < count; i++) {
                 scales_[i] = scale[i % n];
                 scales_[count + i] = offset[i % n];
             }
-            n_ = n, count_ = count;
+            n_ = n;
         }
-        return {scales_.get(), scales_.get() + count_, false};
+        return {scales_.get(), scales_.get() + count, n};
     }
 
    private:
     std::unique_ptr<float[]> scales_;
-    int64_t n_ = 0, count_ = 0;
+    int64_t n_ = 0;
 };
 
 // Convert lines along the last axis of a box without a channel axis.
@@ -178,7 +185,8 @@ bool convert_pixels(const Box& box, const Conversion& how, const uint8_t* src, u
     }
     thread_local Pattern pattern;
     const int64_t count = n * pixels.extent[last];
-    const Line line = pattern.line(how, n, count);
+    const Line line = pattern.line(how, n);
+    if (!line.scale) return false;
     for_lines(pixels, [&](int64_t src_shift, int64_t dst_shift) {
         convert_line(how, line, src + src_shift, box.src_stride[axis], dst + dst_shift,
                      target_nbytes, count);
@@ -192,7 +200,7 @@ void convert_box(const Box& box, const Conversion& how, const uint8_t* src, uint
     if (how.n_channels <= 1 || how.channel_axis < 0) {
         Box simple = box;
         simplify(simple);
-        const Line line{how.n_channels ? how.scale : nullptr, how.offset, true};
+        const Line line{how.n_channels ? how.scale : nullptr, how.offset, 0};
         return convert_lines(simple, how, line, src, dst);
     }
     if (convert_pixels(box, how, src, dst)) return;
@@ -200,7 +208,7 @@ void convert_box(const Box& box, const Conversion& how, const uint8_t* src, uint
     Box plane = without_axis(box, axis);
     simplify(plane);
     for (int64_t i = 0; i < box.extent[axis]; i++) {
-        const Line line{how.scale + how.channel + i, how.offset + how.channel + i, true};
+        const Line line{how.scale + how.channel + i, how.offset + how.channel + i, 0};
         convert_lines(plane, how, line, src + i * box.src_stride[axis],
                       dst + i * box.dst_stride[axis]);
     }

@@ -123,7 +123,10 @@ const uint8_t* decoded(const Plan& plan, const Array& array, int64_t chunk, cons
         memcpy(target, data, nbytes);
         return target;
     }
-    if (!target) target = decoded_scratch.room(array.decoded_nbytes);
+    if (!target) {  // a part of a zstd chunk lies within the whole, of a Blosc chunk alone
+        const bool alone = part && array.codec == BLOSC;
+        target = decoded_scratch.room(alone ? wanted : array.decoded_nbytes);
+    }
     if (!target) return nullptr;
     if (part) {
         return decode_part(array.codec, data, nbytes, array.decoded_nbytes,

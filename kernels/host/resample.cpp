@@ -73,7 +73,8 @@ void run(const Resampling& job) {
                 for (int64_t k = 0; k < channels; k++) pixel[k] = fill;
             }
             for (int64_t k = 0; k < channels; k++) {
-                *reinterpret_cast<T*>(target + k * job.target_strides[2]) = rounded<T>(pixel[k]);
+                const T value = rounded<T>(pixel[k]);  // memcpy: results need not be aligned
+                std::memcpy(target + k * job.target_strides[2], &value, sizeof value);
             }
         }
     }

@@ -43,7 +43,8 @@ def run_threads(
 ) -> list[Result]:
     """Apply `work` to all items on up to `num_threads` threads, the caller's too; in no order.
 
-    The first exception stops the threads from taking further items and is raised.
+    The first exception stops the threads from taking further items and is raised. `work` may call
+    this again: nobody waits for a thread that has not begun.
     """
     num_threads = min(num_threads, len(items))
     if num_threads <= 1:
@@ -66,14 +67,15 @@ def run_threads(
     futures = [_pool(num_threads - 1).submit(drain) for _ in range(num_threads - 1)]
     try:
         results = drain()  # the caller would only wait
-        errors = [error for future in futures if (error := future.exception()) is not None]
+        begun = [future for future in futures if not future.cancel()]  # nothing is left for others
+        errors = [error for future in begun if (error := future.exception()) is not None]
     except BaseException:  # nothing shall go on behind the caller's back
         queue.clear()
-        wait(futures)
+        wait([future for future in futures if not future.cancel()])
         raise
     if errors:
         raise errors[0]
-    return results + [result for future in futures for result in future.result()]
+    return results + [result for future in begun for result in future.result()]
 
 
 def scratch(use: str, nbytes: int) -> ByteArray:
