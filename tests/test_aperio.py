@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,17 @@ def test_undecodable_associated_image_is_named_not_fatal():
     slide = open_bytes(bytes(data))
     assert set(slide.associated) == {"macro", "thumbnail"}
     assert "old-style JPEG" in slide.properties["zarrgpu.associated.label.unsupported"]
+
+
+def test_associated_image_with_damaged_tags_is_named_not_fatal():
+    data = bytearray(make_svs(SlideRecipe(kind="none", n_levels=1)))
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as tiff:
+        at = tiff.pages[2].tags["PhotometricInterpretation"].offset
+    struct.pack_into("<H", data, at, 60_000)  # a tag that means nothing
+    slide = open_bytes(bytes(data))
+    assert set(slide.associated) == {"macro", "thumbnail"}
+    reason = slide.properties["zarrgpu.associated.label.unsupported"]
+    assert "PhotometricInterpretation: required tag is missing" in reason
 
 
 def test_other_files_are_no_aperio_slides():

@@ -101,3 +101,8 @@ def test_the_private_tag_of_others_is_left_alone(tmp_path):
         extratags=[(65000, 3, 2, (1, 2), True)],
     )  # fmt: skip
     assert zg.open_slide(path).spec.vendor == "generic-tiff"
+
+
+def test_heights_whose_difference_overflows_are_many_planes(tmp_path):
+    slide = zg.open_slide(save(tmp_path, least="-1e308", most="1e308"))
+    assert slide.properties["zarrgpu.argos.middle-z"] == "2"

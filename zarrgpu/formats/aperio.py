@@ -15,7 +15,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from zarrgpu.errors import RequestError, UnsupportedFormatError
+from zarrgpu.errors import MetadataError, RequestError, UnsupportedFormatError
 from zarrgpu.formats.missing_tiles import substitute_missing_tiles
 from zarrgpu.formats.slide_properties import (
     associated_properties,
@@ -157,7 +157,7 @@ def _associated(pages: Sequence[TiffPage], key: str) -> tuple[dict[str, TiffPage
             continue
         try:
             page_to_array_spec(page, key=key)
-        except RequestError as error:
+        except (RequestError, MetadataError) as error:
             problems[f"zarrgpu.associated.{name}.unsupported"] = str(error)
         else:
             found[name] = page

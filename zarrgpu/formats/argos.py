@@ -83,7 +83,7 @@ def argos_slide(file: TiffFile) -> SlideSpec:
         **mpp_properties(mpp),
         **said,
         **images,
-        "zarrgpu.argos.middle-z": str(min(int(most - least) // 2, len(planes) - 1)),
+        "zarrgpu.argos.middle-z": str(int(min((most - least) // 2, len(planes) - 1))),
     }
     power = parse_number(said.get("argos.ObjectiveMagnification"))
     if power is not None:
@@ -135,7 +135,7 @@ def _associated(file: TiffFile) -> tuple[dict[str, ArraySpec], dict[str, str]]:
             continue
         try:
             found[name] = page_to_array_spec(page, key=file.key, image=name)
-        except RequestError as error:
+        except (RequestError, MetadataError) as error:
             said[f"zarrgpu.associated.{name}.unsupported"] = str(error)
         else:
             nbytes = page.icc_profile.nbytes if page.icc_profile else 0

@@ -293,7 +293,7 @@ def _macro(file: TiffFile, collection: Collection) -> tuple[dict[str, ArraySpec]
     page = _page(file, images[0].dimensions[0])
     try:
         spec = page_to_array_spec(page, key=file.key, image="macro")
-    except RequestError as error:
+    except (RequestError, MetadataError) as error:
         return {}, {"zarrgpu.associated.macro.unsupported": str(error)}
     nbytes = page.icc_profile.nbytes if page.icc_profile else 0
     return {"macro": spec}, associated_properties("macro", page, nbytes)

@@ -199,7 +199,7 @@ def _associated(
             continue
         try:
             spec = _stack(image, files.planes(image), name)
-        except RequestError as error:
+        except (RequestError, MetadataError) as error:
             said[f"zarrgpu.associated.{name}.unsupported"] = str(error)
             continue
         if spec.shape[:2] == (image.height, image.width):

@@ -251,7 +251,7 @@ def _associated(file: TiffFile, root: Element) -> tuple[dict[str, ArraySpec], di
             continue
         try:
             found[name] = page_to_array_spec(page, key=file.key, image=name)
-        except RequestError as error:
+        except (RequestError, MetadataError) as error:
             said[f"zarrgpu.associated.{name}.unsupported"] = str(error)
     for name, kind in _XML_IMAGES:
         image = next(

@@ -246,7 +246,7 @@ def _associated(file: TiffFile) -> tuple[dict[str, ArraySpec], dict[str, str]]:
             continue
         try:
             found[name] = page_to_array_spec(page, key=file.key, image=name)
-        except RequestError as error:
+        except (RequestError, MetadataError) as error:
             properties[f"zarrgpu.associated.{name}.unsupported"] = str(error)
         else:
             icc_nbytes = page.icc_profile.nbytes if page.icc_profile else 0
