@@ -83,7 +83,7 @@ def argos_slide(file: TiffFile) -> SlideSpec:
         **mpp_properties(mpp),
         **said,
         **images,
-        "zarrgpu.argos.middle-z": str(int(min((most - least) // 2, len(planes) - 1))),
+        "zarrgpu.argos.middle-z": str(int(min((most - least) / 2, len(planes) - 1))),
     }
     power = parse_number(said.get("argos.ObjectiveMagnification"))
     if power is not None:
