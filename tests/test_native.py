@@ -330,6 +330,18 @@ def test_normalising_keeps_no_memory_that_grows_with_chunks(tmp_path):
     assert held < 3 * data.nbytes  # the chunk, and what else comes and goes
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux says what is resident")
+@pytest.mark.parametrize("options", [COMPILED, GENERAL], ids=["compiled", "general"])
+def test_a_large_chunk_leaves_no_memory_behind(options, tmp_path):
+    data = np.zeros((100 << 10, 1 << 10), np.uint8)
+    data[500, 600] = 9
+    folder = write(tmp_path, encode(data, Recipe(chunks=data.shape, codecs=CHAINS["lz4"])))
+    array = zg.open(folder)
+    before = resident_nbytes()
+    assert array.read((slice(500, 503), slice(600, 603)), device="cpu", options=options).sum() == 9
+    assert resident_nbytes() - before < data.nbytes // 4
+
+
 def test_arrays_that_share_a_cache_take_its_memory_once(tmp_path, monkeypatch):
     made, cache = [], zg.ChunkCache(20 * 256)
     rooms = native_engine._make_rooms

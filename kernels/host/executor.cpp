@@ -17,7 +17,16 @@
 namespace zarrgpu {
 namespace {
 
+constexpr int64_t KEPT_NBYTES = 64 << 20;
+
 thread_local Scratch encoded_scratch, decoded_scratch;
+
+// What ends a call: the result is there for others, and no large memory stays with the thread.
+void end_work() {
+    end_streams();
+    encoded_scratch.keep_at_most(KEPT_NBYTES);
+    decoded_scratch.keep_at_most(KEPT_NBYTES);
+}
 
 // Strides of the result for one piece, and where it begins.
 uint8_t* begin_box(const Plan& plan, const Pieces& pieces, int64_t row, int64_t itemsize,
@@ -246,7 +255,7 @@ EXPORT int64_t zarrgpu_drain(zarrgpu::Plan* plan, int64_t most) {
         if (read >= plan->num_reads) break;
         zarrgpu::run_file(*plan, read, file);
     }
-    zarrgpu::end_streams();
+    zarrgpu::end_work();
     return taken;
 }
 
@@ -254,7 +263,7 @@ EXPORT int64_t zarrgpu_drain(zarrgpu::Plan* plan, int64_t most) {
 EXPORT void zarrgpu_run_bytes(const zarrgpu::Plan* plan, int64_t read, const uint8_t* data,
                               int64_t nbytes) {
     zarrgpu::run_bytes(*plan, read, data, nbytes);
-    zarrgpu::end_streams();
+    zarrgpu::end_work();
 }
 
 // Place the chunks of one read that are held; 1 if any is left to fetch.

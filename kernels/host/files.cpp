@@ -23,6 +23,12 @@ uint8_t* Scratch::room(int64_t nbytes) {
     return memory_.get();
 }
 
+void Scratch::keep_at_most(int64_t nbytes) {
+    if (size_ <= nbytes) return;
+    memory_.reset();
+    size_ = 0;
+}
+
 void OpenFile::close() {
     if (fd_ >= 0) ::close(fd_);
     fd_ = -1;

@@ -12,6 +12,8 @@ class Scratch {
    public:
     // Null where there is no memory.
     uint8_t* room(int64_t nbytes);
+    // Give memory of more than `nbytes` back: threads live as long as the process.
+    void keep_at_most(int64_t nbytes);
 
    private:
     std::unique_ptr<uint8_t[]> memory_;

@@ -21,6 +21,9 @@ from zarrgpu.model import ByteArray
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_KEPT_NBYTES = 64 << 20
+"""Of memory that a thread keeps for each use: it lives as long as the process."""
+
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _pools_lock = threading.Lock()
 _scratch = threading.local()
@@ -81,8 +84,10 @@ def run_threads(
 def scratch(use: str, nbytes: int) -> ByteArray:
     """Memory of the calling thread for one `use`, overwritten by its next call.
 
-    Recycled memory has no page faults and is in cache.
+    Recycled memory has no page faults and is in cache. Large memory is in no cache, and not kept.
     """
+    if nbytes > _KEPT_NBYTES:
+        return np.empty(nbytes, np.uint8)
     memory: ByteArray | None = getattr(_scratch, use, None)
     if memory is None or memory.size < nbytes:
         memory = np.empty(nbytes, np.uint8)
