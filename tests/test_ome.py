@@ -199,6 +199,9 @@ def test_coarse_levels_lie_where_their_scales_say(tmp_path):
     assert image.read_region((512, 0), 4, (2, 1), device="cpu")[0, :, 0].tolist() == [200, 0]
     coarse = image.read_region_mpp((496, 0), 4.0, (3, 1), device="cpu")[0, :, 0]
     assert coarse.tolist() == [0, 200, 0]
+    view = image.at_mpp(0.5)  # whose levels lie as they do
+    assert view.level_downsamples == (1.0, 2.0, 4.0, 8.0)
+    assert view.read_region((256, 0), 3, (2, 1), device="cpu")[0, :, 0].tolist() == [200, 0]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,13 @@ def test_levels_that_do_not_fit_the_slides_are_refused(slides):
         zg.read_regions(slides, [2], [(0, 0)], (4, 4), mpp=0.7)
     with pytest.raises(SelectionError, match="slide_index"):
         zg.read_regions(slides, [0, 0], [(0, 0)], (4, 4), mpp=0.7)
+    for index in ([0.7], [1 << 32], [True], ["0"]):
+        for how in ({"level": 0}, {"mpp": 0.7}):
+            with pytest.raises(SelectionError, match="slide_index must be 1 integers"):
+                zg.read_regions(slides, index, [(0, 0)], (4, 4), **how)
+    for none in ((), ["a.svs"], [slides[0].at_mpp(1.0)]):
+        with pytest.raises(SelectionError, match="takes one slide or more"):
+            zg.read_regions(none, [0], [(0, 0)], (4, 4))
 
 
 # ---- fill values --------------------------------------------------------------------------------

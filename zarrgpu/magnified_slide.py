@@ -13,7 +13,7 @@ from zarrgpu.array import Array
 from zarrgpu.color_profile import open_profile
 from zarrgpu.magnification import LEVEL_TOLERANCE, level_ratios, read_scaled_patches
 from zarrgpu.patches import check_level, parse_locations, parse_size
-from zarrgpu.pyramid import Pyramid, best_level, mean_downsamples
+from zarrgpu.pyramid import Pyramid, best_level
 from zarrgpu.regions import read_icc_profile, read_reduced
 from zarrgpu.thumbnail import thumbnail_size
 
@@ -46,7 +46,9 @@ class MagnifiedSlide:
         )
         own = [slide.level_dimensions[level] for level in coarser]
         self._dimensions = ((width, height), *own)
-        self._downsamples = mean_downsamples(self._dimensions)
+        # of the steps that are read with: sizes are rounded
+        x, y = (self._steps / self._steps[0]).T.tolist()
+        self._downsamples = tuple((a + b) / 2 for a, b in zip(x, y, strict=True))
 
     def __repr__(self) -> str:
         width, height = self.dimensions

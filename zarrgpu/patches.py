@@ -253,11 +253,12 @@ def parse_integer(value: Any, name: str, *, least: int) -> int:
 
 def check_slide_index(slide_index: ArrayLike, n: int, num_slides: int) -> NDArray[np.int32]:
     """Which slide each of `n` locations is of."""
-    index = np.asarray(slide_index, np.int32)
-    if index.shape != (n,) or not ((index >= 0) & (index < num_slides)).all():
-        msg = f"slide_index must be {n} numbers in 0..{num_slides - 1}, one a location"
+    index = np.asarray(slide_index)
+    whole = index.dtype.kind in "iu" or not index.size
+    if not whole or index.shape != (n,) or not ((index >= 0) & (index < num_slides)).all():
+        msg = f"slide_index must be {n} integers in 0..{num_slides - 1}, one a location"
         raise SelectionError(msg)
-    return index
+    return index.astype(np.int32)
 
 
 def check_level(level: Any, level_count: int, source: str) -> int:

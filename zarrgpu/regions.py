@@ -74,6 +74,10 @@ def read_regions(
         Only with ``on_error="mask"``.
     """
     points = parse_locations(locations)
+    if not len(slides) or not all(isinstance(slide, Pyramid) for slide in slides):
+        kinds = ", ".join(type(slide).__name__ for slide in slides) or "none"
+        msg = f"read_regions takes one slide or more, as open_slide gives them; got {kinds}"
+        raise SelectionError(msg)
     slides = tuple(slide.filled(fill_value) for slide in slides)
     how: dict[str, Any] = {
         "position": position, "layout": layout, "dtype": dtype, "normalize": normalize,
