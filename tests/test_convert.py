@@ -591,7 +591,32 @@ def test_an_image_can_take_its_own_place(tmp_path: Path) -> None:
     same_levels(zg.open_slide(path), tmp_path / "a.zarr")
 
 
+def test_its_own_place_may_be_named_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(slide_at(tmp_path / "a.svs", kind="none"), tmp_path / "a.zarr", options=SMALL)
+    monkeypatch.chdir(tmp_path)
+    convert("a.zarr", "a.zarr", options=ConvertOptions(chunk_px=64, overwrite=True))
+    assert zg.open_slide("a.zarr").levels[0].chunks == (3, 64, 64)
+    with pytest.raises(RequestError, match="lies within the source"):
+        convert("a.zarr", "a.zarr/b.zarr", options=SMALL)
+
+
+@pytest.mark.parametrize("size", [np.nan, np.inf, 0.0])
+def test_voxel_sizes_that_are_none_are_not_written(tmp_path: Path, size: float) -> None:
+    image = nibabel.Nifti1Image(np.arange(120, dtype="i2").reshape(4, 5, 6), np.eye(4))
+    data = bytearray(image.to_bytes())
+    data[80:84] = np.float32(size).tobytes()  # pixdim[1]
+    (tmp_path / "a.nii").write_bytes(data)
+    convert(tmp_path / "a.nii", tmp_path / "a.zarr", options=SMALL)
+    check_ome(tmp_path / "a.zarr")
+    assert zg.open(tmp_path / "a.zarr").multiscale.scale(0) == (1.0, 1.0, 1.0)
+
+
 def test_what_is_no_image(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "empty.zarr", shape=(0, 4), dtype="u1", dimension_names=["y", "x"])
+    with pytest.raises(UnsupportedFormatError, match="has no elements"):
+        convert(tmp_path / "empty.zarr", tmp_path / "out.zarr")
     zarr.open_group(tmp_path / "g.zarr", mode="w").create_array("a", data=np.zeros(3))
     with pytest.raises(UnsupportedFormatError, match="is a group, not an image"):
         convert(tmp_path / "g.zarr", tmp_path / "o.zarr")

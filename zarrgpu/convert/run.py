@@ -103,7 +103,8 @@ def convert(
     levels = _levels(image, options)
     workers = _workers(image, levels, options)
     files = _files(node, source)
-    if any(target != each and target.is_relative_to(each.absolute()) for each in files):
+    inside = [each.absolute() for each in files]
+    if any(target != each and target.is_relative_to(each) for each in inside):
         raise RequestError(f"{str(target)!r} lies within the source; choose another place")
     state = fingerprint(files, _described(image))
     identity = {"source": name, "fingerprint": state, "options": options.of_output()}

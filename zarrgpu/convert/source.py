@@ -7,6 +7,7 @@ first: so boxes are asked for in the output's order and come transposed. Colours
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -151,6 +152,8 @@ def open_source(node: Any, name: str, axes: str | None) -> Source:
     if source.dtype.kind not in "biufc":
         msg = f"{name!r} has elements of {source.dtype}; OME-Zarr images are numbers"
         raise UnsupportedFormatError(msg)
+    if any(0 in array.shape for array in source.arrays):
+        raise UnsupportedFormatError(f"{name!r} has no elements; an image has some")
     return source
 
 
@@ -225,7 +228,9 @@ def _of_array(array: Array, name: str, axes: str | None) -> Source:
     if nifti:
         header = nifti_header(array)
         zooms = dict(zip("xyzt", header.zooms, strict=False))
-        scale = [zooms.get(axis) or 1.0 for axis in order]
+        sizes = [zooms.get(axis, 0.0) for axis in order]
+        # a header may say nothing, or nonsense, which OME-Zarr has no number for
+        scale = [size if math.isfinite(size) and size > 0 else 1.0 for size in sizes]
         of_axis = {"t": header.time_unit, "c": None}
         units = [_NIFTI_UNITS.get(of_axis.get(a, header.space_unit) or "") for a in order]  # type: ignore[misc]
     return Source(
