@@ -251,3 +251,25 @@ def test_imagej_planes_are_bounded(tmp_path):
     data = write(np.zeros((1, 1), "u1"), description=description) + bytes(1_100_000)
     with pytest.raises(UnsupportedFormatError, match=r"1000000 images, at most 65536 are read"):
         opened(data, tmp_path)
+
+
+def test_overviews_of_a_second_image_are_no_levels_of_the_first(tmp_path):
+    images = [ramp((128, 96, 3), "u1"), ramp((128, 96, 3), "u1")[::-1].copy()]
+    options = {"photometric": "rgb", "tile": (32, 32)}
+    pages = []
+    for image in images:
+        pages += [(image, options), (image[::2, ::2], {**options, "subfiletype": 1})]
+    path = tmp_path / "a.tif"
+    path.write_bytes(write_pages(pages))
+    slide = zg.open_slide(path)
+    assert slide.level_dimensions == ((96, 128), (48, 64))
+    assert np.array_equal(slide.levels[1].read(device="cpu"), images[0][::2, ::2])
+
+
+def test_pixels_stay_as_they_are_stored_and_the_orientation_is_said(tmp_path):
+    image = ramp((20, 30), "u1")
+    turned = write(image, extratags=[(274, 3, 1, 6, True)])
+    array = opened(turned, tmp_path)
+    assert array.attrs["orientation"] == 6
+    assert np.array_equal(array.read(device="cpu")[..., 0], image)
+    assert "orientation" not in opened(write(image), tmp_path).attrs

@@ -47,7 +47,8 @@ def page_to_array_spec(page: TiffPage, *, key: str, image: str = "image") -> Arr
         missing. They read as 0, as OpenSlide gives them at level 0, or as GDAL's nodata where the
         file states one. Attributes: ``tiff_ifd``, ``image``, ``photometric``; where they apply,
         ``tiff_sub_ifd``, ``bits_per_sample`` (packed samples), ``extra_samples``, ``color_map``
-        (``(n, 3)`` lists of red, green, blue, 16 bits) and those of `geotiff.geo_attributes`.
+        (``(n, 3)`` lists of red, green, blue, 16 bits), ``orientation`` (tag 274 if it is not 1:
+        pixels are as they are stored) and those of `geotiff.geo_attributes`.
 
     Raises
     ------
@@ -103,6 +104,10 @@ def _attributes(page: TiffPage, image: str, dtype: np.dtype[Any]) -> dict[str, A
         attributes["tiff_sub_ifd"] = page.sub_index
     if page.bits[0] != 8 * dtype.itemsize:
         attributes["bits_per_sample"] = page.bits[0]
+    if Tag.Orientation in page.ifd.fields:
+        orientation = page.ifd.integer(Tag.Orientation)
+        if orientation != 1:
+            attributes["orientation"] = orientation
     if page.extra_samples:
         names = [EXTRA_SAMPLE_NAMES.get(code, str(code)) for code in page.extra_samples]
         attributes["extra_samples"] = names

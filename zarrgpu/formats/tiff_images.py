@@ -110,8 +110,10 @@ def pyramid_slide(
 
 def pyramid(pages: Sequence[TiffPage]) -> list[TiffPage]:
     """Page 0 and what is a reduced image of it, by its tags or as its SubIFD; finest first."""
-    first = pages[0]
-    marked = [p for p in pages[1:] if p.subfile_type & (_REDUCED | _MASK) == _REDUCED]
+    first, others = pages[0], pages[1:]
+    # what follows another image that is as large is made from that one
+    end = next((n for n, page in enumerate(others) if _is_equal(first, page)), len(others))
+    marked = [p for p in others[:end] if p.subfile_type & (_REDUCED | _MASK) == _REDUCED]
     candidates = [page for page in marked if page.tiled or not first.tiled]
     if Tag.SubIFDs in first.ifd.fields:
         candidates += read_sub_pages(first)
@@ -124,6 +126,12 @@ def pyramid(pages: Sequence[TiffPage]) -> list[TiffPage]:
         and (page.samples, page.bits) == (first.samples, first.bits)
     ]
     return [first, *sorted(reduced, key=lambda page: -page.width)]
+
+
+def _is_equal(first: TiffPage, page: TiffPage) -> bool:
+    """Whether a page is an image by itself and not smaller than page 0."""
+    size = page.width >= first.width and page.height >= first.height
+    return size and not page.subfile_type & (_REDUCED | _MASK)
 
 
 def _masks(pages: Sequence[TiffPage]) -> list[TiffPage]:

@@ -26,6 +26,7 @@ class Tag(IntEnum):
     Make = 271
     Model = 272
     StripOffsets = 273
+    Orientation = 274
     SamplesPerPixel = 277
     RowsPerStrip = 278
     StripByteCounts = 279
