@@ -180,6 +180,20 @@ def test_tiles_that_are_not_stored_paint_nothing(store):
     np.testing.assert_array_equal(array[:], painted(kept, size))
 
 
+def test_tiles_of_several_files(tmp_path):
+    pixels, (tiles, size) = stored_tiles(), regular()
+    spec = page_spec()
+    for name, part in (("a", pixels[:4]), ("b", pixels[4:])):
+        (tmp_path / name).write_bytes(part.tobytes())
+    place, nbytes = np.arange(len(pixels)), pixels[0].nbytes
+    location = Manifest(
+        "a", place % 4 * nbytes, spec.location.nbytes, keys=("a", "b"), object_id=place // 4
+    )
+    placed = place_tiles(replace(spec, location=location), tiles.take(np.array([0, 2, 4, 5])), size)
+    array = Array(array_source(LocalStore(tmp_path), placed), "level 0")
+    np.testing.assert_array_equal(array[:], painted(tiles.take(np.array([0, 2, 4, 5])), size))
+
+
 def test_a_damaged_tile_is_named_by_its_place_in_the_file(store):
     tiles, size = regular()
     spec = place_tiles(page_spec((CodecSpec("zlib"),)), tiles, size)

@@ -140,6 +140,7 @@ def _with_cells(
     empty = flat < 0
     missing = len(location.nbytes)  # a row behind the last tile
     chunk = np.where(empty, missing, tiles.chunk[flat]) if len(tiles.chunk) else flat * 0 + missing
+    objects = location.object_id
     origin = np.zeros((3, flat.size), np.int64)
     if len(tiles.chunk):
         begins = np.meshgrid(edges[0][:-1], edges[1][:-1], indexing="ij")
@@ -153,6 +154,7 @@ def _with_cells(
             location,
             offsets=np.append(location.offsets, 0),
             nbytes=np.append(location.nbytes, MISSING_NBYTES),
+            object_id=None if objects is None else np.append(objects, 0),
         ),
         chunk_starts=(edges[0], edges[1], None),
         placement=Placement(spec.grid_shape, chunk, origin),
