@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 import zarrgpu as zg
 from tests.synthetic_ventana import make_trestle
-from zarrgpu.errors import MetadataError
+from zarrgpu.errors import MetadataError, UnsupportedFormatError
 from zarrgpu.slide import Slide
 
 openslide = pytest.importorskip("openslide")
@@ -51,3 +53,14 @@ def test_overlaps_of_a_whole_tile_are_refused(tmp_path):
     with pytest.raises(MetadataError, match="tiles of 64 pixels that overlap by 64") as caught:
         opened(tmp_path, make_trestle((64, 4)))
     assert "slide.tif" in str(caught.value)
+
+
+def test_samples_that_are_stored_apart_are_refused(tmp_path):
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file, np.zeros((3, 100, 130), np.uint8), tile=(64, 64), photometric="rgb",
+        planarconfig="separate", description="a=b;OverlapsXY= 8 4", software="MedScan",
+        metadata=None,
+    )  # fmt: skip
+    with pytest.raises(UnsupportedFormatError, match=r"level 0 of .*slide\.tif.* stored apart"):
+        opened(tmp_path, file.getvalue())

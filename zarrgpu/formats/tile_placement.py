@@ -71,12 +71,18 @@ def place_tiles(spec: ArraySpec, tiles: PlacedTiles, size: tuple[int, int]) -> A
     MetadataError
         A tile lies outside of the result, or is not one of the page.
     UnsupportedFormatError
-        So many tiles in so irregular places that planning would take too long.
+        Samples are stored apart, or there are so many tiles in so irregular places that planning
+        would take too long.
     """
     location = spec.location
     if not isinstance(location, Manifest):
         raise TypeError  # pragma: no cover - pages have manifests
     image = spec.attributes.get("image")
+    if spec.grid_shape[2] != 1:
+        msg = (
+            f"{image} of {spec.source!r}: tiles that overlap, of samples stored apart, are not read"
+        )
+        raise UnsupportedFormatError(msg)
     if not all(0 < side <= _MAX_SIDE for side in size):
         msg = f"{image}: tiles cover {size[1]} x {size[0]} pixels"
         raise MetadataError(msg, source=spec.source)
