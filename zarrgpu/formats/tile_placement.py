@@ -79,9 +79,7 @@ def place_tiles(spec: ArraySpec, tiles: PlacedTiles, size: tuple[int, int]) -> A
         raise TypeError  # pragma: no cover - pages have manifests
     image = spec.attributes.get("image")
     if spec.grid_shape[2] != 1:
-        msg = (
-            f"{image} of {spec.source!r}: tiles that overlap, of samples stored apart, are not read"
-        )
+        msg = f"{image} of {spec.source!r}: overlapping tiles of samples stored apart"
         raise UnsupportedFormatError(msg)
     if not all(0 < side <= _MAX_SIDE for side in size):
         msg = f"{image}: tiles cover {size[1]} x {size[0]} pixels"
