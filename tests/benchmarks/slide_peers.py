@@ -95,6 +95,8 @@ def pyvips(path: Path, cache_nbytes: int) -> Read:
     """Let libvips read a TIFF page, with a cache of tiles of its own, a region for each thread."""
     import pyvips
 
+    pyvips.cache_set_max(0)  # or it would give us the image, and the tiles, of the last time
+
     def reader() -> ReadOne:
         image = pyvips.Image.tiffload(str(path), page=0)
         if cache_nbytes:
@@ -140,9 +142,9 @@ def installed() -> dict[str, Callable[[Path, int], Read]]:
     return {name: make for name, make in PEERS.items() if importlib.util.find_spec(name)}
 
 
-def candidates(path: Path, locations: np.ndarray, out: np.ndarray) -> dict[str, Any]:
-    """Timed calls: with a cache that starts cold, and with one that is warm."""
-    found: dict[str, Any] = {}
+def candidates(path: Path, locations: np.ndarray, out: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Timed calls: with caches that start cold (or none, where there is none), and warm ones."""
+    found: dict[str, dict[str, Any]] = {"cold": {}, "warm": {}}
     for name, make in installed().items():
         try:
             warm = make(path, CACHE_NBYTES)
@@ -150,9 +152,7 @@ def candidates(path: Path, locations: np.ndarray, out: np.ndarray) -> dict[str, 
         except Exception as error:
             print(f"{name} does not read {path.name}: {type(error).__name__}: {error}"[:200])
             continue
-        if name == "tiffslide":
-            found[f"{name}, no cache"] = lambda read=warm: read(locations, out)
-            continue
-        found[f"{name}, cache cold"] = lambda make=make: make(path, CACHE_NBYTES)(locations, out)
-        found[f"{name}, cache warm"] = lambda read=warm: read(locations, out)
+        found["cold"][name] = lambda make=make: make(path, CACHE_NBYTES)(locations, out)
+        if name != "tiffslide":
+            found["warm"][name] = lambda read=warm: read(locations, out)
     return found
