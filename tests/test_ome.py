@@ -204,6 +204,36 @@ def test_coarse_levels_lie_where_their_scales_say(tmp_path):
     assert view.read_region((256, 0), 3, (2, 1), device="cpu")[0, :, 0].tolist() == [200, 0]
 
 
+@pytest.mark.parametrize("planes", [8, 7])
+def test_a_position_at_a_pixel_size_is_one_of_level_0(tmp_path, planes):
+    """Coarse levels may have fewer planes: the one that holds the plane asked for is read."""
+    shapes = [{"z": -(-planes // k), "y": 64 // k, "x": 64 // k} for k in (1, 2, 4)]
+    write_image(tmp_path / "a", "zyx", "0.5", shapes=shapes)
+    group = zarr.open_group(tmp_path / "a")
+    for level, factor in enumerate((1, 2, 4)):
+        array = group[f"s{level}"]
+        firsts = np.arange(array.shape[0]) * factor  # of the planes of level 0 that each holds
+        array[...] = np.broadcast_to(firsts[:, None, None], array.shape).astype(array.dtype)
+    image = zg.open_slide(tmp_path / "a", mpp=1.0)
+    for z in range(planes):
+        at = {"z": z}
+        for level, mpp in enumerate((1.0, 2.0, 4.0)):
+            first = z >> level << level
+            got = image.read_region_mpp((8, 8), mpp, (5, 5), position=at, device="cpu")
+            assert (got == first).all()
+            off = image.read_region_mpp((9, 9), mpp, (5, 5), position=at, device="cpu")
+            assert (off == first).all()
+            view = image.at_mpp(mpp).read_region((2, 2), 0, (5, 5), position=at, device="cpu")
+            assert (view == first).all()
+            sampler = zg.RandomPatches(image, size=4, mpp=mpp, num_patches=2)
+            batch = next(iter(zg.PatchLoader(sampler, position=at, device="cpu")))
+            assert (batch.images == first).all()
+    with pytest.raises(SelectionError, match=f"z={planes} is outside of 0"):
+        image.read_region_mpp((0, 0), 4.0, (5, 5), position={"z": planes})
+    with pytest.raises(SelectionError, match="z=2 is outside of 0"):
+        image.read_region((0, 0), 2, (5, 5), position={"z": 2})
+
+
 @pytest.mark.parametrize(
     "scales",
     [

@@ -106,7 +106,8 @@ class PatchLoader:
     fixed_epoch : int, optional
         Read this epoch of the sampler every time, as validation wants it.
     position : mapping of str to int, optional
-        Index on the axes other than y, x and c (``{"z": 3, "t": 0}``); 0 where not given.
+        Index on the axes other than y, x and c (``{"z": 3, "t": 0}``), of the sampler's level, or
+        of level 0 if it reads at a pixel size; 0 where not given.
     options : ReadOptions, optional
         ``memory_budget_bytes`` bounds the windows held at a time: the one consumed and those read
         ahead. A window has at least one batch, even if that is larger.
@@ -173,7 +174,9 @@ class PatchLoader:
         tell_of_forks(self)
         # windows: one that the consumer has, and those that are ready or being made
         self._memory = RecycledMemory(self.prefetch + 2)
-        patch_request(sampler.slides, [], [], sampler.levels, sampler.size, position)
+        resampled = getattr(sampler, "steps", None) is not None
+        levels = (0,) * len(sampler.slides) if resampled else sampler.levels
+        patch_request(sampler.slides, [], [], levels, sampler.size, position)
         axis_layout(sampler.slides[0].axes, layout)
         fitting = self._fitting_batches()
         self._window_batches = fitting

@@ -152,7 +152,9 @@ def read_scaled_patches(
         Level-0 pixels per result pixel in x and y, for each slide.
     size : (int, int)
         (width, height) of the results.
-    position, layout, dtype, normalize, device, out, options, stats, on_error, cancelled
+    position : mapping of str to int, optional
+        Index on the other axes, of level 0.
+    layout, dtype, normalize, device, out, options, stats, on_error, cancelled
         As for `patches.read_slide_patches`.
 
     Returns
@@ -178,8 +180,9 @@ def read_scaled_patches(
     }  # fmt: skip
     if scaled.is_plain(index, places):
         request = box_request(
-            slides, index, places.astype(np.int64), scaled.levels, size, how.pop("position")
-        )
+            slides, index, places.astype(np.int64), scaled.levels, size, how.pop("position"),
+            of_level0=True,
+        )  # fmt: skip
         return read_boxes(
             slides, scaled.levels, request, layout=layout, output=output, out=out, **how
         )
@@ -231,7 +234,7 @@ class _Scaled:
         )
         # checks slides, size and position
         none = np.empty(0, np.int32), np.empty((0, 2), np.int64)
-        box_request(slides, *none, self.levels, size, position)
+        box_request(slides, *none, self.levels, size, position, of_level0=True)
 
     def places(
         self, slide_index: ArrayLike, corners: ArrayLike
@@ -301,7 +304,7 @@ class _Scaled:
         how = dict(how)
         request = box_request(
             slides, local.astype(np.int32), start, levels, tuple(lengths.tolist()),
-            how.pop("position"),
+            how.pop("position"), of_level0=True,
         )  # fmt: skip
         specs = [slide.levels[lv].source.spec for slide, lv in zip(slides, levels, strict=True)]
         stored = OutputFormat(dtype=native_dtype(specs[0].dtype))

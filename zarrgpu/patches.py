@@ -73,16 +73,26 @@ def box_request(
     levels: Sequence[int],
     size: tuple[int, int],
     position: Mapping[str, int] | None = None,
+    *,
+    of_level0: bool = False,
 ) -> ReadRequest:
-    """Turn corners in pixels of the level read, (x, y), into boxes; see `patch_request`."""
+    """Turn corners in pixels of the level read, (x, y), into boxes; see `patch_request`.
+
+    With `of_level0` the position is one of level 0, as whoever did not choose the level means it:
+    what is read is the level's plane that holds the centre of that of level 0.
+    """
     axes = slides[0].axes
     width, height = parse_size(size)
     extents = {"x": width, "y": height, "c": slides[0].channel_count}
     start = np.zeros((len(pixels), len(axes)), np.int64)
     start[:, axes.index("x")] = pixels[:, 0]
     start[:, axes.index("y")] = pixels[:, 1]
-    for name, index in _check_position(slides, levels, position or {}).items():
-        start[:, axes.index(name)] = index
+    frames = [0] * len(slides) if of_level0 else levels
+    for name, index in _check_position(slides, frames, position or {}).items():
+        axis = axes.index(name)
+        pairs = zip(slides, frames, levels, strict=True)
+        planes = [_plane(slide, axis, index, frame, level) for slide, frame, level in pairs]
+        start[:, axis] = np.array(planes, np.int64)[slide_index]
     return ReadRequest(
         arrays=tuple(s.levels[lv].source.spec for s, lv in zip(slides, levels, strict=True)),
         array_index=slide_index,
@@ -304,6 +314,15 @@ def _check_position(
             msg = f"{first.spec.source!r}: {name}={value!r} is outside of 0..{length - 1}"
             raise SelectionError(msg)
     return checked
+
+
+def _plane(slide: Pyramid, axis: int, index: int, frame: int, level: int) -> int:
+    """Index on an axis of `level` for one of `frame`, which may have more of them."""
+    full, own = slide.levels[frame].shape[axis], slide.levels[level].shape[axis]
+    ratio = full / own
+    if abs(full / round(ratio) - own) < 1:  # sizes are rounded
+        ratio = round(ratio)
+    return min(int((index + 0.5) / ratio), own - 1)
 
 
 def axis_layout(axes: tuple[str, ...], layout: Layout) -> tuple[int, ...]:

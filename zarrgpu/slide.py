@@ -206,7 +206,8 @@ class Slide(Pyramid):
         size : (int, int)
             (width, height) in pixels of `level`.
         position : mapping of str to int, optional
-            Index on the axes other than y, x and c (``{"z": 3, "t": 0}``); 0 where not given.
+            Index on the axes other than y, x and c (``{"z": 3, "t": 0}``), of the level read; 0
+            where not given.
         layout : "NHWC" or "NCHW"
         dtype : dtype, optional
             float16, float32 or float64 to convert to; default the stored type.
@@ -292,7 +293,7 @@ class Slide(Pyramid):
         size : (int, int)
             (width, height) in pixels of the result.
         **options
-            As for `read_regions`.
+            As for `read_regions`; `position` is of level 0, whatever level is read.
 
         Returns
         -------
