@@ -111,9 +111,10 @@ def pyramid_slide(
 def pyramid(pages: Sequence[TiffPage]) -> list[TiffPage]:
     """Page 0 and what is a reduced image of it, by its tags or as its SubIFD; finest first."""
     first, others = pages[0], pages[1:]
-    # what follows another image that is as large is made from that one
-    end = next((n for n, page in enumerate(others) if _is_equal(first, page)), len(others))
-    marked = [p for p in others[:end] if p.subfile_type & (_REDUCED | _MASK) == _REDUCED]
+    marked = [p for p in others if p.subfile_type & (_REDUCED | _MASK) == _REDUCED]
+    # where each image has its overviews behind it, those of the next one are not of this one
+    end = next((page.index for page in others if _is_equal(first, page)), len(pages))
+    marked = [page for page in marked if page.index < end] or marked
     candidates = [page for page in marked if page.tiled or not first.tiled]
     if Tag.SubIFDs in first.ifd.fields:
         candidates += read_sub_pages(first)
