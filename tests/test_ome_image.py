@@ -65,12 +65,13 @@ def test_channels_have_names_colours_and_windows(tmp_path):
         {"label": 3, "color": "blue", "window": {"start": "0", "end": 1}, "active": 1},
     ]
     write_image(tmp_path / "i", "0.5", "cyx", (3, 20, 20), omero={"channels": [*channels, 5]})
-    first, second, third = zg.open(tmp_path / "i").channels
+    first, second, third, none = zg.open(tmp_path / "i").channels
     assert (first.name, first.color, first.active) == ("DAPI", (0, 0, 255), True)
     assert (first.window, first.limits) == ((5.0, 100.5), (0.0, 65535.0))
     assert (second.name, second.color, second.active) == ("", (255, 128, 0), False)
     assert second.window is None
     assert (third.name, third.color, third.window, third.limits) == ("", None, None, None)
+    assert (none.name, none.color) == ("", None)  # malformed, in its place
     assert parse_channel({"color": "00FF0080"}).color == (0, 255, 0)
 
 

@@ -31,7 +31,7 @@ def qform_affine(quatern: Any, qoffset: Any, pixdim: NDArray[np.float64]) -> NDA
     float64 array, shape (4, 4)
     """
     stored = np.asarray(quatern)
-    rounding = 3 * np.finfo(stored.dtype if stored.dtype.kind == "f" else np.float64).eps
+    rounding = 3 * float(np.finfo(stored.dtype if stored.dtype.kind == "f" else np.float64).eps)
     b, c, d = (float(value) for value in stored)
     rest = 1.0 - (b * b + c * c + d * d)
     if rest < rounding:
