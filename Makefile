@@ -46,23 +46,31 @@ lint: $(VENV)/.installed-dev  ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test-main: $(VENV)/.installed-dev  ## pytest with torch, doctests and slow tests, in two processes
-	@log=$$(mktemp); \
-	$(BIN)/python -m pytest -q $(PYTEST_FLAGS) $(ONCE) >$$log 2>&1 & kernels=$$!; \
-	$(BIN)/python -m pytest -q $(PYTEST_FLAGS) $(addprefix --ignore=,$(ONCE)); rest=$$?; \
-	wait $$kernels; once=$$?; cat $$log; rm $$log; test $$rest = 0 -a $$once = 0
+# $(call run_two,COMMAND,COMMAND): side by side; the output of the first when it is done.
+define run_two
+@log=$$(mktemp); { $(1); } >$$log 2>&1 & first=$$!; \
+{ $(2); }; second=$$?; wait $$first; first=$$?; \
+cat $$log; rm $$log; test $$second = 0 -a $$first = 0
+endef
 
-test-others: $(addprefix test-in-,$(OTHER_VENVS))  ## pytest on the other Pythons found here
+test-main: $(VENV)/.installed-dev  ## pytest with torch, doctests and slow tests, in two processes
+	$(call run_two,$(call pytest,$(VENV)) $(FIRST),$(call pytest,$(VENV)) $(addprefix --ignore=,$(FIRST)))
+
+test-others: $(addsuffix /.installed-dev,$(OTHER_VENVS))  ## pytest on the other Pythons found here
+	$(call run_two,$(call other,1),$(call other,2))
 
 # What tests kernels and the CUDA path does not depend on Python, nor do long comparisons with other
-# libraries: once is enough.
-ONCE := $(addprefix tests/,test_emulator.py test_kernels.py test_nvrtc.py gpu test_checksum_kernels.py \
+# libraries, nor files of many kinds: once is enough.
+FIRST := $(addprefix tests/,test_emulator.py test_kernels.py test_nvrtc.py gpu test_checksum_kernels.py \
 	test_blosclz_kernel.py test_element_kernels.py test_planted_faults.py test_device_tables.py \
-	test_gather_tables.py test_conformance.py test_zarr_image_codecs.py test_cast_value.py \
+	test_gather_tables.py test_zarr_image_codecs.py test_cast_value.py test_resample_kernel.py \
 	test_fuzz_zarr.py test_native_sanitizers.py) $(wildcard tests/test_cuda_*.py)
+ONCE := $(FIRST) $(addprefix tests/,test_conformance.py test_tiff_pixels.py test_tiff_fuzz.py test_fuzz_slides.py)
 
-test-in-%: %/.installed-dev
-	$*/bin/python -m pytest -q -m "not slow" -p no:cacheprovider $(addprefix --ignore=,$(ONCE)) $(PYTEST_FLAGS)
+pytest = $(1)/bin/python -m pytest -q $(PYTEST_FLAGS)
+# The first or second of the other Pythons, where there is one.
+other = $(if $(word $(1),$(OTHER_VENVS)),$(call pytest,$(word $(1),$(OTHER_VENVS))) -m "not slow" \
+	-p no:cacheprovider $(addprefix --ignore=,$(ONCE)),true)
 
 # Apart from the rest: cuCIM asks for CuPy and more, which its CPU reader does without.
 SLIDE_PEERS := cucim-cu12==26.10.0 fastslide==0.8.1 pyvips==3.2.0 pyvips-binary==8.18.7 \
