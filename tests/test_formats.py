@@ -367,7 +367,8 @@ def test_multiscale_image():
         assert ome.is_multiscale(attributes)
         assert (found.name, found.axes, found.paths) == ("cells", ("z", "y", "x"), ("0", "1", "2"))
         assert found.mpp == (0.25, 0.5)
-        assert found.channels == ({"label": "a"},)
+        assert found.channels[0] == {"label": "a"}
+        assert not any(found.channels[1:])  # what is no channel keeps its place
     doubled = image(coordinateTransformations=[{"type": "scale", "scale": [1, 2, 2]}])
     assert ome.parse_multiscale({"multiscales": [doubled]}, "s").mpp == (0.5, 1.0)
     old = {"multiscales": [{"datasets": [{"path": "a/b"}]}]}  # 0.1: five axes, no units

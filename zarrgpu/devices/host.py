@@ -53,16 +53,18 @@ def run_threads(
     if num_threads <= 1:
         return [work(item) for item in items]
     queue = deque(items)
+    held = [work]  # a pool forgets what it was given later than its caller, who needs the memory
 
     def drain() -> list[Result]:
         results: list[Result] = []
+        (apply,) = held
         try:
             while True:
                 try:
                     item = queue.popleft()
                 except IndexError:
                     return results
-                results.append(work(item))
+                results.append(apply(item))
         except BaseException:
             queue.clear()
             raise
@@ -76,6 +78,8 @@ def run_threads(
         queue.clear()
         wait([future for future in futures if not future.cancel()])
         raise
+    finally:
+        held.clear()
     if errors:
         raise errors[0]
     return results + [result for future in begun for result in future.result()]
