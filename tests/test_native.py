@@ -344,8 +344,8 @@ def test_a_large_chunk_leaves_no_memory_behind(options, tmp_path):
 
 def test_arrays_that_share_a_cache_take_its_memory_once(tmp_path, monkeypatch):
     made, cache = [], zg.ChunkCache(20 * 256)
-    rooms = native_engine._make_rooms
-    monkeypatch.setattr(native_engine, "_make_rooms", lambda *a: made.append(rooms(*a)) or made[-1])
+    rooms = native_engine.make_rooms
+    monkeypatch.setattr(native_engine, "make_rooms", lambda *a: made.append(rooms(*a)) or made[-1])
     arrays = []
     for name in "abcd":
         data = numbers((64, 64), "u1") + ord(name)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.chunk_cache import CachedChunk
-from zarrgpu.decode import as_elements
 from zarrgpu.devices.host import run_threads
 from zarrgpu.devices.native import (
     ABSENT,
@@ -34,6 +33,7 @@ from zarrgpu.devices.native import (
 )
 from zarrgpu.fetch import ArraySource, encoded_limit
 from zarrgpu.model import ByteArray, ObjectPerChunk, is_native
+from zarrgpu.native_rooms import make_rooms
 from zarrgpu.output import OutputFormat
 from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
 from zarrgpu.stores.cancellable import CancellableStore
@@ -41,9 +41,6 @@ from zarrgpu.stores.local import LocalStore
 
 _READS_AT_A_TIME = 64
 """After so many a thread comes back to Python, to be interrupted or cancelled."""
-
-_ROOMS_NBYTES = 32 << 20
-"""Of the memory that chunks of one cache share at most."""
 
 _CACHED_NBYTES = 4 << 20
 """Of a result that the caches of a core may still hold when it is used."""
@@ -83,7 +80,7 @@ class NativeRun:
         known = [_is_known(source, library) for source in sources]
         self.decodes = any(known)
         self.is_local = joined is not None and all(known) and None not in roots
-        self._rooms = None if cached is None else _make_rooms(plan, sources, known, cached)
+        self._rooms = None if cached is None else make_rooms(plan, sources, known, cached)
         names, places = joined or (b"", np.empty(0, np.int64))
         self._table = self._make_table(names, places, roots, known)
         self._at = address(self._table)
@@ -162,27 +159,8 @@ class NativeRun:
 
     def _keep(self, rows: NDArray[np.int64]) -> None:
         """Put chunks that were decoded into the caches of their arrays."""
-        if self._rooms is None:
-            return
-        rows = rows[~self._rooms.held[rows] & (self._rooms.address[rows] != 0)]
-        chunks = self._plan.chunks
-        array = chunks.array[rows]
-        for index in np.unique(array).tolist():
-            source, own = self._sources[index], rows[array == index]
-            assert source.cache is not None
-            nbytes = source.chain.decoded_nbytes
-            source.cache.put_many(
-                (
-                    (source.cache_key, chunk_id),
-                    CachedChunk(as_elements(source.spec, memory[at : at + nbytes]), where),
-                )
-                for chunk_id, (memory, at), where in zip(
-                    chunks.chunk_id[own].tolist(),
-                    (self._rooms.memory[row] for row in own.tolist()),
-                    self._rooms.address[own].tolist(),
-                    strict=True,
-                )
-            )
+        if self._rooms is not None:
+            self._rooms.keep(rows, self._plan, self._sources)
 
     def _point(self, array: NDArray[Any] | bytes | None, dtype: Any = None) -> int:
         """Address of a contiguous array of `dtype` with these elements, kept while this lives."""
@@ -265,16 +243,15 @@ class NativeRun:
         axes = [(s.spec.chunk_shape, s.spec.axis_order) for s in self._sources]
         axes_at = self._point(np.array(axes, np.int64))
         for row, (source, root) in enumerate(zip(self._sources, roots, strict=True)):
-            spec, codecs = source.spec, [codec.name for codec in source.chain.codecs]
-            has_crc32c = codecs[-1:] == ["crc32c"]
-            codec = (codecs[: len(codecs) - has_crc32c] or ["bytes"])[0]
+            spec = source.spec
+            codecs, has_crc32c = _codec_names(source)
             in_objects = isinstance(spec.location, ObjectPerChunk)
             shape_at = axes_at + 2 * row * ndim * width
             fill = np.zeros((), self._out.dtype)
             if self.fills:
                 self._output.fill(spec.fill_scalar, fill, 0)
             values = {
-                "codec": CODEC_NUMBERS[codec if known[row] else "unknown"],
+                "codec": CODEC_NUMBERS[codecs[0] if known[row] else "unknown"],
                 "has_crc32c": has_crc32c,
                 "itemsize": spec.dtype.itemsize,
                 "source_type": SOURCE_TYPES.get(_type_name(spec.dtype), 0),
@@ -352,14 +329,15 @@ def _type_name(dtype: np.dtype[Any]) -> str:
 
 def _is_known(source: ArraySource, library: NativeLibrary) -> bool:
     """Whether the executor decodes chunks of an array."""
+    names, _ = _codec_names(source)
+    return len(names) == 1 and names[0] in library.codecs and source.chain.object_codec is None
+
+
+def _codec_names(source: ArraySource) -> tuple[list[str], bool]:
+    """Codecs of a chunk before its checksum, "bytes" for none, and whether there is a CRC-32C."""
     names = [codec.name for codec in source.chain.codecs]
-    if names[-1:] == ["crc32c"]:
-        names.pop()
-    return (
-        len(names) <= 1
-        and all(name in library.codecs for name in names)
-        and source.chain.object_codec is None
-    )
+    has_crc32c = names[-1:] == ["crc32c"]
+    return names[: len(names) - has_crc32c] or ["bytes"], has_crc32c
 
 
 def _swapped_nbytes(dtype: np.dtype[Any]) -> int:
@@ -398,52 +376,3 @@ def _joined_keys(plan: ReadPlan, keys: list[str]) -> tuple[bytes, Int64s] | None
     )
     places[again] = 0
     return names, np.maximum.accumulate(places) if len(places) else places
-
-
-class _Rooms(NamedTuple):
-    """Memory of chunks that caches hold or shall hold, a row per chunk of the plan.
-
-    Attributes
-    ----------
-    address : int64 (C,)
-        0 for chunks that shall not be kept.
-    held : bool (C,)
-        It is decoded there already.
-    memory : dict of int to (array, int)
-        Memory, and place in it, of the others.
-    """
-
-    address: Int64s
-    held: NDArray[np.bool_]
-    memory: dict[int, tuple[ByteArray, int]]
-
-
-def _make_rooms(
-    plan: ReadPlan,
-    sources: tuple[ArraySource, ...],
-    known: Sequence[bool],
-    cached: list[CachedChunk | None],
-) -> _Rooms:
-    """Find or make the memory of chunks; many share one piece, which costs fewer page faults.
-
-    A cache gets no more than it can keep, however many arrays share it.
-    """
-    places = [0 if chunk is None else chunk.address for chunk in cached]
-    rooms = _Rooms(np.array(places, np.int64), np.array(places, np.bool_), {})
-    given: dict[int, int] = {}  # bytes, by cache
-    for index in np.unique(plan.chunks.array[~rooms.held]).tolist():
-        source = sources[index]
-        if source.cache is None or not known[index]:
-            continue
-        nbytes = source.chain.decoded_nbytes
-        rows = np.flatnonzero(~rooms.held & (plan.chunks.array == index)).tolist()
-        taken = given.get(id(source.cache), 0)
-        rows = rows[: (source.cache.max_bytes - taken) // nbytes]
-        given[id(source.cache)] = taken + len(rows) * nbytes
-        together = max(1, min(_ROOMS_NBYTES, source.cache.max_bytes // 8) // nbytes)
-        for first in range(0, len(rows), together):
-            own = rows[first : first + together]
-            memory = np.empty(len(own) * nbytes, np.uint8)
-            rooms.address[own] = address(memory) + nbytes * np.arange(len(own))
-            rooms.memory.update((row, (memory, nbytes * i)) for i, row in enumerate(own))
-    return rooms
