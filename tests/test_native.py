@@ -264,7 +264,7 @@ def test_known_codecs_leave_nothing(chain, shards, tmp_path, left, monkeypatch):
 
 
 def test_the_library_has_all_its_codecs():
-    assert {"bytes", "zstd", "blosc", "lz4"} <= LIBRARY.codecs
+    assert {"bytes", "zstd", "blosc", "lz4", "jpeg2k"} <= LIBRARY.codecs
     pytest.importorskip("imagecodecs")
     assert LIBRARY.codecs == set(native.CODEC_NUMBERS) - {"unknown"}
 
@@ -495,7 +495,8 @@ def test_many_readers_at_once(tmp_path):
 def fields(name: str) -> list[str]:
     """Fields of a structure of tables.h or codecs.h, in order."""
     text = "".join(
-        (kernels_folder() / "host" / file).read_text() for file in ("tables.h", "codecs.h")
+        (kernels_folder() / "host" / file).read_text()
+        for file in ("tables.h", "codecs.h", "jpeg.h")
     )
     body = re.search(rf"struct {name} {{(.*?)\n}};", text, re.DOTALL)[1]
     body = re.sub(r"//[^\n]*", "", body)
@@ -517,8 +518,11 @@ def test_tables_have_the_fields_of_the_sources():
     assert list(native.PIECES) == pieces
     assert list(native.PLAN) == plan
     assert len(native.LIBRARIES) == len(fields("Libraries"))
-    mirrored = (native.ARRAY, native.PIECES, native.PLAN, native.LIBRARIES)
-    assert [LIBRARY.sizes(i) for i in range(4)] == [8 * len(m) for m in mirrored]
+    assert list(native.IMAGE) == fields("Image")
+    assert len(native.JPEG_LIBRARY) == len(fields("JpegLibrary"))
+    mirrored = (native.ARRAY, native.PIECES, native.PLAN, native.LIBRARIES, native.IMAGE)
+    mirrored += (native.JPEG_LIBRARY,)
+    assert [LIBRARY.sizes(i) for i in range(6)] == [8 * len(m) for m in mirrored]
 
 
 @pytest.mark.parametrize("by_tables", [0, 1])

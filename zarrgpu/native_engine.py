@@ -16,12 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.chunk_cache import CachedChunk
+from zarrgpu.codecs.base import Codec
+from zarrgpu.codecs.jpeg import JpegCodec
+from zarrgpu.codecs.jpeg2k import Jpeg2kCodec
 from zarrgpu.devices.host import run_threads
 from zarrgpu.devices.native import (
     ABSENT,
     ARRAY,
     CODEC_NUMBERS,
     DONE,
+    IMAGE,
+    IMAGE_CODECS,
     MAX_AXES,
     NOT_DONE,
     PLAN,
@@ -84,11 +89,12 @@ class NativeRun:
         names, places = joined or (b"", np.empty(0, np.int64))
         self._table = self._make_table(names, places, roots, known)
         self._at = address(self._table)
+        self._files = self._make_file_table(places) if self.is_local else self._table
 
     @property
     def fetched_nbytes(self) -> int:
         """Bytes of files that `drain` has read."""
-        return int(self._table[PLAN.index("fetched_nbytes")])
+        return int(self._files[PLAN.index("fetched_nbytes")])
 
     @property
     def num_decoded(self) -> int:
@@ -110,7 +116,7 @@ class NativeRun:
 
     def drain(self, num_threads: int) -> list[int]:
         """Carry out all reads of files; those that have chunks which could not be read are left."""
-        turns = range(min(num_threads, len(self._plan.reads)))
+        turns = range(min(num_threads, int(self._files[PLAN.index("num_reads")])))
         run_threads(self._drain, turns, num_threads)
         self._keep(np.flatnonzero(self.status == DONE))
         left = np.flatnonzero(self.status == NOT_DONE)
@@ -119,11 +125,11 @@ class NativeRun:
     def _drain(self, _: int) -> None:
         checks = [s.store.check for s in self._sources if isinstance(s.store, CancellableStore)]
         try:
-            while self._library.drain(self._at, _READS_AT_A_TIME):
+            while self._library.drain(address(self._files), _READS_AT_A_TIME):
                 for check in checks:
                     check()
         except BaseException:  # the other threads shall not go on to the end
-            self._table[PLAN.index("next_read")] = len(self._plan.reads)
+            self._files[PLAN.index("next_read")] = self._files[PLAN.index("num_reads")]
             raise
 
     def place(self, read: int, data: ByteArray, rows: Sequence[int]) -> list[int]:
@@ -215,6 +221,35 @@ class NativeRun:
             values["chunk_held"] = point(self._rooms.held, np.bool_)
         return np.array([values.get(name, 0) for name in PLAN], np.int64)
 
+    def _make_file_table(self, places: Int64s) -> NDArray[Any]:
+        """Table for `drain`: threads share the images of one read, which take long to decode."""
+        reads, chunks = self._plan.reads, self._plan.chunks
+        first = _image_reads(self._plan, self._sources)
+        if len(first) == len(reads):
+            return self._table
+        last = np.append(first[1:], len(chunks))
+        own = np.repeat(np.arange(len(reads)), np.diff(np.searchsorted(first, reads.chunk_start)))
+        alone = first != reads.chunk_start[own]  # not the first of its read
+        offset = np.where(
+            alone, chunks.offset[np.minimum(first, len(chunks) - 1)], reads.offset[own]
+        )
+        end = reads.offset[own] + reads.nbytes[own]
+        more = last != reads.chunk_start[own + 1]
+        end[more] = offset[1:][more[:-1]]
+        nbytes = np.where(reads.nbytes[own] < 0, reads.nbytes[own], end - offset)
+        values = {
+            "num_reads": len(first),
+            "read_array": self._point(reads.array[own], np.int32),
+            "read_offset": self._point(offset, np.int64),
+            "read_nbytes": self._point(nbytes, np.int64),
+            "read_chunk_start": self._point(np.append(first, len(chunks)), np.int64),
+            "read_key": self._point(places[own], np.int64),
+        }
+        table = self._table.copy()
+        for name, value in values.items():
+            table[PLAN.index(name)] = value
+        return table
+
     def _conversion(self) -> dict[str, int]:
         """Columns of the table that say what elements become."""
         output, axis = self._output, self._output.channel_axis
@@ -264,9 +299,20 @@ class NativeRun:
                 "chunk_shape": shape_at,
                 "axis_order": shape_at + ndim * width,
                 "fill": self._point(fill.tobytes()),
+                "image": self._image(source) if known[row] else 0,
             }
             rows.append([values[name] for name in ARRAY])
         return np.array(rows, np.int64)
+
+    def _image(self, source: ArraySource) -> int:
+        """Address of what the chunks of an image codec hold; 0 for other codecs."""
+        codecs = source.chain.codecs
+        values = _image_values(codecs[0]) if codecs else None
+        if values is None:
+            return 0
+        tables = values.pop("tables")
+        values |= {"tables_nbytes": len(tables), "tables": self._point(tables)}
+        return self._point(np.array([values[name] for name in IMAGE], np.int64))
 
 
 def native_run(
@@ -330,7 +376,28 @@ def _type_name(dtype: np.dtype[Any]) -> str:
 def _is_known(source: ArraySource, library: NativeLibrary) -> bool:
     """Whether the executor decodes chunks of an array."""
     names, _ = _codec_names(source)
-    return len(names) == 1 and names[0] in library.codecs and source.chain.object_codec is None
+    if len(names) != 1 or names[0] not in library.codecs or source.chain.object_codec is not None:
+        return False
+    return names[0] not in IMAGE_CODECS or _image_values(source.chain.codecs[0]) is not None
+
+
+def _image_values(codec: Codec) -> dict[str, Any] | None:
+    """What the executor is told of an image codec; None if it does not know such images."""
+    if isinstance(codec, JpegCodec):
+        stored, delivered = codec.libjpeg_spaces
+        tables = codec.tables
+    elif isinstance(codec, Jpeg2kCodec) and codec.bits == 8 and not codec.signed:
+        stored, delivered, tables = int(codec.colorspace == "ycbcr"), 0, b""
+    else:
+        return None
+    return {
+        "height": codec.height,
+        "width": codec.width,
+        "samples": codec.samples,
+        "color_space": stored,
+        "out_color_space": delivered,
+        "tables": tables,
+    }
 
 
 def _codec_names(source: ArraySource) -> tuple[list[str], bool]:
@@ -345,6 +412,28 @@ def _swapped_nbytes(dtype: np.dtype[Any]) -> int:
     if is_native(dtype):
         return 0
     return dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize * (dtype.kind in "iufmM")
+
+
+def _image_reads(plan: ReadPlan, sources: tuple[ArraySource, ...]) -> Int64s:
+    """First chunks of the reads that `NativeRun.drain` makes: of images, each chunk is one.
+
+    What lies between two chunks of a read is read with the first, so that no more and no less is.
+    """
+    reads, chunks = plan.reads, plan.chunks
+    images = np.array(
+        [names[0] in IMAGE_CODECS for names, _ in map(_codec_names, sources)], np.bool_
+    )
+    begins = np.zeros(len(chunks), np.bool_)
+    if images.any():
+        end = chunks.offset + chunks.nbytes
+        apart = np.ones(len(chunks), np.bool_)  # behind all that lies before it in its read
+        apart[1:] = chunks.offset[1:] >= end[:-1]
+        apart[reads.chunk_start[:-1]] = True
+        sized = (chunks.nbytes >= 0) & apart
+        whole = np.logical_and.reduceat(sized, reads.chunk_start[:-1])
+        begins = (whole & images[reads.array])[chunks.read]
+    begins[reads.chunk_start[:-1]] = True
+    return np.flatnonzero(begins)
 
 
 def _local_root(source: ArraySource) -> bytes | None:

@@ -1,4 +1,4 @@
-// Decoders of whole chunks, by libraries that Python packages brought: no library is linked.
+// Decoders of chunks other than images, by libraries that Python packages brought: no library is linked.
 
 #pragma once
 

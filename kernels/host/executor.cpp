@@ -12,6 +12,8 @@
 #include "convert.h"
 #include "copy.h"
 #include "files.h"
+#include "images.h"
+#include "jpeg.h"
 #include "tables.h"
 
 namespace zarrgpu {
@@ -115,6 +117,32 @@ uint8_t* own_target(const Plan& plan, int64_t chunk) {
     return plan.chunk_direct[chunk] ? direct_target(plan, chunk) : nullptr;
 }
 
+// Columns of an image that its pieces need; all of them where it is kept, or not laid out as such.
+Columns columns_of(const Plan& plan, const Array& array, int64_t chunk) {
+    const Image& image = *array.image;
+    const Columns all{0, image.width};
+    const int64_t channels = image.samples > 1 ? 1 : 0;
+    const int64_t axis = plan.ndim - 1 - channels;
+    if (axis < 1 || own_target(plan, chunk) || array.chunk_shape[axis] != image.width) return all;
+    if (is_part(plan, chunk) && plan.window_shape[axis * plan.num_chunks + chunk] != image.width) {
+        return all;  // a part of one row
+    }
+    for (int64_t i = 0; i < plan.ndim; i++) {
+        if (array.axis_order[i] != i) return all;
+    }
+    if (channels && array.chunk_shape[axis + 1] != image.samples) return all;
+    const Pieces& pieces = plan.pieces;
+    const int64_t last = plan.chunk_piece_start[chunk + 1];
+    Columns found{image.width, 0};
+    for (int64_t row = plan.chunk_piece_start[chunk]; row < last; row++) {
+        const int64_t cell = axis * pieces.count + row, first = pieces.src[cell];
+        const int64_t end = first + (pieces.extent[cell] - 1) * plan.step[axis] + 1;
+        found.first = first < found.first ? first : found.first;
+        found.end = end > found.end ? end : found.end;
+    }
+    return found.first < found.end ? found : all;
+}
+
 // Elements of a chunk, decoded where they shall be; null if they cannot be had here.
 const uint8_t* decoded(const Plan& plan, const Array& array, int64_t chunk, const uint8_t* data,
                        int64_t nbytes) {
@@ -131,6 +159,11 @@ const uint8_t* decoded(const Plan& plan, const Array& array, int64_t chunk, cons
         if (!target || target == data) return data;
         memcpy(target, data, nbytes);
         return target;
+    }
+    if (is_image(array.codec)) {
+        const int64_t start = part ? plan.window_start[chunk] : 0;
+        const Columns columns = columns_of(plan, array, chunk);
+        return decode_image(array, data, nbytes, start, wanted, columns, target, decoded_scratch);
     }
     if (!target) {  // a part of a zstd chunk lies within the whole, of a Blosc chunk alone
         const bool alone = part && array.codec == BLOSC;
@@ -238,12 +271,18 @@ void run_file(Plan& plan, int64_t read, OpenFile& file) {
 // Sizes of the structures, for the test that compares them with Python's.
 EXPORT int64_t zarrgpu_sizes(int64_t which) {
     using namespace zarrgpu;
-    const int64_t sizes[] = {sizeof(Array), sizeof(Pieces), sizeof(Plan), sizeof(Libraries)};
-    return which >= 0 && which < 4 ? sizes[which] : -1;
+    const int64_t sizes[] = {sizeof(Array),     sizeof(Pieces), sizeof(Plan),
+                             sizeof(Libraries), sizeof(Image),  sizeof(JpegLibrary)};
+    return which >= 0 && which < 6 ? sizes[which] : -1;
 }
 
 EXPORT void zarrgpu_use_libraries(const zarrgpu::Libraries* found) {
     zarrgpu::libraries = *found;
+}
+
+// Whether the functions are those of a libjpeg-turbo that is known here.
+EXPORT int64_t zarrgpu_use_jpeg_library(const zarrgpu::JpegLibrary* found) {
+    return zarrgpu::use_jpeg_library(*found);
 }
 
 // Take up to `most` reads of files; the number taken, 0 once none is left. From any thread.

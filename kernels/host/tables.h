@@ -12,13 +12,34 @@ namespace zarrgpu {
 constexpr int MAX_AXES = 32;
 
 // How the chunks of an array are encoded.
-enum Codec : int64_t { UNKNOWN = -1, RAW = 0, ZSTD = 1, BLOSC = 2, LZ4 = 3, ZLIB = 4, GZIP = 5 };
+enum Codec : int64_t {
+    UNKNOWN = -1,
+    RAW = 0,
+    ZSTD = 1,
+    BLOSC = 2,
+    LZ4 = 3,
+    ZLIB = 4,
+    GZIP = 5,
+    JPEG = 6,
+    JPEG2K = 7,
+};
 
 // What became of a chunk.
 enum Status : int32_t {
     NOT_DONE = 0,  // left to the general path, which succeeds or says what is wrong
     DONE = 1,
     ABSENT = 2,    // its object is not stored: its pieces are the fill value by now
+};
+
+// The image that each chunk of JPEG or JPEG 2000 is (zarrgpu/codecs/jpeg.py, jpeg2k.py).
+struct Image {
+    int64_t height;
+    int64_t width;
+    int64_t samples;
+    int64_t color_space;      // stored: J_COLOR_SPACE of jpeglib.h; 0: what libjpeg takes it for
+    int64_t out_color_space;  // as delivered
+    int64_t tables_nbytes;
+    const uint8_t* tables;    // abbreviated JPEG stream that all chunks share
 };
 
 struct Array {
@@ -35,6 +56,7 @@ struct Array {
     const int64_t* chunk_shape;  // (ndim,), elements
     const int64_t* axis_order;   // (ndim,), slowest axis of a stored chunk first
     const uint8_t* fill;         // one element as delivered
+    const Image* image;          // null for other codecs
 };
 
 struct Pieces {

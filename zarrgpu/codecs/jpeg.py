@@ -119,8 +119,19 @@ class JpegCodec:
             short_height=short_height(cls.name, configuration, height),
         )
 
+    @property
+    def libjpeg_spaces(self) -> tuple[int, int]:
+        """J_COLOR_SPACE of the stream and of the result (jpeglib.h); 0 leaves it to libjpeg."""
+        return _LIBJPEG_SPACES[self.colorspace]
+
     def encoded_nbytes(self, decoded_nbytes: int) -> None:
         """Depends on the data."""
+
+    def decode_part_host(
+        self, encoded: ByteArray, start: int, nbytes: int, decoded_nbytes: int
+    ) -> ByteArray:
+        """Decode all of it: only the compiled executor can leave rows out."""
+        return self.decode_host(encoded, decoded_nbytes, None)[start : start + nbytes]
 
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode into `out`, uint8 ``(rows, width, samples)``."""
@@ -134,7 +145,7 @@ class JpegCodec:
         shape: tuple[int, ...] = (header.height, header.width)
         if self.samples > 1:
             shape = (*shape, self.samples)
-        stored, wanted = _LIBJPEG_SPACES[self.colorspace]
+        stored, wanted = self.libjpeg_spaces
         call_imagecodecs(
             "jpeg8_decode",
             data,

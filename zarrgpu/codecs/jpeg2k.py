@@ -89,6 +89,12 @@ class Jpeg2kCodec:
     def encoded_nbytes(self, decoded_nbytes: int) -> None:
         """Depends on the data."""
 
+    def decode_part_host(
+        self, encoded: ByteArray, start: int, nbytes: int, decoded_nbytes: int
+    ) -> ByteArray:
+        """Decode all of it: only the compiled executor can leave code-blocks out."""
+        return self.decode_host(encoded, decoded_nbytes, None)[start : start + nbytes]
+
     def decode_host(self, encoded: ByteArray, nbytes: int, out: ByteArray | None) -> ByteArray:
         """Decode into `out`, uint8 or uint16 ``(rows, width, samples)``."""
         stream = read_codestream(encoded.tobytes())

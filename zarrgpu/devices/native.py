@@ -24,9 +24,22 @@ NOT_DONE, DONE, ABSENT = 0, 1, 2
 """Status of a chunk (``Status`` in tables.h)."""
 
 CODEC_NUMBERS: Final = MappingProxyType(
-    {"unknown": -1, "bytes": 0, "zstd": 1, "blosc": 2, "lz4": 3, "zlib": 4, "gzip": 5}
+    {
+        "unknown": -1,
+        "bytes": 0,
+        "zstd": 1,
+        "blosc": 2,
+        "lz4": 3,
+        "zlib": 4,
+        "gzip": 5,
+        "jpeg": 6,
+        "jpeg2k": 7,
+    }
 )
 """``Codec`` in tables.h, by our codecs' names."""
+
+IMAGE_CODECS: Final = frozenset({"jpeg", "jpeg2k"})
+"""Those of them whose chunks are images."""
 
 SOURCE_TYPES: Final = MappingProxyType({"u1": 0, "i1": 1, "u2": 2, "i2": 3, "f4": 4})
 TARGET_TYPES: Final = MappingProxyType({"f4": 1, "f2": 2})
@@ -49,8 +62,27 @@ _FUNCTIONS: Final = (
 )
 """``Libraries`` in codecs.h: what each field points to, and the library that has it."""
 
+_JPEG_FUNCTIONS: Final = (
+    "jpeg_std_error",
+    "jpeg_CreateDecompress",
+    "jpeg_destroy_decompress",
+    "jpeg_mem_src",
+    "jpeg_read_header",
+    "jpeg_start_decompress",
+    "jpeg_read_scanlines",
+    "jpeg_skip_scanlines",
+)
+"""``JpegLibrary`` in jpeg.h: what each field points to."""
+
 _KINDS: Final = MappingProxyType(
-    {"zstd": "zstd", "blosc": "blosc", "lz4": "lz4", "zlib": "deflate", "gzip": "deflate"}
+    {
+        "zstd": "zstd",
+        "blosc": "blosc",
+        "lz4": "lz4",
+        "zlib": "deflate",
+        "gzip": "deflate",
+        "jpeg": "jpeg",
+    }
 )
 """Library that a codec needs, all functions of it."""
 
@@ -66,7 +98,11 @@ ARRAY: Final = (
         "chunk_shape",
         "axis_order",
         "fill",
+        "image",
     ),
+)
+IMAGE: Final = (
+    *("height", "width", "samples", "color_space", "out_color_space", "tables_nbytes", "tables"),
 )
 PIECES: Final = ("count", "owner", "output", "src", "dst", "extent")
 PLAN: Final = (
@@ -80,6 +116,7 @@ PLAN: Final = (
     *("offset", "channel_axis", "streams", "next_read", "fetched_nbytes"),
 )
 LIBRARIES: Final = tuple(name for name, _ in _FUNCTIONS)
+JPEG_LIBRARY: Final = _JPEG_FUNCTIONS
 RESAMPLING: Final = (
     *("source", "source_type", "width", "channels", "row_first", "row_weight", "rows", "row_taps"),
     *("column_first", "column_weight", "columns", "column_taps", "top", "bottom", "left", "right"),
@@ -111,6 +148,11 @@ class NativeLibrary:
         self._table = np.array(functions, np.int64)
         _function(library, "zarrgpu_use_libraries", None, 1)(address(self._table))
         lacking = {kind for (_, kind), at in zip(_FUNCTIONS, functions, strict=True) if not at}
+        found = [_address_of(name, _candidates("jpeg")) for name in _JPEG_FUNCTIONS]
+        self._jpeg_table = np.array(found, np.int64)
+        use_jpeg = _function(library, "zarrgpu_use_jpeg_library", ctypes.c_int64, 1)
+        if not use_jpeg(address(self._jpeg_table)):
+            lacking.add("jpeg")
         self.codecs = frozenset(
             name
             for name, number in CODEC_NUMBERS.items()
