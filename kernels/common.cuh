@@ -117,6 +117,42 @@ struct UnpackJob {      // values of a few bits, packed without gaps
     i32 swap;           // whether to reverse the bytes of each decoded value
 };
 
+struct StreamJob {      // an encoded stream (TIFF's LZW and PackBits)
+    u64 source;         // address
+    i64 source_nbytes;  // of the stream
+    u64 target;         // address; must not overlap the source
+    i64 target_nbytes;  // writable there
+    i64 nbytes;         // that it decodes to
+    i32 reversed;       // whether the bits of each byte of it are in reverse
+    i32 reserved;
+};
+
+struct PredictorJob {   // rows of samples that are stored as differences
+    u64 source;         // address
+    i64 source_nbytes;  // readable there
+    u64 target;         // address, a multiple of itemsize; must not overlap the source
+    i64 target_nbytes;  // writable there
+    i64 rows;
+    i32 width;          // pixels of a row
+    i32 samples;        // of a pixel
+    i32 itemsize;       // bytes of a sample: 1, 2, 4 or 8
+    i32 predictor;      // 2: horizontal differencing; 3: floating point
+    i32 swap;           // whether samples are in the other byte order: those stored with 2, those made with both
+    i32 reserved;
+};
+
+struct SamplesJob {     // samples of a few bits, packed into rows of whole bytes
+    u64 source;         // address
+    i64 source_nbytes;  // readable there
+    u64 target;         // address, a multiple of 2 if bits > 8; must not overlap the source
+    i64 target_nbytes;  // writable there
+    i64 n;              // samples, whole rows
+    i32 row_samples;    // of a row
+    i32 bits;           // of a sample, 1 ... 16
+    i32 reversed;       // whether the bits of each byte are in reverse
+    i32 reserved;
+};
+
 struct ResampleJob {    // the middle axis of an image (outer, n, inner) to (outer, m, inner)
     u64 source;         // address of the image, C-contiguous, native byte order
     i64 source_nbytes;  // readable there
@@ -141,6 +177,39 @@ struct ResampleJob {    // the middle axis of an image (outer, n, inner) to (out
     i32 source_type;    // ElementType, U1, I1, U2, I2, F2 or F4
     i32 target_type;    // ElementType, one of these or F8
     i32 reserved;
+};
+
+struct ScanJob {        // entropy-coded JPEG data
+    u64 source;         // address
+    i64 source_nbytes;  // readable there: at least one more than
+    i64 nbytes;         // of data, an end-of-image marker after them
+    i32 restarts;       // whether restart markers may be among them
+    i32 reserved;
+};
+
+struct ImageJob {       // planes of an image, one after the other, to interleaved pixels
+    u64 source;         // address of the first plane, a multiple of sample_nbytes
+    i64 source_nbytes;  // of all planes; readable, and for mark_planes writable, there
+    u64 target;         // address, likewise; must not overlap the planes
+    i64 target_nbytes;  // writable there
+    i64 n;              // pixels: width * height
+    i32 width;
+    i32 height;
+    i32 samples;        // planes, 1 ... 4
+    i32 sample_nbytes;  // 1 or 2
+    i32 pitch;          // bytes from row to row of the first plane and the fourth
+    i32 chroma_pitch;   // of the second and the third
+    i32 across;         // pixels that a sample of these is for, 1 or 2
+    i32 down;           // likewise
+    i32 color;          // ImageColor
+    i32 marked;         // whether the first plane was marked before it was decoded
+};
+
+enum ImageColor {
+    COLOR_STORED = 0,         // samples stay as they are
+    COLOR_LIBJPEG_YCC = 1,    // YCbCr to RGB as libjpeg computes it
+    COLOR_ROUNDED_YCC = 2,    // as codecs/jpeg2k.py does
+    COLOR_OPENJPEG_SYCC = 3,  // as OpenJPEG does where chroma is subsampled
 };
 
 struct GatherJob {             // one piece: a box of one decoded chunk
@@ -189,14 +258,15 @@ enum ElementType {
     TYPE_RAW4 = 14,
     TYPE_RAW8 = 15,
     TYPE_RAW16 = 16,
-    N_TYPES = 17,
+    TYPE_BF16 = 17,  // bfloat16: delivered by the gather, never read
+    N_TYPES = 18,
 };
 
 // Bytes of one element.
 __device__ inline i32 type_nbytes(i32 type) {
     switch (type) {
         case TYPE_BOOL: case TYPE_I1: case TYPE_U1: case TYPE_RAW1: return 1;
-        case TYPE_I2: case TYPE_U2: case TYPE_F2: case TYPE_RAW2: return 2;
+        case TYPE_I2: case TYPE_U2: case TYPE_F2: case TYPE_RAW2: case TYPE_BF16: return 2;
         case TYPE_I4: case TYPE_U4: case TYPE_F4: case TYPE_RAW4: return 4;
         case TYPE_RAW16: return 16;
         default: return 8;
@@ -234,6 +304,16 @@ __device__ inline i32 check_bytes(u64 source, i64 source_nbytes, u64 target, i64
     if (nbytes > source_nbytes) return STATUS_SOURCE_BOUNDS;
     if (nbytes > target_nbytes) return STATUS_TARGET_BOUNDS;
     if (nbytes && overlap(source, nbytes, target, nbytes)) return STATUS_BAD_JOB;
+    return STATUS_OK;
+}
+
+// The checks of a job that decodes a stream of any size.
+__device__ inline i32 check_stream(const StreamJob& job) {
+    constexpr i64 MOST = 0x7fffffff;
+    if (job.nbytes < 0 || job.source_nbytes < 0) return STATUS_BAD_JOB;
+    if (job.nbytes > MOST || job.source_nbytes > MOST) return STATUS_BAD_JOB;
+    if (job.nbytes > job.target_nbytes) return STATUS_TARGET_BOUNDS;
+    if (overlap(job.source, job.source_nbytes, job.target, job.nbytes)) return STATUS_BAD_JOB;
     return STATUS_OK;
 }
 

@@ -14,7 +14,12 @@ from zarrgpu.devices.tables import (
     DELTA_JOB,
     GATHER_JOB,
     GATHER_LAYOUT,
+    IMAGE_JOB,
+    PREDICTOR_JOB,
     RESAMPLE_JOB,
+    SAMPLES_JOB,
+    SCAN_JOB,
+    STREAM_JOB,
     UNPACK_JOB,
     UNSHUFFLE_JOB,
 )
@@ -41,7 +46,14 @@ JOBS: dict[str, tuple[np.dtype[Any], list[tuple[str, str | int]]]] = {
     "delta_floats": (DELTA_JOB, _BYTES),
     "convert": (CONVERT_JOB, _BYTES),
     "unpack_bits": (UNPACK_JOB, [*_BYTES, ("padding", 1)]),
+    "lzw": (STREAM_JOB, _BYTES),
+    "packbits_runs": (STREAM_JOB, _BYTES),
+    "predictor": (PREDICTOR_JOB, _BYTES),
+    "unpack_samples": (SAMPLES_JOB, _BYTES),
     "resample": (RESAMPLE_JOB, [*_BYTES, *_FILTER]),
+    "jpeg_scan": (SCAN_JOB, [("source", "source_nbytes")]),
+    "mark_planes": (IMAGE_JOB, _BYTES),
+    "ycbcr": (IMAGE_JOB, _BYTES),
 }
 
 # (argument of the table, its dtype, argument of its length) for each kernel.

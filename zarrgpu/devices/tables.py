@@ -33,6 +33,9 @@ ELEMENT_TILE = 4096
 WHOLE_TILE = (1 << 31) - 1
 """For kernels that give a whole job to one warp."""
 
+PREDICTOR_TILE_ROWS = 4
+"""Rows that one warp sums up at a time."""
+
 CHECKSUM_TILE_NBYTES = 16384
 """Bytes that one warp checksums at a time, a part each lane; a multiple of 64."""
 
@@ -125,6 +128,41 @@ UNPACK_JOB = np.dtype(
 )
 """``UnpackJob``: `n` values of `packed_bits` bits to `width` bytes each."""
 
+STREAM_JOB = np.dtype([*COPY_JOB.descr, ("reversed", "<i4"), ("reserved", "<i4")])
+"""``StreamJob``: `source_nbytes` encoded bytes at `source` that decode to `nbytes`."""
+
+PREDICTOR_JOB = np.dtype(
+    [
+        ("source", "<u8"),
+        ("source_nbytes", "<i8"),
+        ("target", "<u8"),
+        ("target_nbytes", "<i8"),
+        ("rows", "<i8"),
+        ("width", "<i4"),
+        ("samples", "<i4"),
+        ("itemsize", "<i4"),
+        ("predictor", "<i4"),
+        ("swap", "<i4"),
+        ("reserved", "<i4"),
+    ]
+)
+"""``PredictorJob``: `rows` rows of samples that are stored as differences."""
+
+SAMPLES_JOB = np.dtype(
+    [
+        ("source", "<u8"),
+        ("source_nbytes", "<i8"),
+        ("target", "<u8"),
+        ("target_nbytes", "<i8"),
+        ("n", "<i8"),
+        ("row_samples", "<i4"),
+        ("bits", "<i4"),
+        ("reversed", "<i4"),
+        ("reserved", "<i4"),
+    ]
+)
+"""``SamplesJob``: `n` samples of `bits` bits, each row from a whole byte on."""
+
 RESAMPLE_JOB = np.dtype(
     [
         ("source", "<u8"),
@@ -153,6 +191,38 @@ RESAMPLE_JOB = np.dtype(
     ]
 )
 """``ResampleJob``: weighted sums along one axis of an image; see `zarrgpu.resampling`."""
+
+SCAN_JOB = np.dtype(
+    [
+        ("source", "<u8"),
+        ("source_nbytes", "<i8"),
+        ("nbytes", "<i8"),
+        ("restarts", "<i4"),
+        ("reserved", "<i4"),
+    ]
+)
+"""``ScanJob``: `nbytes` bytes of entropy-coded JPEG data, and one byte more to read."""
+
+IMAGE_JOB = np.dtype(
+    [
+        ("source", "<u8"),
+        ("source_nbytes", "<i8"),
+        ("target", "<u8"),
+        ("target_nbytes", "<i8"),
+        ("n", "<i8"),
+        ("width", "<i4"),
+        ("height", "<i4"),
+        ("samples", "<i4"),
+        ("sample_nbytes", "<i4"),
+        ("pitch", "<i4"),
+        ("chroma_pitch", "<i4"),
+        ("across", "<i4"),
+        ("down", "<i4"),
+        ("color", "<i4"),
+        ("marked", "<i4"),
+    ]
+)
+"""``ImageJob``: planes of an image at `source`, one after the other, to `n` pixels."""
 
 GATHER_JOB = np.dtype(
     [
@@ -196,7 +266,12 @@ STRUCTS: Mapping[str, np.dtype[Any]] = MappingProxyType(
         "DeltaJob": DELTA_JOB,
         "ConvertJob": CONVERT_JOB,
         "UnpackJob": UNPACK_JOB,
+        "StreamJob": STREAM_JOB,
+        "PredictorJob": PREDICTOR_JOB,
+        "SamplesJob": SAMPLES_JOB,
         "ResampleJob": RESAMPLE_JOB,
+        "ScanJob": SCAN_JOB,
+        "ImageJob": IMAGE_JOB,
         "GatherJob": GATHER_JOB,
         "GatherLayout": GATHER_LAYOUT,
     }
@@ -235,6 +310,18 @@ class ChecksumKind(IntEnum):
     """The low half of XXH64 with seed 0."""
 
 
+class ImageColor(IntEnum):
+    """What `ycbcr` makes of three planes."""
+
+    STORED = 0
+    """Samples stay as they are."""
+    LIBJPEG_YCC = 1
+    ROUNDED_YCC = 2
+    """As `codecs.jpeg2k.ycbcr_to_rgb`."""
+    OPENJPEG_SYCC = 3
+    """As OpenJPEG, for subsampled chroma."""
+
+
 class ElementType(IntEnum):
     """Type of the elements that `gather` reads or writes."""
 
@@ -256,6 +343,8 @@ class ElementType(IntEnum):
     RAW4 = 14
     RAW8 = 15
     RAW16 = 16
+    BF16 = 17
+    """bfloat16: delivered, never read."""
 
 
 Parameter: TypeAlias = Literal["address", "int32"]
@@ -276,7 +365,14 @@ KERNELS: Mapping[str, tuple[str, tuple[Parameter, ...]]] = MappingProxyType(
         "delta_floats": ("delta_floats.cu", _COPY_PARAMETERS),
         "convert": ("convert.cu", _COPY_PARAMETERS),
         "unpack_bits": ("unpack_bits.cu", _COPY_PARAMETERS),
+        "lzw": ("lzw.cu", _COPY_PARAMETERS),
+        "packbits_runs": ("packbits_runs.cu", _COPY_PARAMETERS),
+        "predictor": ("predictor.cu", _COPY_PARAMETERS),
+        "unpack_samples": ("unpack_samples.cu", _COPY_PARAMETERS),
         "resample": ("resample.cu", _COPY_PARAMETERS),
+        "jpeg_scan": ("jpeg_scan.cu", _COPY_PARAMETERS),
+        "mark_planes": ("ycbcr.cu", _COPY_PARAMETERS),
+        "ycbcr": ("ycbcr.cu", _COPY_PARAMETERS),
         "gather": (
             "gather.cu",
             ("address", "int32", "address", "int32", "address", "int32", "address"),
@@ -305,6 +401,8 @@ def element_type(dtype: np.dtype[Any]) -> ElementType | None:
     >>> element_type(np.dtype(">u2")).name, element_type(np.dtype("c8")).name
     ('U2', 'RAW8')
     """
+    if dtype.name == "bfloat16":  # of ml_dtypes, whose kind is that of opaque bytes
+        return ElementType.BF16
     known = _TYPES.get(f"{dtype.kind}{dtype.itemsize}")
     return known if known is not None else _RAW_TYPES.get(dtype.itemsize)
 
