@@ -64,6 +64,17 @@ struct ChecksumJob {    // bytes, and the checksum that is stored of them
     i32 big_endian;     // whether the stored checksum is
 };
 
+constexpr i64 HEADER_NBYTES = 24;         // bytes that a record of a header holds
+constexpr i64 HEADER_RECORD_NBYTES = 32;  // and with their place
+
+struct HeaderJob {      // an encoded chunk whose headers are wanted
+    u64 source;         // address
+    i64 source_nbytes;  // readable there
+    i64 nbytes;         // it decodes to
+    u64 target;         // address of the count and the records; must not overlap the source
+    i64 target_nbytes;  // writable there
+};
+
 enum ChecksumKind {
     CHECKSUM_CRC32 = 0,       // IEEE 802.3: zlib, gzip
     CHECKSUM_CRC32C = 1,      // Castagnoli

@@ -14,6 +14,7 @@ from zarrgpu.devices.tables import (
     DELTA_JOB,
     GATHER_JOB,
     GATHER_LAYOUT,
+    HEADER_JOB,
     IMAGE_JOB,
     PREDICTOR_JOB,
     RESAMPLE_JOB,
@@ -36,6 +37,8 @@ _CHECKSUM = [("source", "source_nbytes"), ("stored", 4), ("parts", "parts_nbytes
 JOBS: dict[str, tuple[np.dtype[Any], list[tuple[str, str | int]]]] = {
     "copy_segments": (COPY_JOB, _BYTES),
     "blosclz": (COPY_JOB, _BYTES),
+    "blosc_headers": (HEADER_JOB, _BYTES),
+    "zstd_headers": (HEADER_JOB, _BYTES),
     "unshuffle_bytes": (UNSHUFFLE_JOB, _BYTES),
     "unshuffle_bits": (UNSHUFFLE_JOB, _BYTES),
     "checksum_parts": (CHECKSUM_JOB, _CHECKSUM),

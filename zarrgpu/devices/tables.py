@@ -72,6 +72,24 @@ CHECKSUM_JOB = np.dtype(
 )
 """``ChecksumJob``: `nbytes` bytes whose checksum is at `stored`; `parts` is scratch memory."""
 
+HEADER_NBYTES = 24
+"""Bytes that a record of `HEADER_RECORD` holds."""
+
+HEADER_RECORD = np.dtype([("at", "<i8"), ("data", "u1", (HEADER_NBYTES,))])
+"""What the header kernels write: a place in the chunk and the bytes there. The first record of a
+job's room is their number."""
+
+HEADER_JOB = np.dtype(
+    [
+        ("source", "<u8"),
+        ("source_nbytes", "<i8"),
+        ("nbytes", "<i8"),
+        ("target", "<u8"),
+        ("target_nbytes", "<i8"),
+    ]
+)
+"""``HeaderJob``: an encoded chunk that decodes to `nbytes` bytes, and room for records."""
+
 DELTA_JOB = np.dtype(
     [
         ("source", "<u8"),
@@ -263,6 +281,7 @@ STRUCTS: Mapping[str, np.dtype[Any]] = MappingProxyType(
         "CopyJob": COPY_JOB,
         "UnshuffleJob": UNSHUFFLE_JOB,
         "ChecksumJob": CHECKSUM_JOB,
+        "HeaderJob": HEADER_JOB,
         "DeltaJob": DELTA_JOB,
         "ConvertJob": CONVERT_JOB,
         "UnpackJob": UNPACK_JOB,
@@ -360,6 +379,8 @@ KERNELS: Mapping[str, tuple[str, tuple[Parameter, ...]]] = MappingProxyType(
         "checksum_parts": ("checksum_parts.cu", _COPY_PARAMETERS),
         "checksum_verify": ("checksum_verify.cu", _COPY_PARAMETERS),
         "checksum_xxh64": ("checksum_xxh64.cu", _COPY_PARAMETERS),
+        "blosc_headers": ("blosc_headers.cu", _COPY_PARAMETERS),
+        "zstd_headers": ("blosc_headers.cu", _COPY_PARAMETERS),
         "delta_sums": ("delta.cu", _COPY_PARAMETERS),
         "delta_apply": ("delta.cu", _COPY_PARAMETERS),
         "delta_floats": ("delta_floats.cu", _COPY_PARAMETERS),
