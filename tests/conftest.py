@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.gpu.devices import KINDS, open_device
+from tests.gpu.marked import forgotten
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.resolve import cuda_problem
 
@@ -23,10 +24,11 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what needs a GPU where there is none: a count, not a hundred skips."""
-    if not cuda_problem():
-        return
     left_out = [item for item in items if item.get_closest_marker("gpu")]
-    if left_out:
+    if paths := forgotten(item.path for item in left_out):
+        msg = f"tests marked gpu that tests/gpu/run would forget, see tests/gpu/marked.py: {paths}"
+        raise pytest.UsageError(msg)
+    if left_out and cuda_problem():
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("gpu")]
 

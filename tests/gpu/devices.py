@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,10 @@ def open_device(kind: str, **options: Any) -> CudaDevice:
 
         if problem := cuda_problem():
             pytest.skip(problem)
+        if os.environ.get("ZARRGPU_TEST_UNPOOLED"):  # compute-sanitizer then sees each bound
+            import cupy
+
+            cupy.cuda.set_allocator(None)
         return CudaDevice(CupyDriver(0))
     from tests.emulator import EmulatedDriver
 

@@ -1,0 +1,186 @@
+"""Changed streams by the thousand, each codec in a process of its own, so that none ends the run.
+
+usage: python -m tests.gpu.mutations OUT.json [--rehearse] [--seconds N] [--jobs N]
+       python -m tests.gpu.mutations --codec NAME --seed N    one batch again, in this process
+
+Every chunk of a batch is changed in its own way; the device must give what the host gives, pixels
+or an error. A process that dies, by a fault of the card or of a library, is told with the seed that
+did it. Of each library format there is also a run *without* the checks that are made before a
+launch: what the library does then is noted, and is no failure of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from tests.gpu.devices import open_device, same
+from tests.test_cuda_corruption import FUZZED, N_ELEMENTS, both, change
+from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values
+from zarrgpu.devices.cuda import CudaDevice
+
+ROOT = Path(__file__).resolve().parents[2]
+DTYPES = ("u2", "f8", "u1", "i4")
+
+TIFF = ("lzw", "packbits", "deflate", "none")
+"""Compressions of TIFFs, by tifffile's names; with and without predictor 2 in turn."""
+
+UNCHECKED = ("zstd", "zlib", "gzip", "blosc-zstd-shuffle", "blosc-zlib-shuffle")
+"""Chains whose streams the library gets unchecked too, in runs that may fail."""
+
+
+def names() -> list[str]:
+    """Every run, what trusts its input most first."""
+    chains = sorted(FUZZED, key=lambda name: "zstd" not in name)
+    runs = [*chains, *(f"tiff {name}" for name in TIFF), *(f"unchecked {n}" for n in UNCHECKED)]
+    assert len(set(runs)) == len(runs)
+    return runs
+
+
+def batch(name: str, device: CudaDevice, seed: int, n: int) -> tuple[int, int]:
+    """Read `n` changed chunks on both, which must agree: how many there were, and were readable."""
+    rng = np.random.default_rng(seed)
+    if name.startswith("tiff "):
+        return _tiff(name.removeprefix("tiff "), device, rng, n)
+    dtype = DTYPES[seed % len(DTYPES)]
+    data = values((n, N_ELEMENTS), dtype, seed)
+    recipe = Recipe(chunks=(1, N_ELEMENTS), codecs=CHAINS[name.removeprefix("unchecked ")])
+    store = MemoryStore(encode(data, recipe))
+    for row in range(n):
+        store.objects[f"c/{row}/0"] = change(store.objects[f"c/{row}/0"], rng)
+    ok = both(store, device)
+    return len(ok), sum(ok)
+
+
+def _tiff(name: str, device: CudaDevice, rng: np.random.Generator, n: int) -> tuple[int, int]:
+    """Strips of a TIFF of one row each, changed in place."""
+    from tests.tiff_arrays import page_array, segments, write
+    from zarrgpu.errors import DataError
+
+    predictor = name in ("lzw", "deflate") and bool(rng.integers(2))
+    image = np.repeat(rng.integers(0, 255, (n, N_ELEMENTS // 4), np.uint8), 4, axis=1)
+    options = {} if name == "none" else {"compression": name, "predictor": predictor}
+    raw = bytearray(write(image, rowsperstrip=1, **options))
+    for at, nbytes in segments(bytes(raw)):
+        changed = change(bytes(raw[at : at + nbytes]), rng)[:nbytes]
+        raw[at : at + len(changed)] = changed
+    array = page_array(bytes(raw))
+    readable = 0
+    for row in range(n):
+        results = []
+        for where in ("cpu", device):
+            try:
+                results.append(array.read(row, device=where))
+            except DataError as error:
+                results.append(str(error))
+        failed = [isinstance(result, str) for result in results]
+        assert failed[0] == failed[1], (row, results)
+        if failed[0]:
+            assert results[0] == results[1]
+        else:
+            readable += 1
+            same(results[1], results[0], device=device)
+    return n, readable
+
+
+def unchecked() -> None:
+    """Hand streams to the library whatever their blocks say; headers must still be there."""
+
+    def frames(payload: Any, offset: Any, nbytes: Any, decoded: Any, **_: Any) -> Any:
+        return nbytes >= 6
+
+    def deflate(payload: Any, source: Any, nbytes: Any, decoded: Any, among: Any) -> Any:
+        return among & (decoded > 0)
+
+    for module, name, check in (
+        ("device_streams", "frames_valid", frames), ("blosc_streams", "frames_valid", frames),
+        ("deflate_headers", "_plausible", deflate),
+    ):  # fmt: skip
+        mock.patch(f"zarrgpu.codecs.{module}.{name}", check).start()
+
+
+def work(name: str, seed: int, seconds: float, n: int, *, rehearse: bool, rounds: int) -> None:
+    """Batch after batch; a line of JSON before and after each, for whoever waits."""
+    device = open_device("emulated" if rehearse else "cuda")
+    if name.startswith("unchecked"):
+        unchecked()
+    end, chunks, readable = time.monotonic() + seconds, 0, 0
+    for number in range(seed, seed + rounds):
+        print(json.dumps({"seed": number}), flush=True)
+        done, fine = batch(name, device, number, n)
+        chunks, readable = chunks + done, readable + fine
+        print(json.dumps({"chunks": chunks, "readable": readable}), flush=True)
+        if time.monotonic() > end:
+            return
+
+
+def watch(name: str, seconds: float, options: list[str]) -> dict[str, Any]:
+    """Run one codec in a process, and tell how it went."""
+    command = [sys.executable, "-m", "tests.gpu.mutations", "--codec", name]
+    command += ["--seconds", str(seconds), *options]
+    died = ""
+    try:
+        ran = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=seconds + 60
+        )
+        out, errors, code = ran.stdout, ran.stderr, ran.returncode
+    except subprocess.TimeoutExpired as stopped:
+        out = (stopped.stdout or b"").decode()
+        errors, code, died = (stopped.stderr or b"").decode(), -1, "hangs"
+    found: dict[str, Any] = {"chunks": 0, "readable": 0}
+    for line in out.splitlines():
+        found |= json.loads(line)
+    if code:
+        died = died or (f"signal {-code}" if code < 0 else f"exit {code}")
+        found |= {"died": died, "said": errors[-1500:]}
+    return found
+
+
+def run_all(seconds: float, jobs: int, *, rehearse: bool) -> dict[str, Any]:
+    """Every codec, `jobs` at a time, within about `seconds` in all."""
+    runs = names()
+    options = []
+    if rehearse:
+        runs, options = ["tiff lzw", "unchecked zstd"], ["--rehearse"]
+    each = max(1.0, seconds * jobs / len(runs) - 3)  # a process takes a few seconds to begin
+    with ThreadPoolExecutor(jobs) as pool:
+        found = pool.map(lambda name: watch(name, each, options), runs)
+        return dict(zip(runs, found, strict=True))
+
+
+def main() -> int:
+    """Write what happened; 1 if a codec died or was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, nargs="?")
+    parser.add_argument("--codec")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--seconds", type=float, default=50)
+    parser.add_argument("--jobs", type=int, default=4)
+    parser.add_argument("--rehearse", action="store_true")
+    args = parser.parse_args()
+    if args.codec:
+        n = 12 if args.rehearse else 150
+        rounds = 1 if args.rehearse or args.seed is not None else 1 << 30
+        work(args.codec, args.seed or 0, args.seconds, n, rehearse=args.rehearse, rounds=rounds)
+        return 0
+    found = run_all(args.seconds, args.jobs, rehearse=args.rehearse)
+    bad = [name for name, run in found.items() if "died" in run]
+    document = {"what": __doc__.splitlines()[0], "rehearsal": args.rehearse, "runs": found}
+    args.out.write_text(json.dumps(document, indent=1) + "\n")
+    for name, run in found.items():
+        said = f"{run['chunks']} chunks, {run['readable']} readable"
+        print(f"{name:28} {said}{', DIED: ' + run['died'] if 'died' in run else ''}")
+    return int(any(not name.startswith("unchecked") for name in bad))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
