@@ -18,8 +18,8 @@ from tests.gpu.devices import open_device, same
 from tests.zarr_cases import CHAINS, corrupt, store_of, values
 from tests.zstd_cases import SKIPPABLE_FRAME
 from zarrgpu import reader
-from zarrgpu.cuda_engine import SLOTS
 from zarrgpu.devices.cuda import CudaDevice
+from zarrgpu.devices.ring import SLOTS
 from zarrgpu.errors import (
     ChunkDecodeError,
     DeviceUnavailableError,
@@ -27,8 +27,10 @@ from zarrgpu.errors import (
     StoreError,
     UnsupportedCodecError,
 )
+from zarrgpu.model import ArraySpec
 from zarrgpu.output import output_format
 from zarrgpu.plan.request import ReadRequest
+from zarrgpu.stats import ReadStats
 
 MIB = 1 << 20
 SHARDED = ("zstd", "blosc-lz4-shuffle", "none", "gzip", "zstd+crc32c")
@@ -58,7 +60,7 @@ def test_an_error_in_the_middle_leaves_the_device_usable(cuda, chain, budget):
         assert str(on_host.value) == str(caught.value)
     store.objects["c/2/1"] = good
     same(array.read(device=device, options=options), data, device=device)
-    assert len(device._free) == SLOTS
+    assert 1 <= len(device._free) <= SLOTS
 
 
 def test_what_a_store_cannot_give_is_an_error_and_then_forgotten(cuda):
@@ -77,7 +79,7 @@ def test_what_a_store_cannot_give_is_an_error_and_then_forgotten(cuda):
         del store.objects["c/1/1"]
     store.objects["c/1/1"] = shard
     same(array.read(device=device), data, device=device)
-    assert len(device._free) == SLOTS
+    assert 1 <= len(device._free) <= SLOTS
 
 
 @pytest.mark.parametrize("budget", [1 << 30, 3_000])
@@ -195,32 +197,89 @@ def test_slots_come_back_idle(cuda):
     assert len(device._free) == 2
 
 
-def test_out_of_device_memory_is_a_budget_error_and_not_the_end():
-    device = open_device("emulated", total_nbytes=24 * MIB)
+@pytest.mark.parametrize("chain", ["zstd", "none", "blosc-lz4-shuffle"])
+@pytest.mark.parametrize("free_mib", [16, 13])
+def test_waves_that_do_not_fit_the_device_are_cut(chain, free_mib):
+    """The budget allows 1 GiB, the device has little: smaller waves, the same pixels and counts."""
     data = values((256, 64, 512), "u1")  # 8 MiB
-    array = zg.open(store_of(data, chunks=(4, 64, 512), codecs=CHAINS["zstd"]))
+    store = store_of(data, chunks=(4, 64, 512), shards=(64, 64, 512), codecs=CHAINS[chain])
+    array = zg.open(store)
+    roomy = open_device("emulated")
+    source, wanted = array.source, ReadStats()
+    request = _whole(source.spec)
+    output = output_format(source.spec.dtype)
+    reader.read((source,), request, output=output, device=roomy, stats=wanted)
+    for kind in ("emulated", "lazy"):
+        device = open_device(kind, total_nbytes=free_mib * MIB)
+        for _ in range(2):
+            stats = ReadStats()
+            got, _ = reader.read((source,), request, output=output, device=device, stats=stats)
+            same(got[0], data, device=device)
+            assert stats.waves > wanted.waves == 1
+            assert stats.chunks_decoded == wanted.chunks_decoded == 64
+            assert stats.chunks_missing == 0
+            del got
+
+
+def test_a_failed_allocation_anywhere_in_a_wave_is_survived(monkeypatch):
+    """Out of memory at each allocation of a read, one after the other: the read is right."""
+    data = values((64, 64, 64), "u1")
+    array = zg.open(store_of(data, chunks=(8, 64, 64), codecs=CHAINS["zstd"]))
+    device = open_device("lazy")
+    allocate, calls = device.driver.allocate, []
+
+    def fails_once(number):
+        def allocation(nbytes, stream):
+            calls.append(nbytes)
+            if len(calls) == number:
+                raise MemoryBudgetError("out of memory")
+            return allocate(nbytes, stream)
+
+        return allocation
+
+    for number in range(1, 6):
+        calls.clear()
+        device = CudaDevice(device.driver)  # without slots
+        monkeypatch.setattr(device.driver, "allocate", fails_once(number))
+        same(array.read(device=device), data, device=device)
+    assert len(calls) < number  # the last time none was left to fail
+
+
+def test_memory_for_not_even_one_chunk_is_an_error_with_the_numbers():
+    device = open_device("emulated", total_nbytes=5 * MIB)
+    data = values((2, 1024, 1024), "u1")
+    array = zg.open(store_of(data, chunks=(1, 1024, 1024), codecs=CHAINS["zstd"]))
     for _ in range(2):
-        with pytest.raises(MemoryBudgetError, match="memory_budget_bytes"):
+        with pytest.raises(
+            MemoryBudgetError,
+            match=r"one chunk of \[1, 1024, 1024\] of .* takes 5557453 bytes besides the "
+            r"result, and \d+ of 5242880 bytes of device memory are free",
+        ):
             array.read(device=device)
-        options = zg.ReadOptions(memory_budget_bytes=6 * MIB)
-        same(array.read(device=device, options=options), data, device=device)
-    with pytest.raises(MemoryBudgetError):
-        zg.open(store_of(np.zeros((1, 1), "u1"), chunks=(1, 1))).read_patches(
+    small = values((4, 4), "u1")
+    same(zg.open(store_of(small, chunks=(2, 2))).read(device=device), small, device=device)
+    with pytest.raises(MemoryBudgetError):  # no waves help a result that does not fit
+        zg.open(store_of(small, chunks=(1, 1))).read_patches(
             np.zeros((1, 2), int), (1 << 15, 1 << 15), device=device
         )
-    same(array.read(device=device, options=options), data, device=device)
+    same(zg.open(store_of(small, chunks=(2, 2))).read(device=device), small, device=device)
 
 
-def test_reads_that_fail_for_memory_give_idle_slots_back():
+def test_reads_that_need_memory_take_that_of_idle_slots():
     device = open_device("emulated", total_nbytes=18 * MIB)
     data = values((64, 64, 512), "u1")
     array = zg.open(store_of(data, chunks=(4, 64, 512)))
     with device.lease(4) as slots:
         for slot in slots:
             slot.data(3 * MIB)
-    with pytest.raises(MemoryBudgetError):
-        array.read(device=device)
     same(array.read(device=device), data, device=device)
+
+
+def _whole(spec: ArraySpec) -> ReadRequest:
+    return ReadRequest(
+        arrays=(spec,), array_index=np.zeros(1, np.int32),
+        start=np.zeros((1, spec.ndim), np.int64), count=spec.shape, step=(1,) * spec.ndim,
+    )  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -1,16 +1,18 @@
 """Running a plan on a CUDA device, wave after wave.
 
-Two slots take turns: while the device decodes one wave, the host fetches the next into the other.
-Statuses are read back when a slot comes round again. A chunk that the device could not decode, or
-whose checksum is wrong, is decoded on the host instead, which either succeeds or says what is wrong
-with it.
+Slots take turns (`devices.ring`): while the device decodes one wave, the next is copied to it and
+the host fetches the one after. A read is started, which issues all of its waves, and finished,
+which waits for them; in between the next read may be started on the same ring, so that the device
+has work while the first wave of that one is fetched.
+
+Statuses are read back when a wave is finished. A chunk that the device could not decode, or whose
+checksum is wrong, is decoded on the host instead, which either succeeds or says what is wrong with
+it. A wave that does not fit the memory that the device has left is cut into smaller ones.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,25 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.device import DeviceChain, device_chain
+from zarrgpu.cuda_budget import chunk_costs, cut_waves, no_memory_error, smaller_wave
+from zarrgpu.cuda_delivery import Delivery
 from zarrgpu.cuda_wave import WaveContext, refuse_host_decoded, start_wave
-from zarrgpu.devices.cuda import CudaDevice, Slot
-from zarrgpu.devices.driver import DeviceMemory, Driver, PinnedMemory
-from zarrgpu.errors import DataError, MemoryBudgetError, SelectionError, UnsupportedCodecError
+from zarrgpu.devices.cuda import CudaDevice
+from zarrgpu.devices.driver import DeviceMemory
+from zarrgpu.devices.ring import SLOTS, RunningWave, SlotRing
+from zarrgpu.errors import DataError, MemoryBudgetError, UnsupportedCodecError
 from zarrgpu.fetch import ArraySource
-from zarrgpu.gather_tables import Target, check_device_dtype
+from zarrgpu.gather_tables import check_device_dtype
 from zarrgpu.model import ReadOptions
 from zarrgpu.output import OutputFormat
-from zarrgpu.plan.tables import Int64s, ReadPlan, ReadTable
+from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
 from zarrgpu.stats import ReadStats
 
-SLOTS = 2
-"""Waves in flight: one fetched while the other is decoded."""
 
-_PIECES_SHARE = 0.2
-"""Device memory for tables, as a share of decoded bytes."""
-
-
-def execute(
+def start(
     plan: ReadPlan,
     sources: tuple[ArraySource, ...],
     shape: tuple[int, ...],
@@ -47,8 +46,10 @@ def execute(
     failed: list[tuple[int, DataError]] | None,
     device: CudaDevice,
     out: Any,
-) -> Any:
-    """Carry out a plan; when this returns the result is complete.
+    *,
+    ring: SlotRing | None = None,
+) -> Execution:
+    """Fetch what a plan needs and issue all work; call `finish` of what is returned.
 
     Parameters
     ----------
@@ -61,108 +62,178 @@ def execute(
     device : CudaDevice
     out : array of the device, or None
         C-contiguous, of the result's size and type.
-
-    Returns
-    -------
-    array of the device, of `shape`
+    ring : SlotRing, optional
+        Shared with the reads before and after; its own otherwise.
     """
     for spec in plan.arrays:
         check_device_dtype(spec.dtype, spec.source)
     chains = [device_chain(source.chain) for source in sources]
     if options.strict:
         _refuse_host_decoding(plan, chains, sources)
-    cost = _chunk_costs(plan, chains, options)
-    n_slots = SLOTS if cost.max(initial=0) <= options.memory_budget_bytes / SLOTS else 1
-    plan, waves = cut_waves(plan, cost, options.memory_budget_bytes / n_slots)
-    driver = device.driver
-    with device.lease(n_slots) as slots:
-        delivered = _Delivery(driver, shape, order, output, out)
-        for slot in slots:
-            slot.stream.wait(delivered.ready)
+    cost = chunk_costs(plan, chains, options)
+    with device.driver.activate():  # a forked child is refused before anything is made in it
+        pass
+    shared = ring is not None
+    ring = ring if ring is not None else SlotRing(device)
+    try:
+        delivery = _deliver(ring, shape, order, output, out)
         context = WaveContext(
-            plan, sources, chains, delivered.target, output, options, stats, failed, driver
+            plan, sources, chains, delivery.target, output, options, stats, failed, device.driver
         )
-        wrong = _run_waves(context, slots, waves)
-        if len(wrong):
-            _decode_again(context, slots[0], wrong)
-        stats.decoded_bytes += plan.decoded_nbytes
-        return delivered.result
+        execution = Execution(context, delivery, ring, cost, shared=shared)
+        execution.issue()
+    except BaseException:
+        if not shared:
+            ring.close()
+        raise
+    return execution
 
 
-class _Delivery:
-    """The result's memory and the normalisation tables, ready for other streams to use.
+class Execution:
+    """A read in progress; made by `start`.
 
-    Memory comes from the caller's current stream, so that what the caller frees is not handed out
-    again before the work that it queued there is done.
+    Attributes
+    ----------
+    memory : DeviceMemory or None
+        Of the result; None for a caller's own `out`.
     """
 
     def __init__(
         self,
-        driver: Driver,
-        shape: tuple[int, ...],
-        order: tuple[int, ...],
-        output: OutputFormat,
-        out: Any,
+        context: WaveContext,
+        delivery: Delivery,
+        ring: SlotRing,
+        cost: NDArray[np.float64],
+        *,
+        shared: bool,
     ) -> None:
-        stream = driver.current_stream()
-        nbytes = math.prod(shape) * output.dtype.itemsize
-        if out is None:
-            memory = driver.allocate(nbytes, stream)
-            self.result = driver.to_array(memory, 0, shape, output.dtype)
-            ptr = memory.ptr
-        else:
-            view = driver.view_array(out)
-            _check_out(view.shape, view.strides, view.dtype, shape, output.dtype)
-            self.result, ptr = view.array.reshape(shape), view.ptr
-        self._tables: list[tuple[DeviceMemory, PinnedMemory]] = []
-        # a result without elements is delivered before a copy would be done
-        used = (output.scale, output.offset) if nbytes else (None, None)
-        scale, offset = (self._upload(driver, values, stream) for values in used)
-        self.ready = driver.create_event()
-        self.ready.record(stream)
-        strides = _element_strides(shape)
-        by_axis = {axis: strides[1 + place] for place, axis in enumerate(order)}
-        self.target = Target(
-            ptr=ptr,
-            nbytes=nbytes,
-            strides=(strides[0], *(by_axis[axis] for axis in range(len(order)))),
-            scale=scale,
-            offset=offset,
-        )
+        self._context = context
+        self._delivery = delivery
+        self._ring = ring
+        self._shared = shared
+        self._cost = cost
+        fitting = int(context.options.memory_budget_bytes // max(cost.max(initial=1), 1))
+        self._slots = min(max(fitting, 1), SLOTS)
+        self._waves: list[RunningWave] = []
 
-    def _upload(self, driver: Driver, values: NDArray[np.float32] | None, stream: Any) -> int:
-        if values is None:
-            return 0
-        pinned = driver.allocate_pinned(values.nbytes)
-        pinned.array.view(np.float32)[:] = values
-        memory = driver.allocate(values.nbytes, stream)
-        driver.copy_to_device(memory.ptr, pinned.ptr, values.nbytes, stream)
-        self._tables.append((memory, pinned))  # alive until the read is done
-        return memory.ptr
+    @property
+    def memory(self) -> DeviceMemory | None:
+        """Of the result; None for a caller's own `out`."""
+        return self._delivery.memory
+
+    def issue(self) -> None:
+        """Fetch and issue all waves; only the last ones are still running then."""
+        try:
+            self._issue()
+        except BaseException:
+            # nothing of this read may run on when its result is gone
+            self._abandon()
+            raise
+
+    def finish(self) -> Any:
+        """Wait for the device; return the result, which is complete then."""
+        try:
+            wrong = [np.empty(0, np.int64), *(self._finished(wave) for wave in self._waves)]
+            rows = np.concatenate(wrong)
+            if len(rows):
+                self._decode_again(rows)
+        finally:
+            if not self._shared:
+                self._ring.close()
+        self._context.stats.decoded_bytes += self._context.plan.decoded_nbytes
+        return self._delivery.result
+
+    def _issue(self) -> None:
+        nbytes = self._context.options.memory_budget_bytes / self._slots
+        plan = self._context.plan
+        fills = plan.fills if len(plan.fills) else None
+        waves = self._cut(nbytes, 0)
+        if not waves and fills is not None:
+            waves.append(np.empty(0, np.int64))
+        while waves:
+            rows = waves[0]
+            try:
+                self._waves.append(self._start(self._context, rows, fills))
+            except MemoryBudgetError as error:
+                # what others hold is not ours to take: as much as is left must do
+                self._ring.drain()
+                if self._slots > 1:
+                    self._slots = 1
+                    continue
+                if len(rows) <= 1:
+                    raise no_memory_error(
+                        self._context.driver, self._context.plan, rows, self._cost, error
+                    ) from error
+                waves = self._cut(smaller_wave(self._cost, rows), int(rows[0]))
+                continue
+            waves.popleft()
+            fills = None
+
+    def _cut(self, nbytes: float, first_row: int) -> deque[Int64s]:
+        plan, waves = cut_waves(self._context.plan, self._cost, nbytes, first_row=first_row)
+        self._context = replace(self._context, plan=plan)
+        return deque(waves)
+
+    def _start(self, context: WaveContext, rows: Int64s, fills: PieceTable | None) -> RunningWave:
+        """Issue one wave; nothing is counted of one that cannot be issued."""
+        slot = self._ring.take(self._slots)
+        attempt = replace(context, stats=ReadStats(), failed=None if context.failed is None else [])
+        try:
+            slot.stream.wait(self._delivery.ready)
+            wave = RunningWave(slot, start_wave(attempt, slot, rows, fills), self._delivery)
+        except BaseException:
+            self._ring.give_back(slot)
+            raise
+        self._ring.run(wave)
+        context.stats.add(attempt.stats)
+        context.stats.waves += 1
+        if context.failed is not None:
+            context.failed.extend(attempt.failed or ())
+        return wave
+
+    def _finished(self, wave: RunningWave) -> Int64s:
+        rows = wave.finish()
+        if len(rows) and rows[0] < 0:
+            msg = "the gather kernel refused a fill job; this is a bug in zarrgpu, please report it"
+            raise AssertionError(msg)
+        return rows
+
+    def _decode_again(self, rows: Int64s) -> None:
+        """Decode chunks on the host that the device got wrong, and gather them anew."""
+        context = self._context
+        on_host = replace(context, chains=[None] * len(context.sources), retries=True)
+        sizes = np.array([spec.chunk_nbytes for spec in context.plan.arrays], np.int64)
+        spent = np.cumsum(sizes[context.plan.chunks.array[rows]])
+        part = spent // max(context.options.memory_budget_bytes // self._slots, 1)
+        for some in np.split(rows, np.flatnonzero(np.diff(part)) + 1):
+            if len(self._finished(self._start(on_host, some, None))):
+                msg = "the gather kernel refused a job; this is a bug in zarrgpu, please report it"
+                raise AssertionError(msg)
+        context.stats.chunks_retried += len(rows)
+        if context.options.strict:
+            refuse_host_decoded(context, rows)
+
+    def _abandon(self) -> None:
+        """Wait for what was issued, whatever became of it."""
+        for wave in self._waves:
+            wave.slot.settles()
 
 
-def _check_out(
-    got_shape: tuple[int, ...],
-    got_strides: tuple[int, ...],
-    got_dtype: np.dtype[Any],
+def _deliver(
+    ring: SlotRing,
     shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-) -> None:
-    contiguous = tuple(n * dtype.itemsize for n in _element_strides(got_shape))
-    # axes of one element, and arrays of none, may have any strides
-    used = [n > 1 and 0 not in got_shape for n in got_shape]
-    strided = [s for s, counts in zip(got_strides, used, strict=True) if counts]
-    expected = [s for s, counts in zip(contiguous, used, strict=True) if counts]
-    if got_dtype != dtype or math.prod(got_shape) != math.prod(shape) or strided != expected:
-        msg = (
-            f"out must be a C-contiguous array of shape {shape} and type {dtype}, "
-            f"got shape {got_shape}, strides {got_strides} and type {got_dtype}"
-        )
-        raise SelectionError(msg)
-
-
-def _element_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    order: tuple[int, ...],
+    output: OutputFormat,
+    out: Any,
+) -> Delivery:
+    """Make room for the result, with the memory of idle slots where there is none else."""
+    driver = ring.device.driver
+    stream = ring.stream if ring.stream is not None else driver.current_stream()
+    try:
+        return Delivery(driver, shape, order, output, out, stream)
+    except MemoryBudgetError:
+        ring.drain()
+        return Delivery(driver, shape, order, output, out, stream)
 
 
 def _refuse_host_decoding(
@@ -173,109 +244,3 @@ def _refuse_host_decoding(
             names = sources[index].chain.names
             msg = f"{plan.arrays[index].source!r}: {names} has no device decoder, and strict is set"
             raise UnsupportedCodecError(msg)
-
-
-def _run_waves(context: WaveContext, slots: list[Slot], waves: list[Int64s]) -> Int64s:
-    """Run all waves; return the chunk rows that the device got wrong."""
-    fills = context.plan.fills if len(context.plan.fills) else None
-    if not waves and fills is not None:
-        waves = [np.empty(0, np.int64)]
-    running: deque[tuple[Slot, Callable[[], Int64s]]] = deque()
-    wrong = [np.empty(0, np.int64)]
-    for number, rows in enumerate(waves):
-        if len(running) == len(slots):
-            wrong.append(_finish(*running.popleft()))
-        slot = slots[number % len(slots)]
-        running.append((slot, start_wave(context, slot, rows, fills if number == 0 else None)))
-    while running:
-        wrong.append(_finish(*running.popleft()))
-    return np.concatenate(wrong)
-
-
-def _finish(slot: Slot, failed_rows: Callable[[], Int64s]) -> Int64s:
-    slot.done.synchronize()
-    rows = failed_rows()
-    if len(rows) and rows[0] < 0:
-        msg = "the gather kernel refused a fill job; this is a bug in zarrgpu, please report it"
-        raise AssertionError(msg)
-    return rows
-
-
-def _chunk_costs(
-    plan: ReadPlan, chains: list[DeviceChain | None], options: ReadOptions
-) -> NDArray[np.float64]:
-    """Device memory for each chunk; refuse a chunk that does not fit the budget."""
-    each = np.array(
-        [
-            spec.chunk_nbytes * (1 + _PIECES_SHARE) + (chain.device_nbytes if chain else 0)
-            for spec, chain in zip(plan.arrays, chains, strict=True)
-        ]
-    )
-    cost = each[plan.chunks.array]
-    if cost.max(initial=0) > options.memory_budget_bytes:
-        spec = plan.arrays[plan.chunks.array[int(np.argmax(cost))]]
-        msg = (
-            f"{spec.source!r}: decoding a chunk of {list(spec.chunk_shape)} takes "
-            f"{cost.max():.0f} bytes on a GPU, memory_budget_bytes is "
-            f"{options.memory_budget_bytes}; raise it in ReadOptions"
-        )
-        raise MemoryBudgetError(msg)
-    return cost
-
-
-def cut_waves(
-    plan: ReadPlan, cost: NDArray[np.float64], nbytes: float
-) -> tuple[ReadPlan, list[Int64s]]:
-    """Cut the chunk table where a wave would exceed `nbytes`.
-
-    A range that is read for two waves becomes two: encoded bytes say little about decoded ones,
-    and one coalesced range of empty chunks can be worth gigabytes.
-
-    Parameters
-    ----------
-    plan : ReadPlan
-    cost : float64 array
-        Memory for each chunk, at most `nbytes`.
-    nbytes : float
-        Memory of a wave.
-
-    Returns
-    -------
-    plan : ReadPlan
-        With a read table that was cut too.
-    waves : list of int64 arrays
-        Rows of the chunk table.
-    """
-    chunks = plan.chunks
-    if not len(chunks):
-        return plan, []
-    spent = np.cumsum(cost)
-    cuts = [0]
-    while cuts[-1] < len(chunks):
-        before = spent[cuts[-1] - 1] if cuts[-1] else 0.0
-        end = int(np.searchsorted(spent, before + nbytes, side="right"))
-        cuts.append(max(end, cuts[-1] + 1))
-    waves = np.split(np.arange(len(chunks)), cuts[1:-1])
-    new_wave = np.zeros(len(chunks) - 1, np.bool_)
-    new_wave[np.array(cuts[1:-1], np.int64) - 1] = True
-    read = np.zeros(len(chunks), np.int32)
-    np.cumsum(new_wave | (np.diff(chunks.read) > 0), out=read[1:])
-    if read[-1] + 1 == len(plan.reads):
-        return plan, waves
-    chunks = replace(chunks, read=read)
-    return replace(plan, reads=ReadTable.of_chunks(chunks), chunks=chunks), waves
-
-
-def _decode_again(context: WaveContext, slot: Slot, rows: Int64s) -> None:
-    """Decode chunks on the host that the device got wrong, and gather them anew."""
-    on_host = replace(context, chains=[None] * len(context.sources))
-    sizes = np.array([spec.chunk_nbytes for spec in context.plan.arrays], np.int64)
-    spent = np.cumsum(sizes[context.plan.chunks.array[rows]])
-    wave = spent // max(context.options.memory_budget_bytes // 2, 1)
-    for part in np.split(rows, np.flatnonzero(np.diff(wave)) + 1):
-        still_wrong = _finish(slot, start_wave(on_host, slot, part, None))
-        if len(still_wrong):
-            msg = "the gather kernel refused a job; this is a bug in zarrgpu, please report it"
-            raise AssertionError(msg)
-    if context.options.strict:
-        refuse_host_decoded(context, rows)

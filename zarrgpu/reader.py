@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from zarrgpu import cuda_engine, host_engine
 from zarrgpu.codecs.device import device_chain
 from zarrgpu.devices.cuda import CudaDevice
+from zarrgpu.devices.driver import DeviceMemory
 from zarrgpu.devices.resolve import Device, DeviceLike, resolve_device
+from zarrgpu.devices.ring import SLOTS, SlotRing
 from zarrgpu.errors import DataError, SelectionError
 from zarrgpu.fetch import (
     ArraySource,
@@ -126,6 +128,74 @@ def read(
     ok : bool array, shape (N,)
         False for boxes that could not be read (only with ``on_error="mask"``).
     """
+    return start_read(
+        sources,
+        request,
+        output=output,
+        layout=layout,
+        device=device,
+        options=options,
+        out=out,
+        stats=stats,
+        on_error=on_error,
+        cancelled=cancelled,
+        cut=cut,
+    ).finish()
+
+
+@dataclass(slots=True, eq=False)
+class PendingRead:
+    """A read that was started; its result is there once `finish` returns.
+
+    On the host that is at once. On a CUDA device all is fetched and issued, and the last waves may
+    still run: until it is finished, the next read can be started.
+
+    Attributes
+    ----------
+    memory : DeviceMemory or None
+        Of a result on a CUDA device, if it is not the caller's own.
+    """
+
+    memory: DeviceMemory | None
+    _finish: Callable[[], tuple[Any, NDArray[np.bool_]]]
+    _stats: ReadStats
+
+    def finish(self) -> tuple[Any, NDArray[np.bool_]]:
+        """Wait for the result; see `read` for what is returned and raised."""
+        began = time.perf_counter()
+        try:
+            return self._finish()
+        finally:
+            self._stats.seconds += time.perf_counter() - began
+
+
+def start_read(
+    sources: Sequence[ArraySource],
+    request: ReadRequest,
+    *,
+    output: OutputFormat,
+    layout: tuple[int, ...] | None = None,
+    device: DeviceLike = None,
+    options: ReadOptions | None = None,
+    out: Any = None,
+    stats: ReadStats | None = None,
+    on_error: OnError = "raise",
+    cancelled: Callable[[], bool] | None = None,
+    cut: Cut | None = None,
+    ring: SlotRing | None = None,
+) -> PendingRead:
+    """Start a read; see `read` for the parameters.
+
+    Parameters
+    ----------
+    ring : SlotRing, optional
+        Of reads that follow one another on a CUDA device.
+
+    Returns
+    -------
+    PendingRead
+        To be finished, once, before its `ring` is closed.
+    """
     began = time.perf_counter()
     options = options or ReadOptions()
     stats = stats if stats is not None else ReadStats()
@@ -156,23 +226,36 @@ def read(
         plan = plan_parts(sources, request, options)
     for kept, source in zip(given, sources, strict=True):
         kept.shard_indexes = source.shard_indexes
+    stats.plan_seconds += time.perf_counter() - began
     shape = (request.num_boxes, *(request.count[axis] for axis in order))
     failed: list[tuple[int, DataError]] | None = [] if on_error == "mask" else None
     expanded = sources_of(plan, sources)
+    memory: DeviceMemory | None = None
     if isinstance(where, CudaDevice):
-        result = cuda_engine.execute(
-            plan, expanded, shape, order, output, options, stats, failed, where, out
+        execution = cuda_engine.start(
+            plan, expanded, shape, order, output, options, stats, failed, where, out, ring=ring
         )
+        memory, complete = execution.memory, execution.finish
     else:
         result, view = host_engine.allocate(shape, order, output, out)
         host_engine.execute(plan, expanded, view, output, options, stats, failed)
-    for row, _ in failed or ():
-        first, last = plan.chunks.piece_start[row : row + 2].tolist()
-        ok[plan.pieces.output[first:last]] = False
-    stats.patches += request.num_boxes
-    stats.delivered_bytes += plan.output_elements * output.dtype.itemsize
+        complete = partial(_as_it_is, result)
+
+    def finish() -> tuple[Any, NDArray[np.bool_]]:
+        result = complete()
+        for row, _ in failed or ():
+            first, last = plan.chunks.piece_start[row : row + 2].tolist()
+            ok[plan.pieces.output[first:last]] = False
+        stats.patches += request.num_boxes
+        stats.delivered_bytes += plan.output_elements * output.dtype.itemsize
+        return result, ok
+
     stats.seconds += time.perf_counter() - began
-    return result, ok
+    return PendingRead(memory, finish, stats)
+
+
+def _as_it_is(result: Any) -> Any:
+    return result
 
 
 def _stopping(source: ArraySource, cancelled: Callable[[], bool]) -> ArraySource:
@@ -295,7 +378,7 @@ def _holds(
     """Memory that a read takes besides its result."""
     if isinstance(device, CudaDevice):
         budget = format_nbytes(options.memory_budget_bytes)
-        return f"at most {budget} on {device.name} in {cuda_engine.SLOTS} slots, and pinned memory"
+        return f"at most {budget} on {device.name} in {SLOTS} slots, and pinned memory"
     threads = max((num_io_threads(source.store, options) for source in sources), default=1)
     chunk = max((spec.chunk_nbytes for spec in plan.arrays), default=0)
     read = max(int(plan.reads.nbytes.max(initial=0)), 0)

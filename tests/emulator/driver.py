@@ -93,10 +93,15 @@ class EmulatedDriver:
         if nbytes < 0:
             msg = f"allocation of {nbytes} bytes"
             raise EmulationError(msg)
-        if self.registry.live_nbytes("device") + nbytes > self.total_nbytes:
+        if self._lacks(nbytes):
+            self.synchronize()  # as freeing what a pool holds does
+        if self._lacks(nbytes):
             msg = f"{self.name}: out of memory allocating {nbytes} bytes; lower memory_budget_bytes"
             raise MemoryBudgetError(msg)
         return self.registry.allocate("device", nbytes, stream.give)
+
+    def _lacks(self, nbytes: int) -> bool:
+        return self.registry.live_nbytes("device") + nbytes > self.total_nbytes
 
     def allocate_pinned(self, nbytes: int) -> EmulatedMemory:
         self._guard.check()

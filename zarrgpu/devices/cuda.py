@@ -9,14 +9,15 @@ allocated any more.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.devices.driver import DeviceMemory, Driver, PinnedMemory
-from zarrgpu.errors import MemoryBudgetError
+from zarrgpu.devices.device_chunks import give_back_caches
+from zarrgpu.devices.driver import DeviceMemory, Driver, PinnedMemory, Stream
+from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError
 from zarrgpu.model import ByteArray
 
 ALIGNMENT = 16
@@ -200,6 +201,14 @@ class Slot:
             self._data = self.driver.allocate(_rounded(nbytes), self.stream)
         return self._data.ptr
 
+    def settles(self) -> bool:
+        """Wait for the stream; False if it fails, and nothing is known of the slot any more."""
+        try:
+            self.stream.synchronize()
+        except DeviceUnavailableError:
+            return False
+        return True
+
     def release(self) -> None:
         """Give all memory back; the stream must be idle."""
         self.payload = PinnedArena(self.driver)
@@ -217,6 +226,7 @@ class CudaDevice:
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self._free: list[Slot] = []
+        self._delivery_stream: Stream | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -227,32 +237,58 @@ class CudaDevice:
         """As users write it, such as ``cuda:0``."""
         return self.driver.name
 
-    @contextmanager
-    def lease(self, n: int) -> Iterator[list[Slot]]:
-        """Lend `n` slots to one read.
+    @property
+    def delivery_stream(self) -> Stream:
+        """Stream that the memory of results belongs to which are made ahead of their use.
 
-        A read that runs out of device memory gives back what slots hold, its own and idle ones, so
-        that the next has all of it.
+        Nothing runs on it but waits: memory is given out anew when the streams are done that it was
+        used on (`DeviceMemory.record_stream`), and no sooner or later.
         """
+        with self._lock:
+            if self._delivery_stream is None:
+                self._delivery_stream = self.driver.create_stream()
+            return self._delivery_stream
+
+    def take_slot(self) -> Slot:
+        """Take an idle slot, or a new one; give it to `give_back`."""
         with self.driver.activate():  # in a forked child the lock may be held for ever: refuse
             pass
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+        return Slot(self.driver)
+
+    def give_back(self, slots: Sequence[Slot]) -> None:
+        """Take back idle slots; the last is lent first."""
+        with self._lock:
+            self._free.extend(slots)
+
+    def release_idle(self) -> None:
+        """Give back the memory that idle slots hold, and chunk caches."""
+        with self._lock:
+            for slot in self._free:
+                slot.release()
+        give_back_caches(self.driver)
+
+    @contextmanager
+    def lease(self, n: int) -> Iterator[list[Slot]]:
+        """Lend `n` slots to work that is done when the block ends.
+
+        Work that runs out of device memory gives back what slots hold, its own and idle ones, so
+        that the next has all of it. A slot whose stream fails is dropped.
+        """
         slots: list[Slot] = []
         try:
-            with self._lock:
-                slots += self._free[-n:]  # in order: the first of a read is the first again
-                del self._free[-n:]
             while len(slots) < n:
-                slots.append(Slot(self.driver))
+                slots.append(self.take_slot())
             yield slots
         except BaseException as error:
             # their streams may still be running: wait, so that no one else's data is overwritten
-            for slot in slots:
-                slot.stream.synchronize()
+            slots[:] = [slot for slot in slots if slot.settles()]
             if isinstance(error, MemoryBudgetError):
-                with self._lock:
-                    for slot in (*slots, *self._free):
-                        slot.release()
+                for slot in slots:
+                    slot.release()
+                self.release_idle()
             raise
         finally:
-            with self._lock:
-                self._free.extend(slots)
+            self.give_back(slots[::-1])
