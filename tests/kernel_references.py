@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -196,3 +198,162 @@ def scan_is_plain(data: bytes, restarts: bool) -> bool:
     """Whether every 0xFF is followed by a zero, or by the number of a restart; one byte follows."""
     pairs = zip(data, data[1:], strict=False)
     return all(a != 0xFF or b == 0 or (restarts and 0xD0 <= b <= 0xD7) for a, b in pairs)
+
+
+def lzw(stream: bytes) -> bytes | None:
+    """TIFF LZW of either kind, a string at a time; None for what is no such stream.
+
+    An end of the stream is as good as an end code, as imagecodecs has it.
+    """
+    lowest_first = stream[:1] == b"\x00"
+    bits = np.unpackbits(
+        np.frombuffer(stream, np.uint8), bitorder="little" if lowest_first else "big"
+    )
+    table: list[bytes] = []
+    last, at, out = b"", 0, bytearray()
+    started = False
+    while True:
+        size = 258 + len(table)
+        width = 9 + sum(size >= limit - (not lowest_first) for limit in (512, 1024, 2048))
+        if at + width > bits.size:
+            return bytes(out) if started else None
+        taken = bits[at : at + width].astype(np.int64)
+        code = int((taken if not lowest_first else taken[::-1]) @ (1 << np.arange(width)[::-1]))
+        at += width
+        if not started and code != 256:
+            return None
+        started = True
+        if code == 257:
+            return bytes(out)
+        if code == 256:
+            table, last = [], b""
+            continue
+        if code < 256:
+            found = bytes([code])
+        elif last and code < size:
+            found = table[code - 258]
+        elif last and code == size:
+            found = last + last[:1]
+        else:
+            return None
+        if last:
+            if size >= 4096:
+                return None
+            table.append(last + found[:1])
+        out += found
+        last = found
+
+
+def packbits_runs(stream: bytes) -> bytes | None:
+    """TIFF PackBits; None for what is no such stream."""
+    out, at = bytearray(), 0
+    while at < len(stream):
+        head, at = stream[at], at + 1
+        if head == 0 and at == len(stream):  # padding
+            break
+        n = 1 if head > 128 else head + 1 if head < 128 else 0
+        if at + n > len(stream):
+            return None
+        out += stream[at : at + n] * (257 - head if head > 128 else 1)
+        at += n
+    return bytes(out)
+
+
+def predictor(data: np.ndarray, kind: int, width: int, samples: int, dtype: str) -> np.ndarray:
+    """Undo TIFF predictor 2 or 3 one pixel after the other."""
+    itemsize = np.dtype(dtype).itemsize
+    big = np.dtype(dtype).newbyteorder("=") != np.dtype(dtype)
+    if kind == 2:
+        order = ">" if big else "<"
+        rows = data.view(f"{order}u{itemsize}").reshape(-1, width, samples).copy()
+        for x in range(1, width):
+            rows[:, x] += rows[:, x - 1]
+        return rows.reshape(-1).view(np.uint8)
+    rows = data.reshape(-1, width * itemsize, samples).copy()
+    for x in range(1, width * itemsize):
+        rows[:, x] += rows[:, x - 1]
+    planes = rows.reshape(-1, itemsize, width * samples)
+    if not big:
+        planes = planes[:, ::-1]
+    return np.ascontiguousarray(planes.transpose(0, 2, 1)).reshape(-1)
+
+
+def unpack_samples(
+    data: np.ndarray, bits: int, row_samples: int, rows: int, *, reverse: bool
+) -> np.ndarray:
+    """Samples of `bits` bits from rows of whole bytes, one bit at a time."""
+    found = []
+    for line in data.reshape(rows, data.size // max(rows, 1)):
+        flags = np.unpackbits(line, bitorder="little" if reverse else "big")
+        for i in range(row_samples):
+            value = 0
+            for bit in flags[i * bits : (i + 1) * bits].tolist():
+                value = 2 * value + bit
+            found.append(value)
+    return np.array(found, np.uint8 if bits <= 8 else np.uint16)
+
+
+class CorruptHeaderError(Exception):
+    """A chunk breaks off or contradicts itself."""
+
+
+def zstd_headers(chunk: bytes, nbytes: int) -> list[tuple[int, int]]:
+    """Place and size of a frame's header and of each block header; RFC 8878, 3.1.1."""
+    if len(chunk) < 6:
+        raise CorruptHeaderError
+    descriptor = chunk[4]
+    size_nbytes = (descriptor >> 5 & 1, 2, 4, 8)[descriptor >> 6]
+    at = 5 + (0 if descriptor & 32 else 1) + size_nbytes
+    end = len(chunk) - (4 if descriptor & 4 else 0)
+    places = [(0, at)]
+    for _ in range(nbytes // 16384 + 1024):
+        if at + 3 > end:
+            raise CorruptHeaderError
+        places.append((at, 3))
+        header = int.from_bytes(chunk[at : at + 3], "little")
+        last, kind, size = header & 1, header >> 1 & 3, header >> 3
+        at += 3 + (1 if kind == 1 else size)
+        if kind == 3 or size > 128 * 1024 or at > end:
+            raise CorruptHeaderError
+        if last and at != end:
+            raise CorruptHeaderError
+        if last:
+            return places
+    raise CorruptHeaderError
+
+
+def blosc_headers(chunk: bytes, nbytes: int) -> list[tuple[int, int]]:
+    """Place and size of a container's header, block starts, and the headers of each stream."""
+    if len(chunk) < 16:
+        raise CorruptHeaderError
+    flags, typesize = chunk[2], chunk[3]
+    said, blocksize, stored = struct.unpack_from("<iii", chunk, 4)
+    if flags & 2:
+        return [(0, 16)]
+    if typesize == 0 or (said, stored) != (nbytes, len(chunk)) or not 0 < blocksize <= nbytes:
+        raise CorruptHeaderError
+    n_blocks = math.ceil(nbytes / blocksize)
+    places = [(0, 16), (16, 4 * n_blocks)]
+    if 16 + 4 * n_blocks > len(chunk):
+        raise CorruptHeaderError
+    for block in range(n_blocks):
+        size = min(blocksize, nbytes - block * blocksize)
+        whole = size == blocksize and size // typesize >= 128 and typesize <= 16
+        splits = typesize if whole and not flags & 16 else 1
+        (at,) = struct.unpack_from("<i", chunk, 16 + 4 * block)
+        if at < 16 or size % splits:
+            raise CorruptHeaderError
+        for _ in range(splits):
+            if at + 4 > len(chunk):
+                raise CorruptHeaderError
+            places.append((at, 4))
+            (encoded,) = struct.unpack_from("<i", chunk, at)
+            if not 0 < encoded <= size // splits or at + 4 + encoded > len(chunk):
+                raise CorruptHeaderError
+            if flags >> 5 == 4 and encoded < size // splits:
+                frame = chunk[at + 4 : at + 4 + encoded]
+                places += [(at + 4 + p, n) for p, n in zstd_headers(frame, size // splits)]
+            elif encoded < size // splits:  # the first bytes of a zlib or Snappy stream
+                places.append((at + 4, min(encoded, 7)))
+            at += 4 + encoded
+    return places
