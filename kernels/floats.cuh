@@ -12,6 +12,11 @@ __device__ inline u16 f32_to_f16(float value) {
         const u32 nan = 0x7c00u + ((magnitude & 0x7fffffu) >> 13);
         return u16(sign | (nan == 0x7c00u ? 0x7c01u : nan));
     }
+#ifdef __CUDA_ARCH__
+    u16 nearest;  // one instruction; it differs from what follows for NaNs alone
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(nearest) : "f"(value));
+    return nearest;
+#else
     if (magnitude >= 0x47800000u) return u16(sign | 0x7c00u);
     u32 half, rest, middle;
     if (magnitude < 0x38800000u) {  // below 2^-14: a multiple of 2^-24
@@ -28,6 +33,14 @@ __device__ inline u16 f32_to_f16(float value) {
     }
     if (rest > middle || (rest == middle && (half & 1u))) ++half;
     return u16(sign | half);
+#endif
+}
+
+// NaNs lose their payload, as ml_dtypes' do.
+__device__ inline u16 f32_to_bf16(float value) {
+    const u32 bits = __float_as_uint(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return u16(((bits >> 16) & 0x8000u) | 0x7fc0u);
+    return u16((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
 __device__ inline u16 f64_to_f16(double value) {

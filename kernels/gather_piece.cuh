@@ -2,7 +2,7 @@
 // gather.cu has the geometry and the words (tile, run, item, slots).
 #pragma once
 
-#include "common.cuh"
+#include "elements.cuh"
 
 // The piece at hand, the same for all threads of a warp. Strides and extents stay in global memory:
 // every thread reads the same address, which the cache broadcasts, and registers stay free.
@@ -63,12 +63,24 @@ __device__ inline bool fits(i64 first, const i64* strides, const i32* extents, i
     return low >= 0 && high < limit;
 }
 
+// Whether the target has every value of the source, both of them integers (or the source bool).
+__device__ inline bool holds_all(i32 source, i32 target) {
+    if (!is_integer(target)) return false;
+    if (source == TYPE_BOOL) return true;
+    if (!is_integer(source)) return false;
+    const i32 from = type_nbytes(source), to = type_nbytes(target);
+    if (is_unsigned(source) == is_unsigned(target)) return from <= to;
+    return is_unsigned(source) && from < to;
+}
+
 __device__ inline i32 check_types(const Piece& p) {
     if (p.source_type < 0 || p.source_type >= N_TYPES) return STATUS_BAD_JOB;
     if (p.target_type < 0 || p.target_type >= N_TYPES) return STATUS_BAD_JOB;
     if (p.source_type != p.target_type || p.scale) {
         if (p.source_type > TYPE_F8) return STATUS_BAD_JOB;
-        if (p.target_type < TYPE_F2 || p.target_type > TYPE_F8) return STATUS_BAD_JOB;
+        const bool to_float = (p.target_type >= TYPE_F2 && p.target_type <= TYPE_F8) ||
+                              p.target_type == TYPE_BF16;
+        if (!to_float && (p.scale || !holds_all(p.source_type, p.target_type))) return STATUS_BAD_JOB;
     }
     if (p.swap_nbytes != 0) {
         if (p.swap_nbytes != 2 && p.swap_nbytes != 4 && p.swap_nbytes != 8) return STATUS_BAD_JOB;
@@ -175,6 +187,24 @@ __device__ inline Tile cut_tile(const Piece& p, u32 begin, u32 end, i32 slots) {
     t.items_per_run = s == 1 ? length : (length + from % s + s - 1) / s + 1;
     t.n_items = n_runs * t.items_per_run;
     return t;
+}
+
+// Elements that lie side by side in the source, from any multiple of that number on, 1 or more. Where
+// values are normalised they are also of one channel, unless channels are the innermost dim: then they
+// follow each other around.
+__device__ inline u32 source_run(const Piece& p) {
+    const i32 channel_dim = p.scale ? __ldg(&p.layout->channel_dim) : -1;
+    u32 run = 1;
+#pragma unroll 1
+    for (i32 d = MAX_DIMS - 1; d >= p.first_dim; --d) {
+        const u32 extent = extent_of(p, d);
+        if (extent != 1) {
+            if (p.source && __ldg(p.layout->source_strides + d) != i64(run)) break;
+            if (d == channel_dim && d != MAX_DIMS - 1) break;
+        }
+        run *= extent;
+    }
+    return run;
 }
 
 // Where element `index` of the box (C order) lies.

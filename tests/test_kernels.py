@@ -10,6 +10,7 @@ import math
 import re
 import subprocess
 
+import ml_dtypes
 import numcodecs.blosc
 import numpy as np
 import pytest
@@ -47,7 +48,9 @@ CAST = [
     ">f4",
     "<f8",
 ]
-FLOATS = ["f2", "f4", "f8"]
+FLOATS = ["f2", "f4", "f8", "bfloat16"]
+INTEGERS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"]
+WIDENED = [(s, t) for s in CAST for t in INTEGERS if np.can_cast(s, t) and s.strip("<>") != t]
 LAUNCHES = settings(max_examples=60, deadline=None)
 
 sanitized = pytest.mark.parametrize(
@@ -359,15 +362,22 @@ def random_elements(rng, dtype, n):
     return data
 
 
+def native(name):
+    """Type of the results; ml_dtypes' types have no byte order to change."""
+    if name == "bfloat16":
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name).newbyteorder("=")
+
+
 def run_gather(rng, source_name, out_name, *, scaled, shapes, tile, sanitizer=None):
-    source_dtype, out_dtype = np.dtype(source_name), np.dtype(out_name).newbyteorder("=")
+    source_dtype, out_dtype = np.dtype(source_name), native(out_name)
     bench = Bench()
     ndim = len(shapes[0])
     channel_dim = int(rng.integers(-1, ndim)) if scaled else -1
     pieces, addresses, total = [], [], int(rng.integers(0, 5))
     for shape in shapes:
         source_strides, source_offset, n = draw_strides(rng, shape, flips=True)
-        target_strides, _, room = draw_strides(rng, shape, flips=False)
+        target_strides, target_offset, room = draw_strides(rng, shape, flips=True)
         n += int(rng.integers(0, 3))
         chunk = random_elements(rng, source_dtype, n)
         block = 0
@@ -382,7 +392,7 @@ def run_gather(rng, source_name, out_name, *, scaled, shapes, tile, sanitizer=No
             chunk=None if is_fill else chunk,
             extents=tuple(shape),
             source_offset=source_offset,
-            target_offset=total,
+            target_offset=total + target_offset,
             source_strides=source_strides,
             target_strides=target_strides,
             channel_start=int(rng.integers(0, 3)),
@@ -446,12 +456,21 @@ def test_gather_casts_and_normalises(shapes, source, out, scaled, tile, seed):
     run_gather(rng, source, out, scaled=scaled, shapes=shapes, tile=tile)
 
 
+@given(boxes(), st.sampled_from(WIDENED), tiles, st.integers(0, 2**32))
+@settings(max_examples=100, deadline=None)
+def test_gather_widens_integers(shapes, types, tile, seed):
+    rng = np.random.default_rng(seed)
+    run_gather(rng, *types, scaled=False, shapes=shapes, tile=tile)
+
+
 @pytest.mark.parametrize(
-    ("source", "out"), [("f4", "f2"), ("f8", "f2"), ("f8", "f4"), ("f2", "f4")]
-)
+    ("source", "out"),
+    [("f4", "f2"), ("f8", "f2"), ("f8", "f4"), ("f2", "f4"), ("f4", "bfloat16"),
+     ("f8", "bfloat16"), ("f2", "bfloat16")],
+)  # fmt: skip
 def test_float_conversions_at_every_kind_of_value(source, out):
     """All halves, and what lies around each of them: subnormals, ties, overflow, NaN."""
-    halves = np.arange(1 << 16, dtype=np.uint16).view("f2")
+    halves = np.arange(1 << 16, dtype=np.uint16).view(native(out) if out == "bfloat16" else "f2")
     with np.errstate(all="ignore"):
         exact = halves.astype(source)
         finite = np.isfinite(exact)
@@ -461,7 +480,7 @@ def test_float_conversions_at_every_kind_of_value(source, out):
         )
         around = [exact, middle, np.nextafter(middle, np.inf), np.nextafter(middle, -np.inf)]
         values = (exact if source == "f2" else np.concatenate(around)).astype(source)
-        want = values.astype(out)
+        want = values.astype(native(out))
     piece = reference.Piece(
         chunk=values.view(np.uint8), extents=(values.size,), source_offset=0, target_offset=0,
         source_strides=(1,), target_strides=(1,),
@@ -480,7 +499,8 @@ def test_float_conversions_at_every_kind_of_value(source, out):
 @pytest.mark.parametrize(
     ("source", "out", "scaled"),
     [(">u2", ">u2", False), ("u1", "u1", False), ("V16", "V16", False), ("u1", "f2", True),
-     (">f8", "f8", True), ("<i4", "f8", False)],
+     (">f8", "f8", True), ("<i4", "f8", False), (">u2", "bfloat16", True), ("u1", "i8", False),
+     ("<f4", "bfloat16", False)],
 )  # fmt: skip
 def test_gather_under_sanitizers(sanitizer, source, out, scaled):
     rng = np.random.default_rng(11)
@@ -504,8 +524,11 @@ GATHER_CHANGES = [
     ({"shuffle_block_nbytes": 3}, {}, JobStatus.BAD_JOB),
     ({"shuffle_block_nbytes": -2}, {}, JobStatus.BAD_JOB),
     ({}, {"ndim": 7}, JobStatus.BAD_JOB),
-    ({}, {"source_type": 17}, JobStatus.BAD_JOB),
+    ({}, {"source_type": 18}, JobStatus.BAD_JOB),
+    ({}, {"source_type": ElementType.BF16}, JobStatus.BAD_JOB),
     ({}, {"target_type": ElementType.U1}, JobStatus.BAD_JOB),
+    ({}, {"target_type": ElementType.I2}, JobStatus.BAD_JOB),
+    ({}, {"target_type": ElementType.RAW4}, JobStatus.BAD_JOB),
     ({}, {"swap_nbytes": 4}, JobStatus.BAD_JOB),
     ({}, {"source_strides": (0, 0, 0, 0, 1 << 62, 1)}, JobStatus.SOURCE_BOUNDS),
     ({}, {"source_strides": (0, 0, 0, 0, -8, 1)}, JobStatus.SOURCE_BOUNDS),

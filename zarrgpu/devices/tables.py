@@ -242,6 +242,9 @@ IMAGE_JOB = np.dtype(
 )
 """``ImageJob``: planes of an image at `source`, one after the other, to `n` pixels."""
 
+IMAGE_PLANES = np.dtype([("channel", "<u8", (4,)), ("pitch", "<u8", (4,))])
+"""``nvjpegImage_t``: planes of an image for a library, in device memory."""
+
 GATHER_JOB = np.dtype(
     [
         ("source", "<u8"),
