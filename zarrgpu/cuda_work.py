@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.devices.cuda import ALIGNMENT, Slot
-from zarrgpu.devices.driver import ChecksumBatch, DecompressBatch, Driver, LibraryFormat, Stream
+from zarrgpu.devices.driver import (
+    ChecksumBatch,
+    DecompressBatch,
+    Driver,
+    ImageBatch,
+    ImageFormat,
+    LibraryFormat,
+    Stream,
+)
 from zarrgpu.devices.tables import (
     CHECKSUM_JOB,
     CHECKSUM_TILE_NBYTES,
@@ -26,7 +34,14 @@ from zarrgpu.devices.tables import (
     GATHER_JOB,
     GATHER_LAYOUT,
     GATHER_TILE_ELEMENTS,
+    IMAGE_JOB,
+    IMAGE_PLANES,
     MAX_DIMS,
+    PREDICTOR_JOB,
+    PREDICTOR_TILE_ROWS,
+    SAMPLES_JOB,
+    SCAN_JOB,
+    STREAM_JOB,
     UNPACK_JOB,
     UNSHUFFLE_JOB,
     WHOLE_TILE,
@@ -73,7 +88,14 @@ KERNEL_STEPS: Final = {
     "convert": KernelStep(CONVERT_JOB, ELEMENT_TILE, ("convert",), "n"),
     "delta": KernelStep(DELTA_JOB, ELEMENT_TILE, ("delta_sums", "delta_apply"), "n"),
     "delta_floats": KernelStep(DELTA_JOB, WHOLE_TILE, ("delta_floats",), "n"),
+    "lzw": KernelStep(STREAM_JOB, WHOLE_TILE, ("lzw",)),
+    "packbits_runs": KernelStep(STREAM_JOB, WHOLE_TILE, ("packbits_runs",)),
+    "predictor": KernelStep(PREDICTOR_JOB, PREDICTOR_TILE_ROWS, ("predictor",), "rows"),
+    "unpack_samples": KernelStep(SAMPLES_JOB, ELEMENT_TILE, ("unpack_samples",), "n"),
     "unpack_bits": KernelStep(UNPACK_JOB, ELEMENT_TILE, ("unpack_bits",), "n"),
+    "jpeg_scan": KernelStep(SCAN_JOB, COPY_TILE_NBYTES, ("jpeg_scan",)),
+    "mark_planes": KernelStep(IMAGE_JOB, ELEMENT_TILE, ("mark_planes",), "n"),
+    "ycbcr": KernelStep(IMAGE_JOB, ELEMENT_TILE, ("ycbcr",), "n"),
     "xxh64": KernelStep(CHECKSUM_JOB, WHOLE_TILE, ("checksum_xxh64",)),
 }
 """Name of a step -> how kernels do it."""
@@ -144,6 +166,8 @@ def step_work(driver: Driver, name: str, columns: Columns, stream: Stream) -> Wo
         return _checksum_work(driver, columns, stream)
     if name in get_args(LibraryFormat):
         return _decompress_work(driver, cast("LibraryFormat", name), columns, stream)
+    if name in get_args(ImageFormat):
+        return _image_work(driver, cast("ImageFormat", name), columns, stream)
     if name == "transpose":
         return _transpose_work(driver, columns, stream)
     step = KERNEL_STEPS[name]
@@ -204,6 +228,41 @@ def _decompress_work(
         run,
         lambda results: row[(results[1] != 0) | (results[0] != nbytes.astype(np.uint64))],
     )
+
+
+def _image_work(
+    driver: Driver, image_format: ImageFormat, columns: Columns, stream: Stream
+) -> Work:
+    """Decode images with a library to planes, one after the other from ``target`` on.
+
+    What the library leaves undecoded in spite of its status, `ycbcr` finds.
+    """
+    row, n = columns["row"], len(columns["row"])
+    planes, samples = np.zeros(n, IMAGE_PLANES), columns["samples"]
+    at = columns["target"].copy()
+    for c in range(planes["channel"].shape[1]):
+        chroma = c in (1, 2)
+        there = samples > c
+        planes["channel"][:, c] = np.where(there, at, 0)
+        planes["pitch"][:, c] = np.where(there, columns["chroma_pitch" if chroma else "pitch"], 0)
+        at += columns["chroma_nbytes" if chroma else "plane_nbytes"]
+    batch = ImageBatch(
+        sources=columns["bitstream"].astype(np.uint64),
+        source_nbytes=columns["bitstream_nbytes"].astype(np.uint64),
+        planes=planes,
+        samples=samples,
+        sample_nbytes=columns["sample_nbytes"],
+        signed=columns["signed"].astype(np.bool_),
+        tables=columns["tables"],
+        tables_nbytes=columns["tables_nbytes"],
+        statuses=np.zeros(n, np.int32),
+    )
+
+    def run(tables: list[int], results: list[int]) -> None:
+        del tables, results
+        driver.decode_images(image_format, batch, stream)
+
+    return Work([], [], run, lambda results: row[batch.statuses != 0])
 
 
 def _checksum_work(driver: Driver, columns: Columns, stream: Stream) -> Work:
