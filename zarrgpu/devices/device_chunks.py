@@ -143,7 +143,8 @@ class DeviceChunks:
             if verified:
                 known = np.flatnonzero(slot >= 0)
                 slot[known[~self._slots["verified"][slot[known]]]] = NO_SLOT
-            return self._pinned(slot)
+            self._pin(slot[slot >= 0])
+            return self._places(slot)
 
     def reserve(self, nbytes: Int64s) -> tuple[Slots, int]:
         """Pin slots for new chunks, as far as there is room once the oldest were given up.
@@ -166,9 +167,10 @@ class DeviceChunks:
                 self._make_room(size, len(places))
                 free = self._free.get(size, [])
                 n = min(len(free), len(places))
-                slot[places[:n]] = free[len(free) - n :]
+                taken = slot[places[:n]] = np.array(free[len(free) - n :], np.int64)
                 del free[len(free) - n :]
-            return self._pinned(slot), self._clears
+                self._pin(taken)  # before room is made for the next size
+            return self._places(slot), self._clears
 
     def publish(
         self,
@@ -244,15 +246,17 @@ class DeviceChunks:
         self._clock += n
         return np.arange(self._clock - n + 1, self._clock + 1)
 
-    def _pinned(self, slot: Int64s) -> Slots:
+    def _pin(self, slot: Int64s) -> None:
         """Pin slots and note their use."""
-        table, there = self._slots, slot >= 0
-        rows = slot[there]
-        np.add.at(table["pins"], rows, 1)  # a chunk may be asked for twice
-        table["used"][rows] = self._times(len(rows))
+        np.add.at(self._slots["pins"], slot, 1)  # a chunk may be asked for twice
+        self._slots["used"][slot] = self._times(len(slot))
+
+    def _places(self, slot: Int64s) -> Slots:
+        """Slots with what a wave needs to know of them."""
+        there = slot >= 0
         address, shuffle = np.zeros((2, len(slot)), np.int64)
-        address[there] = table["address"][rows]
-        shuffle[there] = table["shuffle_block_nbytes"][rows]
+        address[there] = self._slots["address"][slot[there]]
+        shuffle[there] = self._slots["shuffle_block_nbytes"][slot[there]]
         return Slots(slot, address, shuffle)
 
     def _hide(self, slot: Int64s) -> None:
