@@ -375,6 +375,10 @@ class ReadOptions:
         With a CUDA device, raise instead of decoding on the host what has no device decoder.
     native : bool
         On the host, let compiled code read what it can, where it was built; results are the same.
+    gds : bool or None
+        With a CUDA device, read local files straight into its memory (GPUDirect Storage): None
+        where it can, True raises where it cannot, False never. Small reads, and chunks that the
+        host decodes, go through host memory in any case; results are the same.
     """
 
     memory_budget_bytes: int = 1 << 30
@@ -385,6 +389,7 @@ class ReadOptions:
     verify_checksums: bool = True
     strict: bool = False
     native: bool = True
+    gds: bool | None = None
 
     def __post_init__(self) -> None:
         for name, least, most in (

@@ -13,6 +13,8 @@ class ReadStats:
     ----------
     fetched_bytes : int
         Encoded bytes read from stores.
+    direct_bytes : int
+        Of these: from files straight into device memory.
     decoded_bytes : int
         Decoded bytes in the stored type.
     delivered_bytes : int
@@ -38,6 +40,7 @@ class ReadStats:
     """
 
     fetched_bytes: int = 0
+    direct_bytes: int = 0
     decoded_bytes: int = 0
     delivered_bytes: int = 0
     chunks_decoded: int = 0

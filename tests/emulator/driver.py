@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import threading
 from contextlib import contextmanager
 from functools import cache
@@ -14,17 +15,26 @@ import numpy as np
 
 from tests.emulator import decoders, ranges
 from tests.emulator.build import blocks_are_independent, build_library, require_compiler
+from tests.emulator.images import IMAGE_LIBRARIES, queued_on
 from tests.emulator.memory import EmulatedMemory, EmulationError, Registry
 from tests.emulator.streams import EmulatedEvent, EmulatedStream
-from zarrgpu.devices.driver import ArrayView, ForkGuard
+from zarrgpu.devices.driver import FILE_ALIGNMENT, ArrayView, ForkGuard
+from zarrgpu.devices.images import ImageDecoders
 from zarrgpu.devices.kernel_sources import kernels_folder
 from zarrgpu.devices.tables import KERNELS
 from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from zarrgpu.devices.driver import ChecksumBatch, DecompressBatch, LibraryFormat
+    from zarrgpu.devices.driver import (
+        ChecksumBatch,
+        DecompressBatch,
+        FileRead,
+        ImageBatch,
+        ImageFormat,
+        LibraryFormat,
+    )
 
 _LAUNCH_LOCK = threading.Lock()  # __shared__ variables are statics
 
@@ -48,12 +58,22 @@ class EmulatedDriver:
         `synchronize` before looking at arrays that code under test returned unsynchronised.
     total_nbytes : int
         Size of the device; allocating more raises `MemoryBudgetError`.
+    gds : bool
+        Whether it reads files itself.
+    image_formats : sequence of str
+        Images that it has libraries for.
     """
 
     block_threads = 64
 
     def __init__(
-        self, device_id: int = 0, *, lazy: bool = False, total_nbytes: int = 1 << 32
+        self,
+        device_id: int = 0,
+        *,
+        lazy: bool = False,
+        total_nbytes: int = 1 << 32,
+        gds: bool = False,
+        image_formats: Sequence[ImageFormat] = ("jpeg",),
     ) -> None:
         require_compiler()
         self.device_id = device_id
@@ -62,6 +82,15 @@ class EmulatedDriver:
         self.registry = Registry()
         self.launches: list[str] = []
         """Kernels and library calls so far, in order."""
+        self.gds = gds
+        self.file_reads: list[FileRead] = []
+        """Reads of `read_files` so far."""
+        self.file_reads_open = 0
+        """Batches of them that nobody waited for yet."""
+        self.broken_files: set[str] = set()
+        """Paths that `read_files` cannot read."""
+        loaders = {name: IMAGE_LIBRARIES[name] for name in image_formats}
+        self._images = ImageDecoders(self.create_event, loaders)
         self._guard = ForkGuard(self.name)
         self._handles = itertools.count(1)
         self._default = EmulatedStream(0, lazy=lazy)
@@ -242,6 +271,25 @@ class EmulatedDriver:
             source = ctypes.string_at(int(sources[i]), int(source_nbytes[i]))
             checksums[i], statuses[i] = google_crc32c.value(source), 0
 
+    @property
+    def image_formats(self) -> Mapping[ImageFormat, str]:
+        return self._images.formats
+
+    def decode_images(
+        self, image_format: ImageFormat, batch: ImageBatch, stream: EmulatedStream
+    ) -> None:
+        self._guard.check()
+        if image_format not in self.image_formats:
+            msg = f"no library for {image_format}"
+            raise EmulationError(msg)
+        self.launches.append(image_format)
+        self.registry.check("pinned", batch.sources, batch.source_nbytes, "image source")
+        there = batch.planes["channel"] != 0
+        self.registry.check("device", batch.planes["channel"][there], 1, "image plane")
+        with queued_on(stream):
+            self._images.decode(image_format, batch, stream)
+        stream.give(lambda: self.registry.check_guards(image_format))
+
     def _sources(self, addresses: int, sizes: int, n: int) -> tuple[np.ndarray, np.ndarray]:
         sources = self._table(addresses, "<u8", n, "sources")
         nbytes = self._table(sizes, "<u8", n, "source sizes")
@@ -251,6 +299,62 @@ class EmulatedDriver:
     def _table(self, address: int, dtype: str, n: int, what: str) -> np.ndarray:
         self.registry.check("device", address, n * np.dtype(dtype).itemsize, what)
         return ranges.read_table(address, np.dtype(dtype), n)
+
+    # -------------------------------------------------------------------------------- files
+
+    @property
+    def gds_problem(self) -> str:
+        return "" if self.gds else "the emulated device was made without it"
+
+    @property
+    def gds_description(self) -> str:
+        return "preadv"
+
+    def allocate_landing(self, nbytes: int) -> EmulatedMemory:
+        memory = self.allocate(nbytes, self._default)
+        self._default.synchronize()
+        return memory
+
+    def read_files(self, reads: Sequence[FileRead]) -> Callable[[], list[str]]:
+        """Read when waited for, as late as the real driver may."""
+        self._guard.check()
+        if not self.gds:
+            msg = "read_files without GPUDirect"
+            raise EmulationError(msg)
+        self.file_reads.extend(reads)
+        self.file_reads_open += 1
+
+        def finish() -> list[str]:
+            self.file_reads_open -= 1
+            return [self._read_file(read) for read in reads]
+
+        return finish
+
+    def _read_file(self, read: FileRead) -> str:
+        self.registry.check("device", read.target, read.nbytes, "file read")
+        if read.nbytes < 1 or read.offset % FILE_ALIGNMENT or read.target % FILE_ALIGNMENT:
+            msg = f"read of {read} needs a detour"
+            raise EmulationError(msg)
+        if read.path in self.broken_files:
+            return "it is said to be broken"
+        memory = (ctypes.c_uint8 * read.nbytes).from_address(read.target)
+        try:
+            fd = os.open(read.path, os.O_RDONLY)
+        except OSError as error:
+            return str(error)
+        try:
+            got = os.preadv(fd, [memory], read.offset)
+            if (
+                got == read.nbytes
+                and got % FILE_ALIGNMENT
+                and os.preadv(fd, [bytearray(1)], read.offset + got)
+            ):
+                msg = f"read of {read} ends within a page and not at the end of the file"
+                raise EmulationError(msg)
+        finally:
+            os.close(fd)
+        self.registry.check_guards("file read")
+        return "" if got == read.nbytes else f"{got} of {read.nbytes} bytes came"
 
     # ------------------------------------------------------------------------------- arrays
 

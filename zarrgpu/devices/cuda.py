@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from zarrgpu.devices.device_chunks import give_back_caches
 from zarrgpu.devices.driver import DeviceMemory, Driver, PinnedMemory, Stream
 from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError
 from zarrgpu.model import ByteArray
+
+if TYPE_CHECKING:
+    from zarrgpu.devices.landing import Landing
 
 ALIGNMENT = 16
 _GRANULE = 1 << 20
@@ -182,6 +186,8 @@ class Slot:
     stream : Stream
     done : Event
         Recorded after the wave's last work.
+    landing : Landing or None
+        Where files are read to directly; `landing.landing_of` makes it.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -192,6 +198,7 @@ class Slot:
         self.pinned_tables: PinnedMemory | None = None
         self.device_tables: DeviceMemory | None = None
         self.tables = TableArena(self)
+        self.landing: Landing | None = None
         self._data: DeviceMemory | None = None
 
     def data(self, nbytes: int) -> int:
@@ -212,7 +219,7 @@ class Slot:
     def release(self) -> None:
         """Give all memory back; the stream must be idle."""
         self.payload = PinnedArena(self.driver)
-        self.pinned_tables = self.device_tables = self._data = None
+        self.pinned_tables = self.device_tables = self._data = self.landing = None
 
 
 class CudaDevice:

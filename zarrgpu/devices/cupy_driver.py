@@ -7,24 +7,26 @@ CuPy or a GPU is missing (`find_problem` says why then).
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from zarrgpu.devices import kernel_sources, nvcomp
+from zarrgpu.devices import kernel_sources, kvikio_files, nvcomp
 from zarrgpu.devices.driver import ArrayView, ForkGuard
+from zarrgpu.devices.images import ImageDecoders
 from zarrgpu.devices.tables import KERNELS
 from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from zarrgpu.devices.driver import (
         ChecksumBatch,
         DecompressBatch,
         DeviceMemory,
         Event,
+        FileRead,
         LibraryFormat,
         PinnedMemory,
         Stream,
@@ -65,6 +67,30 @@ class CupyMemory:
     def ptr(self) -> int:
         """Device address."""
         return int(self.pointer.ptr)
+
+
+class LandingMemory:
+    """Device memory outside of the pool, whose allocations share what is registered."""
+
+    __slots__ = ("_driver", "_memory", "_registered", "nbytes")
+
+    def __init__(self, driver: CupyDriver, memory: Any, nbytes: int) -> None:
+        self._driver = driver
+        self._memory = memory
+        self.nbytes = nbytes
+        self._registered = kvikio_files.register(self.ptr, nbytes)
+
+    @property
+    def ptr(self) -> int:
+        """Device address."""
+        return int(self._memory.ptr)
+
+    def __del__(self) -> None:
+        # the interpreter may be on its way out, or the device lost: the memory goes in any case
+        with suppress(Exception):
+            if self._registered:
+                with self._driver.activate():
+                    kvikio_files.deregister(self.ptr, self.nbytes)
 
 
 class CupyPinnedMemory:
@@ -163,9 +189,11 @@ class CupyDriver:
         self._guard = ForkGuard(self.name)
         self._device = cupy.cuda.Device(device_id)
         self._nvcomp = nvcomp.load_nvcomp()
+        self._images = ImageDecoders(self.create_event)
         self._functions: dict[str, Any] = {}
         self._modules: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._gds_problem: str | None = None
         with self.activate():
             properties = cupy.cuda.runtime.getDeviceProperties(device_id)
         self._model = properties["name"].decode()
@@ -182,7 +210,7 @@ class CupyDriver:
         major, minor = self._nvcomp.version
         return (
             f"{self._model} (sm_{self._architecture}), CuPy {self._cupy.__version__}, "
-            f"nvCOMP {major}.{minor}"
+            + ", ".join([f"nvCOMP {major}.{minor}", *self.image_formats.values()])
         )
 
     @contextmanager
@@ -290,10 +318,49 @@ class CupyDriver:
         with self.activate():
             self._nvcomp.decompress(library_format, batch, temp.ptr, nbytes, stream.handle)
 
+    @property
+    def image_formats(self) -> Mapping[ImageFormat, str]:
+        """What there is of nvJPEG and nvJPEG2000."""
+        return self._images.formats
+
+    def decode_images(self, image_format: ImageFormat, batch: ImageBatch, stream: Stream) -> None:
+        """Decode images with nvJPEG or nvJPEG2000."""
+        with self.activate():
+            self._images.decode(image_format, batch, stream)
+
     def crc32c(self, batch: ChecksumBatch, stream: Stream) -> None:
         """CRC-32C of each range with nvCOMP."""
         with self.activate():
             self._nvcomp.crc32c(batch, stream.handle)
+
+    @property
+    def gds_problem(self) -> str:
+        """Why files cannot be read by GPUDirect; empty if they can."""
+        if self._gds_problem is None:
+            with self.activate():
+                self._gds_problem = kvikio_files.find_problem()
+        return self._gds_problem
+
+    @property
+    def gds_description(self) -> str:
+        """Name and version of the library."""
+        return f"kvikio {kvikio_files.version()}"
+
+    def allocate_landing(self, nbytes: int) -> DeviceMemory:
+        """Device memory of its own, registered for GPUDirect where that can be."""
+        with self.activate():
+            return LandingMemory(self, self._cupy.cuda.memory.Memory(max(nbytes, 1)), nbytes)
+
+    def read_files(self, reads: Sequence[FileRead]) -> Callable[[], list[str]]:
+        """Read files with kvikio."""
+        with self.activate():
+            wait = kvikio_files.start_reads(reads)
+
+        def finish() -> list[str]:
+            with self.activate():
+                return wait()
+
+        return finish
 
     def to_array(
         self, memory: DeviceMemory, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]

@@ -22,16 +22,23 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_che
 from zarrgpu.errors import DeviceUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
+    from numpy.typing import NDArray
 
     from zarrgpu.model import ByteArray
 
 LibraryFormat: TypeAlias = Literal["zstd", "lz4", "snappy", "deflate", "gzip"]
 """A stream that the library decodes: a zstd frame, a raw LZ4 block (no size in front), a raw Snappy
 block, a raw deflate stream (no zlib header), a gzip member."""
+
+ImageFormat: TypeAlias = Literal["jpeg", "jpeg2k"]
+"""Images that a library decodes: a baseline JPEG stream, a JPEG 2000 codestream."""
+
+FILE_ALIGNMENT = 4096
+"""Multiple of bytes, in files and in device memory, at which files are read without a detour."""
 
 STATUS_OK = 0
 """What the library writes for a chunk that it decoded; kernels write `tables.JobStatus`."""
@@ -156,6 +163,64 @@ class ChecksumBatch:
     max_source_nbytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageBatch:
+    """Image streams and where to decode their components to; tables are host memory.
+
+    A stream must have been checked: that its components fit where they go, above all.
+
+    Attributes
+    ----------
+    sources : uint64 (n,)
+        Addresses of the streams in host memory, pinned so that the library does not wait.
+    source_nbytes : uint64 (n,)
+    planes : array of `tables.IMAGE_PLANES`, shape (n,)
+        Device address and row pitch of each component; 0 for one that there is not.
+    samples : int64 (n,)
+        Components.
+    sample_nbytes : int64 (n,)
+        Bytes of a decoded sample: 1 or 2.
+    signed : bool (n,)
+        Whether samples of two bytes have a sign.
+    tables, tables_nbytes : int64 (n,)
+        Host address and size of a JPEG stream of tables that the image shares; 0 if there is none.
+    statuses : int32 (n,)
+        Written, by the time that the stream has done the batch: 0, or a status of the library. An
+        image that gets 0 may be undecoded for all that: look at what was written.
+    """
+
+    sources: NDArray[np.uint64]
+    source_nbytes: NDArray[np.uint64]
+    planes: NDArray[Any]
+    samples: NDArray[np.int64]
+    sample_nbytes: NDArray[np.int64]
+    signed: NDArray[np.bool_]
+    tables: NDArray[np.int64]
+    tables_nbytes: NDArray[np.int64]
+    statuses: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRead:
+    """Bytes of a file and where they go.
+
+    Attributes
+    ----------
+    path : str
+    offset : int
+        In the file, a multiple of `FILE_ALIGNMENT`.
+    nbytes : int
+        A multiple of it too, or up to the end of the file; not 0.
+    target : int
+        Address within an `allocate_landing`, likewise.
+    """
+
+    path: str
+    offset: int
+    nbytes: int
+    target: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayView:
     """A caller's device array as addresses and strides.
@@ -258,6 +323,39 @@ class Driver(Protocol):
 
     def crc32c(self, batch: ChecksumBatch, stream: Stream) -> None:
         """CRC-32C (Castagnoli, as Zarr's ``crc32c`` codec stores it) of each range."""
+
+    @property
+    def image_formats(self) -> Mapping[ImageFormat, str]:
+        """Formats that `decode_images` takes, and the name of the library for each."""
+
+    def decode_images(self, image_format: ImageFormat, batch: ImageBatch, stream: Stream) -> None:
+        """Decode the components of a batch of images, as they are stored.
+
+        A stream that is not valid gets a status, or leaves its planes as they were, or any bytes in
+        them. The library parses headers before this returns; the streams' memory must stay
+        untouched until `stream` got there.
+        """
+
+    @property
+    def gds_problem(self) -> str:
+        """Why `read_files` cannot be used, with what to do about it; empty if it can."""
+
+    @property
+    def gds_description(self) -> str:
+        """What `read_files` reads with, where it can be used."""
+
+    def allocate_landing(self, nbytes: int) -> DeviceMemory:
+        """Device memory to read files into; nothing may use it any more when it is released."""
+
+    def read_files(self, reads: Sequence[FileRead]) -> Callable[[], list[str]]:
+        """Begin to read files straight into device memory, many at once.
+
+        Returns
+        -------
+        callable
+            To be called, once, in any case: waits for all reads. Gives, for each of them, what is
+            wrong with it, or nothing: then its bytes are there for work that is queued from now on.
+        """
 
     def to_array(
         self, memory: DeviceMemory, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]

@@ -84,3 +84,14 @@ class Store(Protocol):
 
     def list_dir(self, prefix: str) -> list[str]:
         """Names of the objects and folders directly under `prefix`, sorted; empty if none."""
+
+
+def local_file(store: Store, key: str) -> str | None:
+    """Path of the file that an object is in this file system, whether it is there or not.
+
+    Its bytes are those of the object. None where objects are no files of their own, or are
+    elsewhere. Stores that know say so with a method of this name.
+    """
+    find = getattr(store, "local_file", None)
+    path = None if find is None else find(key)
+    return path if isinstance(path, str) else None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from zarrgpu.errors import ReadCancelledError
 from zarrgpu.model import ByteArray, ByteRange
-from zarrgpu.stores.base import Allocate, Store, new_bytes
+from zarrgpu.stores.base import Allocate, Store, local_file, new_bytes
 
 
 class CancellableStore:
@@ -52,6 +52,11 @@ class CancellableStore:
         """Size of the object; see `Store.size`."""
         self.check()
         return self.store.size(key)
+
+    def local_file(self, key: str) -> str | None:
+        """Path of an object's file; see `base.local_file`."""
+        self.check()
+        return local_file(self.store, key)
 
     def list_dir(self, prefix: str) -> list[str]:
         """Names directly under `prefix`; see `Store.list_dir`."""

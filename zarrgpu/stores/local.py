@@ -73,6 +73,10 @@ class LocalStore:
         """Size of the file in bytes, or None if there is none."""
         return self._opened(key, lambda _, size: size)
 
+    def local_file(self, key: str) -> str | None:
+        """Path of an object's file; None for a key that leaves the store."""
+        return None if ".." in key.split("/") else self._path(key)
+
     def list_dir(self, prefix: str) -> list[str]:
         """Names directly under `prefix`, sorted."""
         try:
