@@ -1,13 +1,14 @@
 """One wave on a CUDA device: fetch into pinned memory, copy, decode, gather.
 
-A wave is as many chunks as half of the memory budget holds. All of its tables are NumPy columns;
-nothing here runs once per chunk but what the host decodes.
+A wave is as many chunks as its slot's share of the memory budget holds. What a cache has on the
+device is only gathered; what it has not it gets a copy of, once decoded. All tables are NumPy
+columns; nothing here runs once per chunk but what the host decodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from zarrgpu.codecs.device import DeviceChain, decode_tables
 from zarrgpu.codecs.device_steps import NOWHERE, POSITIONS, WORK, DecodeTables
+from zarrgpu.cuda_cache import WaveCache, without_cached
 from zarrgpu.cuda_fetch import ABSENT, DECODED, ENCODED, WaveFetcher, WaveRows
 from zarrgpu.cuda_work import Columns, Work, gather_work, step_work, submit
 from zarrgpu.decode import chunk_name
@@ -24,15 +26,22 @@ from zarrgpu.errors import DataError, UnsupportedCodecError
 from zarrgpu.fetch import ArraySource, encoded_limit
 from zarrgpu.gather_tables import Target, gather_table
 from zarrgpu.indexing import expand_counts
-from zarrgpu.model import ReadOptions
+from zarrgpu.model import ArraySpec, ReadOptions
 from zarrgpu.output import OutputFormat
+from zarrgpu.plan.chunk_shapes import inside_nbytes
 from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
 from zarrgpu.stats import ReadStats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WaveContext:
-    """What all waves of a read share."""
+    """What all waves of a read share.
+
+    Attributes
+    ----------
+    retries : bool
+        The chunks were looked for in the caches before, and what they hold, if anything, was bad.
+    """
 
     plan: ReadPlan
     sources: tuple[ArraySource, ...]
@@ -43,6 +52,7 @@ class WaveContext:
     stats: ReadStats
     failed: list[tuple[int, DataError]] | None
     driver: Driver
+    retries: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +75,7 @@ class _Results:
 def start_wave(
     context: WaveContext, slot: Slot, rows: Int64s, fills: PieceTable | None
 ) -> Callable[[], Int64s]:
-    """Fetch a wave and issue its work; see `cuda_work.submit` for what is returned.
+    """Fetch a wave and issue its work.
 
     Parameters
     ----------
@@ -76,12 +86,44 @@ def start_wave(
         Ascending rows of the chunk table.
     fills : PieceTable, optional
         Fill pieces to place with this wave.
+
+    Returns
+    -------
+    callable
+        To be called, once, when ``slot.done`` is: gives the chunk rows that went wrong, sorted. It
+        also lets go of what the caches hold for this wave.
     """
-    slot.payload.reset(_payload_estimate(context, rows))
-    fetcher = WaveFetcher(
-        context.plan, context.sources, context.chains, slot, context.options, context.failed
+    cache = WaveCache(
+        context.plan,
+        context.sources,
+        context.driver,
+        rows,
+        verified=context.options.verify_checksums,
     )
-    wave = fetcher.fetch(rows)
+    try:
+        return _start(context, slot, rows, fills, cache)
+    except BaseException:
+        slot.settles()  # what is already queued may read or write what the caches hold
+        cache.release()
+        raise
+
+
+def _start(
+    context: WaveContext, slot: Slot, rows: Int64s, fills: PieceTable | None, cache: WaveCache
+) -> Callable[[], Int64s]:
+    if not context.retries:
+        cache.find()
+    held = cache.address != 0
+    slot.payload.reset(_payload_estimate(context, rows[~held]))
+    fetcher = WaveFetcher(
+        _plan_of_fetch(context, rows, held),
+        context.sources,
+        context.chains,
+        slot,
+        context.options,
+        context.failed,
+    )
+    wave = fetcher.fetch(rows[~held])
     placed, work_nbytes = _decode_tables(context, slot, fetcher, wave)
     context.stats.fetched_bytes += fetcher.fetched_bytes
     context.stats.chunks_decoded += int((wave.state != ABSENT).sum())
@@ -90,12 +132,76 @@ def start_wave(
     payload = slot.data(payload_nbytes + work_nbytes)
     if slot.payload.used:
         context.driver.copy_to_device(payload, slot.payload.ptr, slot.payload.used, slot.stream)
-    results = _Results(
-        np.where(wave.state == DECODED, payload + wave.offset, 0), np.zeros(len(rows), np.int64)
+    decoded = _Results(
+        np.where(wave.state == DECODED, payload + wave.offset, 0),
+        np.zeros(len(wave.row), np.int64),
     )
-    works = _decode_works(context, slot, wave, placed, results, payload, payload + payload_nbytes)
+    works = _decode_works(context, slot, wave, placed, decoded, payload, payload + payload_nbytes)
+    wave, results = _with_held(wave, decoded, rows, cache)
+    works += _keep_works(context, slot, wave, results, cache, held)
+    cache.wait(slot.stream)
     gather = _gather_work(context, slot, wave, results, fills)
-    return submit(slot, [*works, gather] if gather is not None else works)
+    failed_rows = submit(slot, [*works, gather] if gather is not None else works)
+    if not context.retries:
+        context.stats.chunks_cached += cache.count()
+
+    def finish() -> Int64s:
+        wrong = failed_rows()
+        cache.publish(wrong, results.shuffle_block_nbytes)
+        cache.release()
+        return wrong
+
+    return finish
+
+
+def _plan_of_fetch(context: WaveContext, rows: Int64s, held: NDArray[np.bool_]) -> ReadPlan:
+    """The plan, without reads of what is held."""
+    if not held.any() or held.all():
+        return context.plan
+    gap = context.options.max_gap_bytes
+    if gap is None:
+        gap = min(source.store.max_gap_bytes for source in context.sources)
+    return without_cached(context.plan, rows[~held], gap)
+
+
+def _with_held(
+    wave: WaveRows, decoded: _Results, rows: Int64s, cache: WaveCache
+) -> tuple[WaveRows, _Results]:
+    """Join what was fetched with what is held: rows, states and results of all chunks."""
+    if len(wave.row) == len(rows):
+        return wave, decoded
+    results = _Results(cache.address.copy(), cache.shuffle_block_nbytes.copy())
+    fetched = np.flatnonzero(cache.address == 0)
+    state = np.full(len(rows), DECODED, np.int8)
+    state[fetched] = wave.state
+    results.address[fetched] = decoded.address
+    results.shuffle_block_nbytes[fetched] = decoded.shuffle_block_nbytes
+    offset, nbytes = np.zeros((2, len(rows)), np.int64)
+    offset[fetched], nbytes[fetched] = wave.offset, wave.nbytes
+    return replace(wave, row=rows, state=state, offset=offset, nbytes=nbytes), results
+
+
+def _keep_works(
+    context: WaveContext,
+    slot: Slot,
+    wave: WaveRows,
+    results: _Results,
+    cache: WaveCache,
+    held: NDArray[np.bool_],
+) -> list[Work]:
+    """Copies of newly decoded chunks into the caches of their arrays."""
+    target = cache.reserve((wave.state != ABSENT) & ~held)
+    kept = np.flatnonzero(target)
+    if not len(kept):
+        return []
+    sizes = np.array([spec.chunk_nbytes for spec in context.plan.arrays], np.int64)
+    columns: Columns = {
+        "row": wave.row[kept],
+        "source": results.address[kept],
+        "target": target[kept],
+        "nbytes": sizes[context.plan.chunks.array[wave.row[kept]]],
+    }
+    return [step_work(context.driver, "copy_segments", columns, slot.stream)]
 
 
 def _payload_estimate(context: WaveContext, rows: Int64s) -> int:
@@ -122,23 +228,38 @@ def _decode_tables(
         limit = encoded_limit(context.sources[index])
         encoded = (array == index) & (wave.state == ENCODED)
         refused.append(np.flatnonzero(encoded & (wave.nbytes > limit)))
-        places = np.flatnonzero(encoded & (wave.nbytes <= limit))
-        tables = decode_tables(
-            chain,
-            slot.payload.array,
-            wave.offset[places],
-            wave.nbytes[places],
-            itemsize=spec.dtype.itemsize,
-            verify_checksums=context.options.verify_checksums,
-        )
-        refused.append(places[~tables.on_device])
-        placed.append(_Placed(places, tables, work_nbytes))
-        work_nbytes += tables.work_nbytes
+        fitting = np.flatnonzero(encoded & (wave.nbytes <= limit))
+        chunk_id = context.plan.chunks.chunk_id[wave.row[fitting]]
+        for part, places in _by_size(chain, spec, chunk_id, fitting):
+            if part is None:
+                refused.append(places)
+                continue
+            tables = decode_tables(
+                part,
+                slot.payload.array,
+                wave.offset[places],
+                wave.nbytes[places],
+                itemsize=spec.dtype.itemsize,
+                verify_checksums=context.options.verify_checksums,
+            )
+            refused.append(places[~tables.on_device])
+            placed.append(_Placed(places, tables, work_nbytes))
+            work_nbytes += tables.work_nbytes
     on_host = np.concatenate(refused)
     fetcher.decode_on_host(wave, on_host)
     if context.options.strict:
         refuse_host_decoded(context, wave.row[on_host])
     return placed, work_nbytes
+
+
+def _by_size(
+    chain: DeviceChain, spec: ArraySpec, chunk_id: Int64s, places: Int64s
+) -> list[tuple[DeviceChain | None, Int64s]]:
+    """Chunks with what decodes them: at the end of an array they may be stored with fewer rows."""
+    if chain.short_nbytes is None or spec.placement is not None:
+        return [(chain, places)]
+    short = inside_nbytes(spec, chunk_id) == chain.short_nbytes
+    return [(chain, places[~short]), (chain.short, places[short])]
 
 
 def refuse_host_decoded(context: WaveContext, rows: Int64s) -> None:
@@ -178,6 +299,8 @@ def _decode_works(
             columns = dict(step.columns, row=wave.row[part.row][step.columns["row"]])
             for name in set(POSITIONS) & columns.keys():
                 columns[name] = _addresses(columns[name], payload, base)
+            if "bitstream" in columns:  # libraries for images read host memory
+                columns["bitstream"] = columns["bitstream"] + slot.payload.ptr
             calls.setdefault((step.level, step.name), []).append(columns)
     return [
         step_work(context.driver, name, _joined(calls[level, name]), slot.stream)
@@ -227,7 +350,7 @@ def _gather_work(
                 group,
                 context.target,
                 context.output,
-                layout=len(layouts),
+                layout=sum(map(len, layouts)),
                 fill=fill,
             )
             if not fill:

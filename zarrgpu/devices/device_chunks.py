@@ -299,12 +299,16 @@ class DeviceChunks:
         stride = -(-size // _ALIGNMENT) * _ALIGNMENT
         wanted = min(room, max(size, min(self.max_bytes // _SLABS, _SLAB_NBYTES)))
         n = 1 + (wanted - size) // stride
-        nbytes = stride * (n - 1) + size
-        try:
-            memory = self.driver.allocate(nbytes, self._stream)
-        except MemoryBudgetError:
-            self._limit = self.nbytes
-            return 0
+        memory = None
+        while memory is None:
+            nbytes = stride * (n - 1) + size
+            try:
+                memory = self.driver.allocate(nbytes, self._stream)
+            except MemoryBudgetError:
+                n //= 4
+                if not n:
+                    self._limit = self.nbytes
+                    return 0
         self._ready.record(self._stream)
         slots = self._new_slots(n)
         number = next(i for i in range(len(self._slabs) + 1) if i not in self._slabs)
