@@ -10,7 +10,8 @@
 // blosc_headers: the container's header, the starts of its blocks, and of each stream (one per block, or one
 // for each byte of an element) its size and first bytes; zstd streams also as zstd_headers. Blocks may lie in
 // any order, as writers with threads leave them.
-// zstd_headers: the frame's header and the header of each of its blocks.
+// zstd_headers: the frame's header, the header of each of its blocks, and those of the two sections of
+// compressed blocks with the sizes of their streams and their last byte.
 //
 // A chunk that breaks off or contradicts itself gets STATUS_CORRUPT, one with more records than room
 // STATUS_TARGET_BOUNDS; its records are then not to be used.
@@ -28,7 +29,8 @@ constexpr i32 BLOSC_MEMCPYED = 2, BLOSC_DONT_SPLIT = 16, BLOSC_ZSTD = 4;
 constexpr i32 BLOSC_MAX_SPLITS = 16, BLOSC_MIN_SPLIT_ELEMENTS = 128;
 
 constexpr i64 ZSTD_MIN_NBYTES = 6, ZSTD_BLOCK_MOST = 128 << 10, ZSTD_CHECKSUM_NBYTES = 4;
-constexpr i32 ZSTD_CHECKSUM = 4;
+constexpr i64 ZSTD_LITERALS_MOST = 6;  // header of a literals section, and the first byte of its tree
+constexpr i32 ZSTD_CHECKSUM = 4, ZSTD_LITERALS_RLE = 1, ZSTD_LITERALS_CODED = 2;
 
 __device__ inline i32 read_i32(const HeaderJob& job, i64 at) {
     return i32(load_bytes<4>(job.source + u64(at)));
@@ -55,26 +57,65 @@ __device__ inline bool add_record(const HeaderJob& job, i64 at) {
     return true;
 }
 
-// The block headers of the frame in [at, end), of which the bytes before `seen` have a record.
-__device__ inline i32 walk_frame(const HeaderJob& job, i64 at, i64 end, i64 seen, i64 decoded_nbytes) {
+// What has a record of a frame: the bytes from `from` up to `to`.
+struct Seen {
+    i64 from, to;
+};
+
+__device__ inline bool add_unseen(const HeaderJob& job, i64 at, i64 nbytes, Seen& seen) {
+    if (at >= seen.from && at + nbytes <= seen.to) return true;
+    seen = {at, at + HEADER_NBYTES};
+    return add_record(job, at);
+}
+
+// The headers of the literals and of the sequences of a compressed block, and its last byte, where the
+// bit stream of the sequences begins. `seen` has the block's first bytes.
+__device__ inline bool add_sections(const HeaderJob& job, i64 at, i64 nbytes, Seen& seen) {
+    if (nbytes < ZSTD_LITERALS_MOST) return add_unseen(job, at, nbytes, seen);
+    const u64 word = load_bytes<4>(job.source + u64(at)) |
+                     u64(load<u8>(job.source + u64(at + 4))) << 32;
+    const i32 kind = i32(word & 3), format = i32(word >> 2) & 3;
+    const bool plain = kind <= ZSTD_LITERALS_RLE;
+    const i32 header = plain ? (format == 1 ? 2 : format == 3 ? 3 : 1) : (format < 2 ? 3 : format + 2);
+    const i32 bits = format < 2 ? 10 : format == 2 ? 14 : 18;
+    const u64 plain_nbytes = header == 1 ? (word >> 3) & 31 : (word >> 4) & ((1ull << (8 * header - 4)) - 1);
+    const u64 coded_nbytes = (word >> (4 + bits)) & ((1ull << bits) - 1);
+    const i64 stored = kind == 0 ? i64(plain_nbytes) : plain ? 1 : i64(coded_nbytes);
+    const i64 sequences = header + stored;
+    if (sequences + 1 > nbytes) return true;  // no block: the host sees it too
+    if (!plain && format > 0) {               // four streams, of which a table after the tree gives the sizes
+        const i32 first = load<u8>(job.source + u64(at + header));
+        const i64 tree = kind != ZSTD_LITERALS_CODED ? 0 : first < 128 ? 1 + first : 1 + ((first - 126) >> 1);
+        const Seen before = seen;
+        if (!add_unseen(job, at + header + tree, 6, seen)) return false;
+        if (sequences < seen.from) seen = before;
+    }
+    if (!add_unseen(job, at + sequences, 4, seen)) return false;
+    return add_unseen(job, at + nbytes - 1, 1, seen);
+}
+
+// The block headers of the frame in [at, end), whose first bytes have a record.
+__device__ inline i32 walk_frame(const HeaderJob& job, i64 at, i64 end, Seen seen, i64 decoded_nbytes) {
     if (end - at < ZSTD_MIN_NBYTES) return STATUS_CORRUPT;
     const i32 descriptor = load<u8>(job.source + u64(at + 4));
     const i32 single = (descriptor >> 5) & 1, size_code = descriptor >> 6;
     const i32 size_nbytes = size_code == 0 ? single : 1 << size_code;
+    const i64 header_nbytes = 6 - single + size_nbytes;
+    if (!add_unseen(job, at, header_nbytes, seen)) return STATUS_TARGET_BOUNDS;
     if (descriptor & ZSTD_CHECKSUM) end -= ZSTD_CHECKSUM_NBYTES;
-    at += 6 - single + size_nbytes;
+    at += header_nbytes;
     const i64 most_blocks = decoded_nbytes / (16 << 10) + 1024;  // as the host follows
     for (i64 block = 0; block < most_blocks; ++block) {
         if (at + 3 > end) return STATUS_CORRUPT;
-        if (at + 3 > seen) {
-            if (!add_record(job, at)) return STATUS_TARGET_BOUNDS;
-            seen = at + HEADER_NBYTES;
-        }
         const u64 low = load<u8>(job.source + u64(at)), middle = load<u8>(job.source + u64(at + 1));
         const i64 header = i64(low | middle << 8 | u64(load<u8>(job.source + u64(at + 2))) << 16);
-        const i64 kind = (header >> 1) & 3, size = header >> 3;
-        at += 3 + (kind == 1 ? 1 : size);
-        if (kind == 3 || size > ZSTD_BLOCK_MOST || at > end) return STATUS_CORRUPT;
+        const i64 kind = (header >> 1) & 3, size = header >> 3, stored = kind == 1 ? 1 : size;
+        if (!add_unseen(job, at, 3 + (stored < ZSTD_LITERALS_MOST ? stored : ZSTD_LITERALS_MOST), seen))
+            return STATUS_TARGET_BOUNDS;
+        at += 3;
+        if (kind == 3 || size > ZSTD_BLOCK_MOST || at + stored > end) return STATUS_CORRUPT;
+        if (kind == 2 && !add_sections(job, at, stored, seen)) return STATUS_TARGET_BOUNDS;
+        at += stored;
         if (header & 1) return at == end ? STATUS_OK : STATUS_CORRUPT;
     }
     return STATUS_CORRUPT;
@@ -96,7 +137,7 @@ __device__ inline i32 walk_block(const HeaderJob& job, i64 block, i64 blocksize,
         if (size <= 0 || size > decoded || end > job.source_nbytes) return STATUS_CORRUPT;
         if (!add_record(job, at)) return STATUS_TARGET_BOUNDS;
         if (size < decoded && flags >> 5 == BLOSC_ZSTD) {
-            const i32 code = walk_frame(job, at + 4, end, at + HEADER_NBYTES, decoded);
+            const i32 code = walk_frame(job, at + 4, end, {at, at + HEADER_NBYTES}, decoded);
             if (code != STATUS_OK) return code;
         }
         at = end;
@@ -163,7 +204,8 @@ extern "C" __global__ void zstd_headers(const HeaderJob* jobs,   // (n_jobs,)
         const HeaderJob job = jobs[index];
         i32 code = check(job);
         if (code == STATUS_OK && !add_record(job, 0)) code = STATUS_TARGET_BOUNDS;
-        if (code == STATUS_OK) code = walk_frame(job, 0, job.source_nbytes, HEADER_NBYTES, job.nbytes);
+        if (code == STATUS_OK)
+            code = walk_frame(job, 0, job.source_nbytes, {0, HEADER_NBYTES}, job.nbytes);
         status[index] = code;
     }
 }

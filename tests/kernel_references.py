@@ -297,6 +297,30 @@ class CorruptHeaderError(Exception):
     """A chunk breaks off or contradicts itself."""
 
 
+def block_headers(block: bytes) -> list[tuple[int, int]]:
+    """Place and size of the headers of a compressed block's sections; RFC 8878, 3.1.1.3."""
+    if len(block) < 6:
+        return [(0, len(block))]
+    kind, size_format = block[0] & 3, block[0] >> 2 & 3
+    number = int.from_bytes(block[:5], "little")
+    if kind < 2:
+        header = (1, 2, 1, 3)[size_format]
+        literals = number >> (3 if header == 1 else 4)
+        literals &= (1 << (8 * header - (3 if header == 1 else 4))) - 1
+        stored = literals if kind == 0 else 1
+    else:
+        header, bits = ((3, 10), (3, 10), (4, 14), (5, 18))[size_format]
+        stored = number >> (4 + bits) & (1 << bits) - 1
+    if header + stored >= len(block):
+        return [(0, 6)]
+    places = [(0, 6), (header + stored, min(4, len(block) - header - stored)), (len(block) - 1, 1)]
+    if kind >= 2 and size_format:
+        first = block[header]
+        tree = 0 if kind == 3 else 1 + (first if first < 128 else (first - 126) // 2)
+        places.append((header + tree, 6))
+    return places
+
+
 def zstd_headers(chunk: bytes, nbytes: int) -> list[tuple[int, int]]:
     """Place and size of a frame's header and of each block header; RFC 8878, 3.1.1."""
     if len(chunk) < 6:
@@ -312,9 +336,13 @@ def zstd_headers(chunk: bytes, nbytes: int) -> list[tuple[int, int]]:
         places.append((at, 3))
         header = int.from_bytes(chunk[at : at + 3], "little")
         last, kind, size = header & 1, header >> 1 & 3, header >> 3
-        at += 3 + (1 if kind == 1 else size)
-        if kind == 3 or size > 128 * 1024 or at > end:
+        stored = 1 if kind == 1 else size
+        if kind == 3 or size > 128 * 1024 or at + 3 + stored > end:
             raise CorruptHeaderError
+        if kind == 2:
+            block = chunk[at + 3 : at + 3 + size]
+            places += [(at + 3 + place, n) for place, n in block_headers(block)]
+        at += 3 + stored
         if last and at != end:
             raise CorruptHeaderError
         if last:
