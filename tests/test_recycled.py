@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zarrgpu.recycled import RecycledMemory
+from zarrgpu.recycled import RecycledMemory, aligned_empty
 
 U2 = np.dtype("u2")
 
@@ -105,3 +105,12 @@ def test_a_copy_begins_empty():
     memory.take((5,), U2)
     copy = pickle.loads(pickle.dumps(memory))
     assert (copy.max_results, copy._held) == (3, [])
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (3, 5), (1 << 19, 9)])
+def test_results_begin_with_a_line_of_the_cache(shape):
+    memory = RecycledMemory(2)
+    for made in (aligned_empty(shape, U2), memory.take(shape, U2), memory.take(shape, U2)):
+        assert not made.size or address(made) % 64 == 0
+        assert (made.shape, made.dtype, made.flags.c_contiguous) == (shape, U2, True)
+        made[...] = 7

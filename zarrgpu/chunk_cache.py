@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from numpy.typing import NDArray
 
 from zarrgpu.forks import tell_of_forks
+from zarrgpu.slabs import Slabs
 
 Key = tuple[int, int]
 
@@ -29,49 +30,111 @@ class CachedChunk(NamedTuple):
     address: int
 
 
+class DevicePart(Protocol):
+    """What a cache holds on one device: `devices.device_chunks`, which this module lies below."""
+
+    nbytes: int
+
+    def __len__(self) -> int: ...
+
+    def clear(self) -> None:
+        """Forget all chunks."""
+
+
+_Part = TypeVar("_Part", bound=DevicePart)
+_Driver = TypeVar("_Driver")
+
+
 class ChunkCache:
-    """A bounded cache of decoded chunks in host memory, safe for threads.
+    """A bounded cache of decoded chunks, safe for threads.
 
     Pays where separate reads meet the same chunks: patches asked for one by one, windows that
     overlap. A cached chunk is not looked at again in the store: what is written there after it was
-    read is not seen until `clear`. Used by reads on the CPU.
+    read is not seen until `clear`.
+
+    Reads on the CPU keep chunks in host memory, reads on a GPU in its own memory, where they are
+    neither fetched, copied nor decoded again. Where a GPU has less memory to give, its chunks take
+    no more than it gave.
 
     Parameters
     ----------
     max_bytes : int
-        Upper bound of the decoded chunks held; at least 0.
+        Upper bound of the decoded chunks held in host memory; at least 0.
+    device_bytes : int, optional
+        Upper bound of those held on each GPU that reads with this cache; `max_bytes` if not given.
+
+    Attributes
+    ----------
+    nbytes : int
+        Held in host memory.
+    hits, misses : int
+        Chunks that reads on all devices found, and did not find.
+    slabs : Slabs
+        Where chunks that shall be kept are decoded to.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        if type(max_bytes) is not int or max_bytes < 0:
-            msg = f"max_bytes must be an integer of at least 0, got {max_bytes!r}"
-            raise ValueError(msg)
+    def __init__(self, max_bytes: int, device_bytes: int | None = None) -> None:
+        device_bytes = max_bytes if device_bytes is None else device_bytes
+        for name, value in (("max_bytes", max_bytes), ("device_bytes", device_bytes)):
+            if type(value) is not int or value < 0:
+                msg = f"{name} must be an integer of at least 0, got {value!r}"
+                raise ValueError(msg)
         self.max_bytes = max_bytes
+        self.device_bytes = device_bytes
         self.nbytes = 0
         self.hits = 0
         self.misses = 0
+        self.slabs = Slabs(max_bytes // 8)
+        self._on_devices: dict[Any, DevicePart] = {}  # by driver
         self._chunks: OrderedDict[Key, CachedChunk] = OrderedDict()
         self._sharing: dict[int, list[int]] = {}  # bytes and chunks of each piece of memory
         self._lock = threading.Lock()
         tell_of_forks(self)
 
     def __repr__(self) -> str:
-        return f"ChunkCache({self.nbytes} of {self.max_bytes} bytes, {len(self._chunks)} chunks)"
+        held = [f"{self.nbytes} of {self.max_bytes} bytes, {len(self._chunks)} chunks"]
+        held += [
+            f"{part.nbytes} of {self.device_bytes} bytes, {len(part)} chunks on {driver.name}"
+            for driver, part in list(self._on_devices.items())
+        ]
+        return f"ChunkCache({'; '.join(held)})"
 
     def __len__(self) -> int:
-        return len(self._chunks)
+        """Chunks held, on all devices."""
+        return len(self._chunks) + sum(map(len, list(self._on_devices.values())))
 
-    def __getstate__(self) -> int:
-        return self.max_bytes
+    @property
+    def device_nbytes(self) -> dict[str, int]:
+        """Name of a GPU -> bytes of its memory that are held."""
+        return {driver.name: part.nbytes for driver, part in list(self._on_devices.items())}
 
-    def __setstate__(self, max_bytes: int) -> None:
+    def __getstate__(self) -> tuple[int, int]:
+        return self.max_bytes, self.device_bytes
+
+    def __setstate__(self, bounds: tuple[int, int]) -> None:
         """Begin empty in another process: chunks are cheaper to decode than to send."""
-        self.__init__(max_bytes)  # type: ignore[misc]
+        self.__init__(*bounds)  # type: ignore[misc]
 
     def after_fork(self) -> None:
         """Begin empty in a forked process if another thread was at work here."""
         if self._lock.locked():
-            self.__init__(self.max_bytes)  # type: ignore[misc]
+            parts = self._on_devices  # told on their own
+            self.__init__(self.max_bytes, self.device_bytes)  # type: ignore[misc]
+            self._on_devices = parts
+
+    def on_device(self, driver: _Driver, make: Callable[[_Driver, int], _Part]) -> _Part:
+        """What is held by one driver's device; made with its bound when first asked for."""
+        with self._lock:
+            part = self._on_devices.get(driver)
+            if part is None:
+                part = self._on_devices[driver] = make(driver, self.device_bytes)
+        return cast("_Part", part)
+
+    def count(self, hits: int, misses: int) -> None:
+        """Add to the counters what a read on a device found."""
+        with self._lock:
+            self.hits += hits
+            self.misses += misses
 
     def get_many(self, keys: Sequence[Key]) -> list[CachedChunk | None]:
         """Each chunk, or None."""
@@ -125,6 +188,10 @@ class ChunkCache:
             self._chunks.clear()
             self._sharing.clear()
             self.nbytes = 0
+            parts = list(self._on_devices.values())
+        for part in parts:
+            part.clear()
+        self.slabs.forget()
 
 
 def _memory_of(elements: NDArray[Any]) -> NDArray[Any]:

@@ -39,6 +39,7 @@ from zarrgpu.model import ByteArray, ReadOptions
 from zarrgpu.native_engine import NativeRun, native_run
 from zarrgpu.output import OutputFormat
 from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
+from zarrgpu.recycled import aligned_empty
 from zarrgpu.stats import ReadStats
 
 
@@ -309,7 +310,8 @@ def allocate(
     """
     if out is None:
         try:
-            result = np.empty(shape, output.dtype)
+            make = np.empty if output.dtype.hasobject else aligned_empty
+            result = make(shape, output.dtype)
         except (MemoryError, ValueError) as error:
             msg = f"no memory for a result of shape {shape} and type {output.dtype}: {error}"
             raise MemoryBudgetError(msg) from error

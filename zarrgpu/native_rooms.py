@@ -15,9 +15,6 @@ from zarrgpu.fetch import ArraySource
 from zarrgpu.model import ByteArray
 from zarrgpu.plan.tables import Int64s, ReadPlan
 
-_ROOMS_NBYTES = 32 << 20
-"""Of the memory that chunks of one cache share at most."""
-
 
 class Rooms(NamedTuple):
     """Memory of chunks that caches hold or shall hold, a row per chunk of the plan.
@@ -66,7 +63,7 @@ def make_rooms(
     known: Sequence[bool],
     cached: list[CachedChunk | None],
 ) -> Rooms:
-    """Find or make the memory of chunks; many share one piece, which costs fewer page faults.
+    """Find or make the memory of chunks.
 
     A cache gets no more than it can keep, however many arrays share it.
     """
@@ -82,10 +79,8 @@ def make_rooms(
         taken = given.get(id(source.cache), 0)
         rows = rows[: (source.cache.max_bytes - taken) // nbytes]
         given[id(source.cache)] = taken + len(rows) * nbytes
-        together = max(1, min(_ROOMS_NBYTES, source.cache.max_bytes // 8) // nbytes)
-        for first in range(0, len(rows), together):
-            own = rows[first : first + together]
-            memory = np.empty(len(own) * nbytes, np.uint8)
-            rooms.address[own] = address(memory) + nbytes * np.arange(len(own))
-            rooms.memory.update((row, (memory, nbytes * i)) for i, row in enumerate(own))
+        made = source.cache.slabs.take(nbytes, len(rows))
+        slabs = {id(slab): address(slab) for slab, _ in made}
+        rooms.address[rows] = [slabs[id(slab)] + at for slab, at in made]
+        rooms.memory.update(zip(rows, made, strict=True))
     return rooms

@@ -17,8 +17,23 @@ from numpy.typing import NDArray
 from zarrgpu.forks import tell_of_forks
 from zarrgpu.model import ByteArray
 
+_LINE_NBYTES = 64
+"""Of a processor's cache: whole lines are written without being read first."""
+
 _ONLY_HELD = 2
 """References to memory that nobody uses: the list that holds it, and the call that counts."""
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Fresh array that begins with a line of the processor's cache; elements are undefined."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    return _on_line(np.empty(nbytes + _LINE_NBYTES, np.uint8), nbytes, dtype).reshape(shape)
+
+
+def _on_line(memory: ByteArray, nbytes: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The first `nbytes` of memory from a line on; refers to the memory itself."""
+    begin = -memory.__array_interface__["data"][0] % _LINE_NBYTES
+    return memory[begin : begin + nbytes].view(dtype)
 
 
 class RecycledMemory:
@@ -50,11 +65,11 @@ class RecycledMemory:
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Array with undefined elements, C order."""
+        """Array with undefined elements, C order, that begins with a line of the cache."""
         nbytes = math.prod(shape) * dtype.itemsize
         with self._lock:
-            memory = self._free(nbytes)
-        return memory[:nbytes].view(dtype).reshape(shape)
+            memory = self._free(nbytes + _LINE_NBYTES)
+        return _on_line(memory, nbytes, dtype).reshape(shape)
 
     def _free(self, nbytes: int) -> ByteArray:
         """Memory of at least `nbytes` that nothing refers to."""

@@ -26,17 +26,24 @@ void swap_run(const uint8_t* src, uint8_t* dst, int64_t nbytes) {
     }
 }
 
+constexpr int64_t LINE_NBYTES = 64;  // of the cache
 constexpr int64_t LEAST_STREAMED_NBYTES = 256;
+
+// Whether it pays to write a run past the caches: where most of its lines are whole.
+bool is_streamed(const uint8_t* dst, int64_t nbytes) {
+    const bool on_line = reinterpret_cast<uintptr_t>(dst) % LINE_NBYTES == 0;
+    return nbytes >= (on_line ? LINE_NBYTES : LEAST_STREAMED_NBYTES);
+}
 
 // An ordinary store first reads the line that it writes to; these do not.
 void stream_run(const uint8_t* src, uint8_t* dst, int64_t nbytes) {
 #if defined(__SSE2__)
-    const int64_t head = -reinterpret_cast<uintptr_t>(dst) & 63;  // to a line of the cache
+    const int64_t head = -reinterpret_cast<uintptr_t>(dst) % LINE_NBYTES;
     memcpy(dst, src, head);
     src += head;
     dst += head;
     nbytes -= head;
-    for (; nbytes >= 64; src += 64, dst += 64, nbytes -= 64) {
+    for (; nbytes >= LINE_NBYTES; src += LINE_NBYTES, dst += LINE_NBYTES, nbytes -= LINE_NBYTES) {
         __m128i line[4];
         for (int i = 0; i < 4; i++) {
             line[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(src) + i);
@@ -73,7 +80,7 @@ void copy_line(const Box& box, const uint8_t* src, uint8_t* dst, int64_t swap_nb
     const int64_t count = box.extent[last], itemsize = box.itemsize;
     if (src_stride == itemsize && dst_stride == itemsize) {
         const int64_t nbytes = count * itemsize;
-        if (streams && swap_nbytes == 0 && nbytes >= LEAST_STREAMED_NBYTES) {
+        if (streams && swap_nbytes == 0 && is_streamed(dst, nbytes)) {
             return stream_run(src, dst, nbytes);
         }
         return move_run(src, dst, nbytes, swap_nbytes);
