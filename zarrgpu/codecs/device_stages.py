@@ -151,6 +151,39 @@ def _packbits(codec: Any, nbytes: int) -> ElementStage | None:
     return Kernel("unpack_bits", nbytes, columns, skip_nbytes=int(first))
 
 
+def _tiff_predictor(codec: Any, nbytes: int) -> ElementStage | None:
+    itemsize = codec.dtype.itemsize
+    rows, rest = divmod(nbytes, codec.width * codec.samples * itemsize)
+    if rest or nbytes > _MAX_KERNEL_NBYTES or itemsize not in (1, 2, 4, 8):
+        return None
+    columns = {
+        "rows": rows, "width": codec.width, "samples": codec.samples, "itemsize": itemsize,
+        "predictor": codec.predictor, "swap": not codec.dtype.isnative, "source_nbytes": nbytes,
+        "target_nbytes": nbytes,
+    }  # fmt: skip
+    return Kernel("predictor", nbytes, columns)
+
+
+def _tiff_bits(codec: Any, nbytes: int) -> ElementStage | None:
+    n = nbytes // (1 if codec.bits < 8 else 2)
+    if n % codec.row_samples or nbytes > _MAX_KERNEL_NBYTES:
+        return None
+    packed_nbytes = codec.encoded_nbytes(nbytes)
+    return _samples(nbytes, packed_nbytes, n=n, row_samples=codec.row_samples, bits=codec.bits)
+
+
+def _tiff_fill_order(codec: Any, nbytes: int) -> ElementStage | None:
+    del codec
+    if nbytes > _MAX_KERNEL_NBYTES:
+        return None
+    return _samples(nbytes, nbytes, n=nbytes, row_samples=nbytes, bits=8, reversed=1)
+
+
+def _samples(nbytes: int, packed_nbytes: int, **columns: int) -> Kernel:
+    sizes = {"source_nbytes": packed_nbytes, "target_nbytes": nbytes}
+    return Kernel("unpack_samples", nbytes, {"reversed": 0, **sizes, **columns})
+
+
 def _transpose(codec: Any, nbytes: int) -> ElementStage | None:
     encoded, decoded = codec.encoded_dtype, codec.dtype
     if element_type(decoded) is None or encoded.kind != decoded.kind:
@@ -175,6 +208,9 @@ _RULES: dict[str, Rule] = {
     "reshape": _unchanged,
     "scale_offset": _scale_offset,
     "shuffle": _shuffle,
+    "tiff_bits": _tiff_bits,
+    "tiff_fill_order": _tiff_fill_order,
+    "tiff_predictor": _tiff_predictor,
     "transpose": _transpose,
 }
 """Codec -> rule."""

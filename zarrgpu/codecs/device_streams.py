@@ -11,7 +11,14 @@ from collections.abc import Callable
 import numpy as np
 
 from zarrgpu.codecs.blosc import HEADER_NBYTES
-from zarrgpu.codecs.blosc_streams import FORMATS, STORED, ZLIB, BloscStreams, parse_containers
+from zarrgpu.codecs.blosc_streams import (
+    FORMATS,
+    STORED,
+    ZLIB,
+    BloscStreams,
+    lz4_plausible,
+    parse_containers,
+)
 from zarrgpu.codecs.deflate_headers import (
     ZLIB_HEADER_NBYTES,
     ZLIB_TRAILER_NBYTES,
@@ -45,7 +52,9 @@ def zstd(tables: DecodeTables, offset: Int64s, nbytes: Int64s, decoded: int, ite
     """One frame a chunk; a content checksum is verified."""
     del item
     full = np.full(len(offset), decoded, np.int64)
-    tables.on_device &= frames_valid(tables.payload, offset, nbytes, full, allow_checksum=True)
+    tables.on_device &= frames_valid(
+        tables.payload, offset, nbytes, full, allow_checksum=True, headers_only=tables.headers_only
+    )
     rows = _whole_streams(tables, "zstd", offset, nbytes, decoded)
     rows = rows[have_checksums(tables.payload, offset[rows])]
     end = (offset + nbytes)[rows]
@@ -60,8 +69,8 @@ def lz4(tables: DecodeTables, offset: Int64s, nbytes: Int64s, decoded: int, item
     valid = nbytes > _LZ4_HEADER_NBYTES
     said = np.full(len(offset), -1, np.int64)
     said[valid] = read_word(tables.payload, offset[valid])
-    tables.on_device &= valid & (said == decoded)
     head = _LZ4_HEADER_NBYTES
+    tables.on_device &= valid & (said == decoded) & lz4_plausible(nbytes - head, decoded)
     _whole_streams(tables, "lz4", offset + head, nbytes - head, decoded)
 
 
@@ -113,8 +122,43 @@ def _aligned(tables: DecodeTables, row: Int64s, source: Int64s, nbytes: Int64s) 
     return source
 
 
+def lzw(tables: DecodeTables, offset: Int64s, nbytes: Int64s, decoded: int, item: int) -> None:
+    """A TIFF LZW stream a chunk."""
+    del item
+    _whole_streams(tables, "lzw", offset, nbytes, decoded, reversed=0)
+
+
+def lzw_reversed(
+    tables: DecodeTables, offset: Int64s, nbytes: Int64s, decoded: int, item: int
+) -> None:
+    """The same with the bits of each byte in reverse."""
+    del item
+    _whole_streams(tables, "lzw", offset, nbytes, decoded, reversed=1)
+
+
+def tiff_packbits(
+    tables: DecodeTables, offset: Int64s, nbytes: Int64s, decoded: int, item: int
+) -> None:
+    """A TIFF PackBits stream a chunk."""
+    del item
+    _whole_streams(tables, "packbits_runs", offset, nbytes, decoded, reversed=0)
+
+
+def tiff_packbits_reversed(
+    tables: DecodeTables, offset: Int64s, nbytes: Int64s, decoded: int, item: int
+) -> None:
+    """The same with the bits of each byte in reverse."""
+    del item
+    _whole_streams(tables, "packbits_runs", offset, nbytes, decoded, reversed=1)
+
+
 def _whole_streams(
-    tables: DecodeTables, name: str, source: Int64s, nbytes: Int64s, decoded: int
+    tables: DecodeTables,
+    name: str,
+    source: Int64s,
+    nbytes: Int64s,
+    decoded: int,
+    **columns: int,
 ) -> Int64s:
     """One stream per chunk, decoded into the work area; returns the rows."""
     rows = np.flatnonzero(tables.on_device)
@@ -122,7 +166,7 @@ def _whole_streams(
     tables.result[rows] = target
     tables.add(
         STREAMS, name, row=rows, source=source[rows], source_nbytes=nbytes[rows], target=target,
-        nbytes=decoded,
+        nbytes=decoded, **columns,
     )  # fmt: skip
     return rows
 
@@ -132,7 +176,9 @@ def blosc(tables: DecodeTables, offset: Int64s, nbytes: Int64s, decoded: int, it
 
     A byte shuffle of whole elements of `item` bytes is left to the gather.
     """
-    parsed = parse_containers(tables.payload, offset, nbytes, decoded)
+    parsed = parse_containers(
+        tables.payload, offset, nbytes, decoded, headers_only=tables.headers_only
+    )
     tables.on_device &= parsed.understood
     coded = np.flatnonzero(tables.on_device & ~parsed.memcpyed)
     tables.result[:] = np.where(parsed.memcpyed, offset + HEADER_NBYTES, 0)
@@ -181,6 +227,11 @@ def _blosc_streams(tables: DecodeTables, parsed: BloscStreams, decoded_at: Int64
 
 
 COMPRESSORS: dict[str | None, Callable[[DecodeTables, Int64s, Int64s, int, int], None]] = {
-    None: stored, "zstd": zstd, "lz4": lz4, "zlib": zlib, "gzip": gzip, "blosc": blosc,
+    None: stored, "zstd": zstd, "lz4": lz4, "zlib": zlib, "gzip": gzip, "blosc": blosc, "lzw": lzw,
+    "lzw_reversed": lzw_reversed, "tiff_packbits": tiff_packbits,
+    "tiff_packbits_reversed": tiff_packbits_reversed,
 }  # fmt: skip
 """Codec -> (tables, offset, nbytes, decoded size, item size): what decodes n encoded chunks."""
+
+REVERSED = {"lzw": "lzw_reversed", "tiff_packbits": "tiff_packbits_reversed"}
+"""Codec -> what decodes its streams where the bits of each byte are reversed (FillOrder 2)."""

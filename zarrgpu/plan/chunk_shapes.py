@@ -79,6 +79,15 @@ def chunk_shapes(spec: ArraySpec, chunk_id: Int64s) -> Int64s:
     return np.array(rows, np.int64)
 
 
+def inside_nbytes(spec: ArraySpec, chunk_id: Int64s) -> Int64s:
+    """Bytes of chunks that lie inside the array, decoded; of a grid that no placement cuts."""
+    sizes = np.full(len(chunk_id), spec.dtype.itemsize, np.int64)
+    for axis, coord in enumerate(np.unravel_index(chunk_id, spec.grid_shape)):
+        end = np.minimum(spec.chunk_start(axis, coord + 1), spec.shape[axis])
+        sizes *= end - spec.chunk_start(axis, coord)
+    return sizes
+
+
 def part_of(touch: ArrayTouches, chunks: NDArray[np.intp], array: int) -> ArrayTouches:
     """Some chunks of what a request touches, as those of another array."""
     rows, number = touch.rows_of(chunks)
