@@ -28,6 +28,7 @@ FORMATS = {BLOSCLZ: "blosclz", LZ4: "lz4", SNAPPY: "snappy", ZLIB: "deflate", ZS
 """Inner codec code -> step that decodes it: an own kernel or a library format."""
 
 _SNAPPY_SIZE_NBYTES = 5
+_LZ4_MAX_EXPANSION = 255
 
 _FLAG_SHUFFLE, _FLAG_MEMCPYED, _FLAG_BITSHUFFLE, _FLAG_RESERVED, _FLAG_DONT_SPLIT = 1, 2, 4, 8, 16
 _FORMAT_VERSION, _INNER_VERSION = 2, 1
@@ -81,7 +82,12 @@ def read_int32(payload: ByteArray, at: Int64s) -> Int64s:
 
 
 def parse_containers(
-    payload: ByteArray, offset: Int64s, nbytes: Int64s, decoded_nbytes: int
+    payload: ByteArray,
+    offset: Int64s,
+    nbytes: Int64s,
+    decoded_nbytes: int,
+    *,
+    headers_only: bool = False,
 ) -> BloscStreams:
     """Take n containers apart.
 
@@ -92,6 +98,8 @@ def parse_containers(
         Where each container lies in `payload`.
     decoded_nbytes : int
         Size that every container must decode to.
+    headers_only : bool
+        As for `zstd_frames.frames_valid`.
     """
     header = _headers(payload, offset, nbytes)
     flags, typesize = header[:, 2].astype(np.int64), header[:, 3].astype(np.int64)
@@ -130,6 +138,7 @@ def parse_containers(
         number,
         block_target,
         block_nbytes,
+        headers_only=headers_only,
     )
     understood[broken] = False
     kept = understood[streams["row"]]
@@ -175,6 +184,8 @@ def _walk_blocks(
     number: Int64s,
     block_target: Int64s,
     block_nbytes: Int64s,
+    *,
+    headers_only: bool,
 ) -> tuple[dict[str, Int64s], Int64s]:
     """Follow the streams of all blocks at once; return them and the containers that break off."""
     start = read_int32(payload, offset[row] + HEADER_NBYTES + 4 * number)
@@ -204,7 +215,9 @@ def _walk_blocks(
         here, size = here[good], size[good]
         source = offset[row[here]] + at[here] + 4
         code = np.where(size == decoded[here], STORED, flags[row[here]] >> 5)
-        valid = _streams_valid(payload, source, size, decoded[here], code)
+        valid = _streams_valid(
+            payload, source, size, decoded[here], code, headers_only=headers_only
+        )
         broken.append(row[here[~valid]])
         parts.append(
             {
@@ -227,19 +240,33 @@ def _walk_blocks(
 
 
 def _streams_valid(
-    payload: ByteArray, source: Int64s, nbytes: Int64s, decoded: Int64s, code: Int64s
+    payload: ByteArray,
+    source: Int64s,
+    nbytes: Int64s,
+    decoded: Int64s,
+    code: Int64s,
+    *,
+    headers_only: bool,
 ) -> NDArray[np.bool_]:
     """Which streams of a block have a header that agrees with their sizes."""
     valid = np.ones(len(source), np.bool_)
     rows = np.flatnonzero(code == ZSTD)
     valid[rows] = frames_valid(
-        payload, source[rows], nbytes[rows], decoded[rows], allow_checksum=False
-    )
+        payload, source[rows], nbytes[rows], decoded[rows], allow_checksum=False,
+        headers_only=headers_only,
+    )  # fmt: skip
     rows = np.flatnonzero(code == ZLIB)
     valid[rows] = zlib_streams(payload, source[rows], nbytes[rows], decoded[rows]).valid
     rows = np.flatnonzero(code == SNAPPY)
     valid[rows] = _snappy_nbytes(payload, source[rows], nbytes[rows]) == decoded[rows]
+    rows = np.flatnonzero(code == LZ4)
+    valid[rows] = lz4_plausible(nbytes[rows], decoded[rows])
     return valid
+
+
+def lz4_plausible(nbytes: Int64s, decoded_nbytes: Int64s | int) -> NDArray[np.bool_]:
+    """Which LZ4 blocks can have the size that they are to decode to: a byte gives 255 at most."""
+    return np.asarray(decoded_nbytes <= _LZ4_MAX_EXPANSION * nbytes)
 
 
 def _snappy_nbytes(payload: ByteArray, source: Int64s, nbytes: Int64s) -> Int64s:

@@ -22,6 +22,8 @@ _FHCRC, _FEXTRA, _FNAME, _FCOMMENT, _RESERVED = 2, 4, 8, 16, 0xE0
 _MAX_TEXT_NBYTES = 4096
 _MAX_EXPANSION = 1032  # a match of 258 bytes takes 2 bits at least
 _MIN_STREAM_NBYTES = 2
+_MAX_LITERAL_CODES, _MAX_DISTANCE_CODES = 286, 30
+_DYNAMIC_NBYTES = 10  # bits up to the last code length of the code lengths' code: 17 + 19 * 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,4 +142,27 @@ def _plausible(
     lengths = read_word(payload, source[rows] + 1)
     size = lengths & 0xFFFF
     fine[rows] = (size ^ lengths >> 16 == 0xFFFF) & (size + 5 <= nbytes[rows])
+    rows = np.flatnonzero(fine & (kind == 2))
+    fine[rows] = _dynamic_valid(payload, source[rows], nbytes[rows])
     return fine
+
+
+def _dynamic_valid(payload: ByteArray, source: Int64s, nbytes: Int64s) -> NDArray[np.bool_]:
+    """Which blocks with codes of their own have as many as there may be, and a complete first one.
+
+    The code of the code lengths must use up all of its codewords (RFC 1951, 3.2.7); the codes that
+    it describes are not decoded.
+    """
+    at = np.minimum(source[:, None] + np.arange(_DYNAMIC_NBYTES), payload.size - 1)
+    bits = np.unpackbits(payload[at], axis=1, bitorder="little").astype(np.int64)
+    fields = [bits[:, a:b] @ (1 << np.arange(b - a)) for a, b in ((3, 8), (8, 13), (13, 17))]
+    codes = fields[2] + 4
+    lengths = bits[:, 17:74].reshape(-1, 19, 3) @ np.array([1, 2, 4])
+    lengths[np.arange(19) >= codes[:, None]] = 0
+    spent = np.where(lengths > 0, 128 >> lengths, 0).sum(axis=1)
+    return np.asarray(
+        (fields[0] + 257 <= _MAX_LITERAL_CODES)
+        & (fields[1] + 1 <= _MAX_DISTANCE_CODES)
+        & (17 + 3 * codes <= 8 * nbytes)
+        & (spent == 128)
+    )

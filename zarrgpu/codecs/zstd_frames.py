@@ -2,7 +2,7 @@
 
 Spec: RFC 8878, 3.1.1. A device library trusts what it is given; a frame whose header and blocks do
 not add up to exactly the stored bytes and the expected size is left to the host, which either
-decodes it or says what is wrong with it. Entropy tables are not looked at.
+decodes it or says what is wrong with it; `zstd_blocks` looks into the blocks.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from zarrgpu.codecs.zstd_blocks import BLOCK_MAX, RLE, Blocks, frames_add_up
 from zarrgpu.model import ByteArray
 
 Int64s = NDArray[np.int64]
@@ -17,7 +18,7 @@ Int64s = NDArray[np.int64]
 _MAGIC = 0xFD2FB528
 _HEADER_MAX = 14
 _HEADER_MIN = 6
-_BLOCK_MAX = 128 << 10
+_WINDOW_MAX = 1 << 27  # what decoders take without being asked to (RFC 8878 recommends 8 MiB)
 CHECKSUM_NBYTES = 4
 _FLAG_CHECKSUM = 4
 
@@ -29,6 +30,7 @@ def frames_valid(
     decoded_nbytes: Int64s,
     *,
     allow_checksum: bool,
+    headers_only: bool = False,
 ) -> NDArray[np.bool_]:
     """Which of n streams are one whole frame of the expected size and nothing else.
 
@@ -40,6 +42,9 @@ def frames_valid(
     decoded_nbytes : int64 (n,)
     allow_checksum : bool
         Whether a frame may have a content checksum, which no library verifies.
+    headers_only : bool
+        Of each frame the payload has only the headers, of the frame and of its blocks; what is in
+        the blocks is not looked at.
     """
     valid = nbytes >= _HEADER_MIN
     head = np.zeros((len(offset), _HEADER_MAX), np.uint8)
@@ -65,8 +70,24 @@ def frames_valid(
         stored = head[rows, np.minimum(at + k, _HEADER_MAX - 1)]
         valid &= (k >= size_nbytes) | (stored == (wanted >> (8 * k)) & 0xFF)
     valid &= (size_nbytes == 8) | (wanted >> (8 * np.minimum(size_nbytes, 7)) == 0)
+    window = _window_nbytes(head[:, 5].astype(np.int64))
+    window = np.where(single == 1, decoded_nbytes, window)
+    valid &= window <= np.maximum(_WINDOW_MAX, decoded_nbytes)
     end = offset + nbytes - np.where(has_checksum, CHECKSUM_NBYTES, 0)
-    return valid & _blocks_end_at(payload, offset + at + size_nbytes, end, decoded_nbytes, valid)
+    ended, blocks = _follow_blocks(payload, offset + at + size_nbytes, end, decoded_nbytes, valid)
+    valid &= ended
+    if headers_only:
+        return valid
+    kept = valid[blocks.frame]
+    columns = (blocks.frame, blocks.number, blocks.at, blocks.nbytes, blocks.kind, blocks.decoded)
+    blocks = Blocks(*(column[kept] for column in columns))
+    return valid & frames_add_up(payload, blocks, np.minimum(window, BLOCK_MAX), decoded_nbytes)
+
+
+def _window_nbytes(descriptor: Int64s) -> Int64s:
+    """Window size of frames that are not one segment (RFC 8878, 3.1.1.1.2)."""
+    base = np.int64(1) << (10 + (descriptor >> 3))
+    return np.asarray(base + (base >> 3) * (descriptor & 7), np.int64)
 
 
 def have_checksums(payload: ByteArray, offset: Int64s) -> NDArray[np.bool_]:
@@ -74,24 +95,28 @@ def have_checksums(payload: ByteArray, offset: Int64s) -> NDArray[np.bool_]:
     return np.asarray((payload[offset + 4] & _FLAG_CHECKSUM) != 0)
 
 
-def _blocks_end_at(
+def _follow_blocks(
     payload: ByteArray, at: Int64s, end: Int64s, decoded_nbytes: Int64s, valid: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+) -> tuple[NDArray[np.bool_], Blocks]:
     """Follow the block headers from `at`: which frames' last blocks end exactly at `end`."""
     ends = np.zeros(len(at), np.bool_)
     rows = np.flatnonzero(valid)
+    parts: list[tuple[Int64s, ...]] = []
     # many more blocks than any encoder makes are not worth following
-    for _ in range(int(decoded_nbytes.max(initial=0)) // (16 << 10) + 1024):
+    for number in range(int(decoded_nbytes.max(initial=0)) // (16 << 10) + 1024):
         rows = rows[at[rows] + 3 <= end[rows]]
         if not len(rows):
             break
         raw = payload[at[rows, None] + np.arange(3)].astype(np.int64)
         header = raw[:, 0] | raw[:, 1] << 8 | raw[:, 2] << 16
         kind, size = (header >> 1) & 3, header >> 3
-        at[rows] += 3 + np.where(kind == 1, 1, size)
-        fits = (kind < 3) & (size <= _BLOCK_MAX) & (at[rows] <= end[rows])
+        stored = np.where(kind == RLE, 1, size)
+        parts.append((rows, np.full(len(rows), number), at[rows] + 3, stored, kind, size))
+        at[rows] += 3 + stored
+        fits = (kind < 3) & (size <= BLOCK_MAX) & (at[rows] <= end[rows])
         last = (header & 1) == 1
         done = rows[fits & last]
         ends[done] = at[done] == end[done]
         rows = rows[fits & ~last]
-    return ends
+    empty = [(np.empty(0, np.int64),) * 6]
+    return ends, Blocks(*(np.concatenate(column) for column in zip(*empty, *parts, strict=True)))
