@@ -506,14 +506,15 @@ def test_an_error_of_the_sampler_reaches_the_consumer(sampler):
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
 def test_no_more_windows_live_than_are_allowed(sampler, prefetch, monkeypatch):
     memory: list[int] = []
-    read = loader_module.read_sampled
+    start = loader_module.start_sampled
 
-    def watched(*args, **kwargs):
-        images, valid = read(*args, **kwargs)
+    def note(images, valid):
         memory.append(images.__array_interface__["data"][0])
         return images, valid
 
-    monkeypatch.setattr(loader_module, "read_sampled", watched)
+    monkeypatch.setattr(
+        loader_module, "start_sampled", lambda *args, **how: start(*args, **how).then(note)
+    )
     loader = make(sampler, batch_size=2, window_batches=2, prefetch=prefetch)
     for batch in loader:
         time.sleep(0.005)  # lets the reader get as far ahead as it may
@@ -550,14 +551,15 @@ def test_windows_fit_the_budget(sampler, prefetch, held):
 def test_a_finished_window_does_not_wait_for_the_next(sampler, monkeypatch):
     """A window is read into the memory of the last one, if the consumer let go of that."""
     memory: list[int] = []
-    read = loader_module.read_sampled
+    start = loader_module.start_sampled
 
-    def watched(*args, **kwargs):
-        images, valid = read(*args, **kwargs)
+    def note(images, valid):
         memory.append(images.__array_interface__["data"][0])
         return images, valid
 
-    monkeypatch.setattr(loader_module, "read_sampled", watched)
+    monkeypatch.setattr(
+        loader_module, "start_sampled", lambda *args, **how: start(*args, **how).then(note)
+    )
     iterator = iter(make(sampler, batch_size=15, window_batches=1, prefetch=0))
     for _ in range(3):
         next(iterator)  # not kept

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zarrgpu.errors import (
         ChunkDecodeError,
         DataError,
+        DeviceLostError,
         DeviceUnavailableError,
         MemoryBudgetError,
         MetadataError,
@@ -56,6 +57,7 @@ __all__ = [
     "ChunkDecodeError",
     "DataError",
     "DeepZoomGenerator",
+    "DeviceLostError",
     "DeviceUnavailableError",
     "GridPatches",
     "Group",
@@ -97,7 +99,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "errors": (
         "ChunkDecodeError",
         "DataError",
-        "DeviceUnavailableError",
+        "DeviceLostError",
+    "DeviceUnavailableError",
         "MemoryBudgetError",
         "MetadataError",
         "MissingDependencyError",

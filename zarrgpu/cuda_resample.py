@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.devices.cuda import ALIGNMENT, CudaDevice, Slot
-from zarrgpu.devices.driver import ArrayView
+from zarrgpu.devices.driver import ArrayView, Stream
 from zarrgpu.devices.tables import (
     ELEMENT_TILE,
     RESAMPLE_JOB,
@@ -36,6 +36,7 @@ def resample_on_device(
     axes: tuple[int, int, int],
     output: OutputFormat,
     memory_nbytes: int,
+    stream: Stream | None = None,
 ) -> None:
     """Resample images that lie on a device; when this returns the result is complete.
 
@@ -51,6 +52,8 @@ def resample_on_device(
     output : OutputFormat
     memory_nbytes : int
         Budget for scratch memory.
+    stream : Stream, optional
+        That the memory of `out` belongs to; the caller's current one otherwise.
     """
     driver = device.driver
     source, target = driver.view_array(pixels), driver.view_array(out)
@@ -60,7 +63,7 @@ def resample_on_device(
     step = max(1, memory_nbytes // _SCRATCH_SHARE // max(each, 1))
     with device.lease(1) as (slot,):
         ready = driver.create_event()
-        ready.record(driver.current_stream())
+        ready.record(stream if stream is not None else driver.current_stream())
         slot.stream.wait(ready)
         scratch = driver.allocate(max(each * min(step, n), 1), slot.stream)
         for begin in range(0, n, step):

@@ -8,6 +8,7 @@
     │   ├── UnsupportedCodecError           (NotImplementedError)  no decoder for this codec
     │   ├── UnsupportedFormatError          (NotImplementedError)  not a layout that zarrgpu reads
     │   ├── DeviceUnavailableError          (RuntimeError)  no such device, driver or library
+    │   │   └── DeviceLostError             the device failed, and does no more for this process
     │   ├── MissingDependencyError          (ImportError)  an optional package is not installed
     │   ├── MemoryBudgetError               (MemoryError)  cannot be made to fit the budget
     │   └── ReadCancelledError              the caller does not want the result any more
@@ -47,6 +48,14 @@ class UnsupportedFormatError(RequestError, NotImplementedError):
 
 class DeviceUnavailableError(RequestError, RuntimeError):
     """The asked-for device, its driver or one of its libraries is not there."""
+
+
+class DeviceLostError(DeviceUnavailableError):
+    """A device failed in a way that nothing of this process runs on it any more.
+
+    What was on it is lost. The objects that were opened are not: they read on the CPU, on another
+    device, or on this one in a new process.
+    """
 
 
 class MissingDependencyError(RequestError, ImportError):

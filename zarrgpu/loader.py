@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.host import HostDevice
+from zarrgpu.devices.lent import Lent
 from zarrgpu.devices.resolve import DeviceLike, resolve_device
+from zarrgpu.devices.ring import SlotRing
 from zarrgpu.errors import SelectionError
 from zarrgpu.forks import tell_of_forks
 from zarrgpu.model import ReadOptions
@@ -28,9 +31,9 @@ from zarrgpu.patches import (
     patch_request,
 )
 from zarrgpu.read_ahead import Cancelled, read_ahead
-from zarrgpu.reader import OnError
+from zarrgpu.reader import OnError, PendingRead
 from zarrgpu.recycled import RecycledMemory
-from zarrgpu.sampled_reads import patch_source_nbytes, read_sampled
+from zarrgpu.sampled_reads import patch_source_nbytes, start_sampled
 from zarrgpu.sampling import PatchTable, Sampler
 from zarrgpu.stats import ReadStats
 
@@ -52,6 +55,11 @@ class Batch:
         Number of each patch in the epoch.
     valid : bool (N,)
         False for patches that could not be read (only with ``on_error="mask"``).
+    lent : Lent, optional
+        On a CUDA device: notes on which streams the images are used, so that their memory is not
+        written anew before these are done. The stream that is current when the batch is taken, and
+        those that get it by DLPack, are noted; others are not: `Lent.to_stream`, or wait for them
+        before you let go of the batch.
     """
 
     images: Any
@@ -59,17 +67,31 @@ class Batch:
     slides: NDArray[np.int32]
     indices: NDArray[np.int64]
     valid: NDArray[np.bool_]
+    lent: Lent | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.slides)
 
-    def __dlpack__(self, **kwargs: Any) -> Any:
-        """Hand the images to another framework without a copy."""
-        return self.images.__dlpack__(**kwargs)
+    def __dlpack__(self, *, stream: int | None = None, **kwargs: Any) -> Any:
+        """Hand the images to another framework without a copy, to be used on its stream."""
+        if self.lent is None:
+            return self.images.__dlpack__(stream=stream, **kwargs)
+        self.lent.to_stream(stream)
+        return self.images.__dlpack__(stream=stream, **kwargs)
 
     def __dlpack_device__(self) -> Any:
         """Where the images lie, as DLPack numbers devices."""
         return self.images.__dlpack_device__()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Window:
+    """Patches of several batches, whose read was started."""
+
+    rows: NDArray[np.int64]
+    table: PatchTable
+    stats: ReadStats
+    pending: PendingRead
 
 
 class PatchLoader:
@@ -230,6 +252,9 @@ class PatchLoader:
                 while window:  # emptied, so that a finished window does not wait for the next
                     if self._iteration is iteration:
                         self._next_batch += 1
+                    lent = window[0].lent
+                    if lent is not None:
+                        lent.to_current_stream()
                     yield window.pop(0)
         finally:
             windows.close()
@@ -268,7 +293,10 @@ class PatchLoader:
         shape, dtype = self._window_format(1)
         patch = math.prod(shape) * dtype.itemsize + patch_source_nbytes(self.sampler)
         # without prefetch the consumer still has one batch of the last window while another is read
-        budget = self.options.memory_budget_bytes // (max(self.prefetch, 1) + 1)
+        held = max(self.prefetch, 1) + 1
+        if self.prefetch and isinstance(self._device, CudaDevice):
+            held += 1  # or while one is finished, and the next is read
+        budget = self.options.memory_budget_bytes // held
         return max(1, budget // max(1, patch * self.batch_size))
 
     def _window_format(self, n: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -280,28 +308,45 @@ class PatchLoader:
         return (n, *(nhwc if self.layout == "NHWC" else nchw)), made.dtype
 
     def _windows(self, table: PatchTable, batches: range) -> Generator[list[Batch], None, None]:
-        """Generate windows (lists of batches), read ahead where asked."""
+        """Generate windows (lists of batches), read ahead where asked.
+
+        On a CUDA device the reads share a ring of slots: a window is fetched while the one before
+        is decoded.
+        """
         per_rank = -(-len(table) // self.world_size)
         everyone = np.arange(per_rank * self.world_size, dtype=np.int64) % max(len(table), 1)
         indices = everyone[self.rank :: self.world_size]
         step = self._window_batches
+        device, ring = self._device, None
+        if isinstance(device, CudaDevice):
+            ring = SlotRing(device, device.delivery_stream)
 
-        def read(part: range, cancelled: Cancelled) -> list[Batch]:
+        def start(part: range, cancelled: Cancelled) -> _Window:
             rows = indices[part.start * self.batch_size : part.stop * self.batch_size]
-            return self._read_window(table, rows, cancelled)
+            return self._start_window(table, rows, ring, cancelled)
 
         parts = [batches[i : i + step] for i in range(0, len(batches), step)]
-        return read_ahead(read, parts, self.prefetch)
+        windows = read_ahead(start, parts, self.prefetch, self._finish_window)
+        try:
+            yield from windows
+        finally:
+            windows.close()
+            if ring is not None:
+                ring.close()
 
-    def _read_window(
-        self, table: PatchTable, rows: NDArray[np.int64], cancelled: Cancelled
-    ) -> list[Batch]:
-        """Read the patches of several batches in one plan, and cut the result into batches."""
+    def _start_window(
+        self,
+        table: PatchTable,
+        rows: NDArray[np.int64],
+        ring: SlotRing | None,
+        cancelled: Cancelled,
+    ) -> _Window:
+        """Start to read the patches of several batches in one plan."""
         stats = ReadStats()
         out = None
         if isinstance(self._device, HostDevice):
             out = self._memory.take(*self._window_format(len(rows)))
-        images, valid = read_sampled(
+        pending = start_sampled(
             self.sampler,
             table.slide[rows],
             table.location[rows],
@@ -315,18 +360,28 @@ class PatchLoader:
             stats=stats,
             on_error=self.on_error,
             cancelled=cancelled,
+            ring=ring,
         )
+        return _Window(rows, table, stats, pending)
+
+    def _finish_window(self, window: _Window) -> list[Batch]:
+        """Wait for a window, and cut it into batches."""
+        images, valid = window.pending.finish()
         with self._stats_lock:  # iterators of one loader read at the same time
-            for field in fields(stats):
-                total = getattr(self.stats, field.name) + getattr(stats, field.name)
-                setattr(self.stats, field.name, total)
+            self.stats.add(window.stats)
+        lent, memory = None, window.pending.memory
+        if isinstance(self._device, CudaDevice) and memory is not None:
+            lent = Lent(self._device.driver, memory)
+        rows, table = window.rows, window.table
+        parts = [slice(i, i + self.batch_size) for i in range(0, len(rows), self.batch_size)]
         return [
             Batch(
-                images[i : i + self.batch_size],
-                table.location[rows[i : i + self.batch_size]],
-                table.slide[rows[i : i + self.batch_size]],
-                rows[i : i + self.batch_size],
-                valid[i : i + self.batch_size],
+                images[part],
+                table.location[rows[part]],
+                table.slide[rows[part]],
+                rows[part],
+                valid[part],
+                lent,
             )
-            for i in range(0, len(rows), self.batch_size)
+            for part in parts
         ]

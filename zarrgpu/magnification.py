@@ -18,7 +18,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from zarrgpu import reader
 from zarrgpu.cuda_resample import resample_on_device
 from zarrgpu.devices.cuda import CudaDevice
+from zarrgpu.devices.driver import DeviceMemory
 from zarrgpu.devices.resolve import Device, DeviceLike, resolve_device
+from zarrgpu.devices.ring import SlotRing
 from zarrgpu.errors import MemoryBudgetError, SelectionError
 from zarrgpu.host_engine import allocate
 from zarrgpu.host_resample import resample_on_host
@@ -30,7 +32,7 @@ from zarrgpu.patches import (
     box_request,
     check_slide_index,
     patch_format,
-    read_boxes,
+    start_boxes,
 )
 from zarrgpu.pyramid import Pyramid
 from zarrgpu.resampling import (
@@ -169,21 +171,65 @@ def read_scaled_patches(
     MemoryBudgetError
         If the source of a single patch exceeds the memory budget.
     """
+    return start_scaled_patches(
+        slides,
+        slide_index,
+        corners,
+        steps,
+        size,
+        position=position,
+        layout=layout,
+        dtype=dtype,
+        normalize=normalize,
+        device=device,
+        out=out,
+        options=options,
+        stats=stats,
+        on_error=on_error,
+        cancelled=cancelled,
+    ).finish()
+
+
+def start_scaled_patches(
+    slides: Sequence[Pyramid],
+    slide_index: ArrayLike,
+    corners: ArrayLike,
+    steps: ArrayLike,
+    size: tuple[int, int],
+    *,
+    position: Mapping[str, int] | None = None,
+    layout: Layout = "NHWC",
+    dtype: DTypeLike | None = None,
+    normalize: tuple[ArrayLike, ArrayLike] | None = None,
+    device: DeviceLike = None,
+    out: Any = None,
+    options: ReadOptions | None = None,
+    stats: ReadStats | None = None,
+    on_error: reader.OnError = "raise",
+    cancelled: Callable[[], bool] | None = None,
+    ring: SlotRing | None = None,
+) -> reader.PendingRead:
+    """Start what `read_scaled_patches` does.
+
+    What is resampled is started as far as its first part is read; the rest is done to finish it.
+    `ring` is that of `reader.start_read`.
+    """
     options = options or ReadOptions()
+    stats = stats if stats is not None else ReadStats()
     where = resolve_device(device)
     scaled = _Scaled(slides, steps, size, position)
     output = patch_format(slides, dtype, normalize, scaled.levels)
     index, places = scaled.places(slide_index, corners)
     how: dict[str, Any] = {
         "position": position, "options": options, "stats": stats, "on_error": on_error,
-        "cancelled": cancelled, "device": where,
+        "cancelled": cancelled, "device": where, "ring": ring,
     }  # fmt: skip
     if scaled.is_plain(index, places):
         request = box_request(
             slides, index, places.astype(np.int64), scaled.levels, size, how.pop("position"),
             of_level0=True,
         )  # fmt: skip
-        return read_boxes(
+        return start_boxes(
             slides, scaled.levels, request, layout=layout, output=output, out=out, **how
         )
     for slide, level in zip(slides, scaled.levels, strict=True):
@@ -196,13 +242,24 @@ def read_scaled_patches(
     if out is not None and tuple(getattr(out, "shape", ())) != (len(index), *inner):
         msg = f"out must have shape {(len(index), *inner)}, got {getattr(out, 'shape', None)}"
         raise SelectionError(msg)
-    result = _allocate((len(index), *inner), output, where, out)
+    result, memory = _allocate((len(index), *inner), output, where, out, ring)
     ok = np.ones(len(index), np.bool_)
-    if 0 in size:
+    parts = scaled.parts(index, options) if 0 not in size else []
+
+    def start(rows: NDArray[np.int64]) -> reader.PendingRead:
+        return scaled.start(rows, index, places, result, axes, output, where, how)
+
+    if not parts:
+        return reader.PendingRead(memory, lambda: (result, ok), stats)
+    first = start(parts[0])
+
+    def others(_: Any, first_ok: NDArray[np.bool_]) -> tuple[Any, NDArray[np.bool_]]:
+        ok[parts[0]] = first_ok
+        for rows in parts[1:]:
+            ok[rows] = start(rows).finish()[1]
         return result, ok
-    for rows in scaled.parts(index, options):
-        ok[rows] = scaled.read(rows, index, places, result, axes, output, where, how)
-    return result, ok
+
+    return first.then(others, memory)
 
 
 class _Scaled:
@@ -284,7 +341,7 @@ class _Scaled:
             raise MemoryBudgetError(msg)
         return int(nbytes)
 
-    def read(
+    def start(
         self,
         rows: NDArray[np.int64],
         index: NDArray[np.int32],
@@ -294,8 +351,8 @@ class _Scaled:
         output: OutputFormat,
         device: Device,
         how: dict[str, Any],
-    ) -> NDArray[np.bool_]:
-        """Read and resample some patches into the result; whether each could be read."""
+    ) -> reader.PendingRead:
+        """Start to read some patches; finishing it resamples them into the result."""
         used, local = np.unique(index[rows], return_inverse=True)
         slides = [self.slides[i] for i in used.tolist()]
         levels = [self.levels[i] for i in used.tolist()]
@@ -310,7 +367,7 @@ class _Scaled:
         stored = OutputFormat(dtype=native_dtype(specs[0].dtype))
         if any(native_dtype(spec.dtype) != stored.dtype for spec in specs):
             stored = OutputFormat(dtype=np.dtype("f4"))
-        pixels, ok = read_boxes(slides, levels, request, layout="NHWC", output=stored, **how)
+        pending = start_boxes(slides, levels, request, layout="NHWC", output=stored, **how)
         ends = np.array([s.level_dimensions[lv] for s, lv in zip(slides, levels, strict=True)])
         tables, of = [], []
         for axis in (1, 0):
@@ -322,12 +379,17 @@ class _Scaled:
             of.append(which)
         fills = np.array([np.float32(spec.fill_scalar) for spec in specs], np.float32)[local]
         batch = ResampleBatch(tables[0], tables[1], of[0], of[1], fills, rows)
-        if isinstance(device, CudaDevice):
-            budget = how["options"].memory_budget_bytes
-            resample_on_device(device, batch, pixels, result, axes, output, budget)
-        else:
-            resample_on_host(batch, pixels, result, axes, output, how["options"])
-        return ok
+
+        def resample(pixels: Any, ok: NDArray[np.bool_]) -> tuple[Any, NDArray[np.bool_]]:
+            if isinstance(device, CudaDevice):
+                budget, ring = how["options"].memory_budget_bytes, how["ring"]
+                stream = None if ring is None else ring.stream
+                resample_on_device(device, batch, pixels, result, axes, output, budget, stream)
+            else:
+                resample_on_host(batch, pixels, result, axes, output, how["options"])
+            return result, ok
+
+        return pending.then(resample)
 
 
 def _tables(
@@ -349,10 +411,12 @@ def _tables(
     return made, which.reshape(-1)
 
 
-def _allocate(shape: tuple[int, ...], output: OutputFormat, device: Device, out: Any) -> Any:
-    """Make or check the result, on the device."""
+def _allocate(
+    shape: tuple[int, ...], output: OutputFormat, device: Device, out: Any, ring: SlotRing | None
+) -> tuple[Any, DeviceMemory | None]:
+    """Make or check the result, on the device; its memory there, if it is new."""
     if not isinstance(device, CudaDevice):
-        return allocate(shape, (0, 1, 2), output, out)[0]
+        return allocate(shape, (0, 1, 2), output, out)[0], None
     if out is not None:
         view = device.driver.view_array(out)
         strides = [math.prod(shape[axis + 1 :]) * view.dtype.itemsize for axis in range(4)]
@@ -362,8 +426,9 @@ def _allocate(shape: tuple[int, ...], output: OutputFormat, device: Device, out:
                 f"strides {view.strides} and type {view.dtype}"
             )
             raise SelectionError(msg)
-        return out
+        return out, None
     driver = device.driver
     nbytes = math.prod(shape) * output.dtype.itemsize
-    memory = driver.allocate(nbytes, driver.current_stream())
-    return driver.to_array(memory, 0, shape, output.dtype)
+    stream = ring.stream if ring is not None else None
+    memory = driver.allocate(nbytes, stream if stream is not None else driver.current_stream())
+    return driver.to_array(memory, 0, shape, output.dtype), memory

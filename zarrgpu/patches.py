@@ -142,23 +142,52 @@ def read_slide_patches(
         width)
     ok : bool array, shape (N,)
     """
-    request = patch_request(slides, slide_index, locations, levels, size, position)
-    return read_boxes(
+    return start_slide_patches(
         slides,
+        slide_index,
+        locations,
         levels,
-        request,
+        size,
+        position=position,
         layout=layout,
-        output=patch_format(slides, dtype, normalize, levels),
+        dtype=dtype,
+        normalize=normalize,
         device=device,
         out=out,
         options=options,
         stats=stats,
         on_error=on_error,
         cancelled=cancelled,
-    )
+    ).finish()
+
+
+def start_slide_patches(
+    slides: Sequence[Pyramid],
+    slide_index: ArrayLike,
+    locations: ArrayLike,
+    levels: Sequence[int],
+    size: tuple[int, int],
+    *,
+    position: Mapping[str, int] | None = None,
+    layout: Layout = "NHWC",
+    dtype: DTypeLike | None = None,
+    normalize: tuple[ArrayLike, ArrayLike] | None = None,
+    **how: Any,
+) -> reader.PendingRead:
+    """Start what `read_slide_patches` does; `how` is as there, or a `ring` of reads."""
+    request = patch_request(slides, slide_index, locations, levels, size, position)
+    output = patch_format(slides, dtype, normalize, levels)
+    return start_boxes(slides, levels, request, layout=layout, output=output, **how)
 
 
 def read_boxes(
+    slides: Sequence[Pyramid], levels: Sequence[int], request: ReadRequest, **how: Any
+) -> tuple[Any, NDArray[np.bool_]]:
+    """Read the boxes of `box_request`; `how` and the result are those of `read_slide_patches`."""
+    return start_boxes(slides, levels, request, **how).finish()
+
+
+def start_boxes(
     slides: Sequence[Pyramid],
     levels: Sequence[int],
     request: ReadRequest,
@@ -167,8 +196,8 @@ def read_boxes(
     output: OutputFormat,
     out: Any = None,
     **how: Any,
-) -> tuple[Any, NDArray[np.bool_]]:
-    """Read the boxes of `box_request`; `how` and the result are those of `read_slide_patches`."""
+) -> reader.PendingRead:
+    """Start what `read_boxes` does; `how` may also have a `ring` (`reader.start_read`)."""
     axes = slides[0].axes
     order = axis_layout(axes, layout)
     count = dict(zip(axes, request.count, strict=True))
@@ -178,7 +207,7 @@ def read_boxes(
     if out is not None and tuple(getattr(out, "shape", ())) != shape:
         msg = f"out must have shape {shape}, got {getattr(out, 'shape', type(out).__name__)}"
         raise SelectionError(msg)
-    result, ok = reader.read(
+    pending = reader.start_read(
         tuple(s.levels[lv].source for s, lv in zip(slides, levels, strict=True)),
         request,
         output=output,
@@ -186,7 +215,7 @@ def read_boxes(
         out=out,
         **how,
     )
-    return (result.reshape(shape) if out is None else out), ok
+    return pending.then(lambda result, ok: (result.reshape(shape) if out is None else out, ok))
 
 
 def patch_format(

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,14 +19,25 @@ class _Failure:
     error: BaseException
 
 
-def read_ahead(
-    work: Callable[[Item, Cancelled], Result], items: Sequence[Item], depth: int
-) -> Generator[Result, None, None]:
-    """Generate ``work(item)`` for all items, in order, made by a thread up to `depth` ahead.
+def _as_it_is(result: Any) -> Any:
+    return result
 
-    Besides the result that the consumer has, at most `depth` are ready or being made. Closing the
-    generator, by leaving the loop or by an exception in it, cancels the work in progress and waits
-    for the thread to end; so nothing runs on. What `work` raises is raised here, in its turn.
+
+def read_ahead(
+    work: Callable[[Item, Cancelled], Any],
+    items: Sequence[Item],
+    depth: int,
+    finish: Callable[[Any], Result] = _as_it_is,
+) -> Generator[Result, None, None]:
+    """Generate ``finish(work(item))`` for all items, in order, worked on up to `depth` ahead.
+
+    A thread does `work`; `finish` is the consumer's, when it asks for the result. By then the
+    thread works on the next item: what work only starts goes on under it.
+
+    Besides the result that the consumer has or finishes, at most `depth` are ready or being made.
+    Closing the generator, by leaving the loop or by an exception in it, cancels the work in
+    progress and waits for the thread to end; what was started then is not finished. What `work`
+    raises is raised here, in its turn.
 
     Parameters
     ----------
@@ -35,12 +46,14 @@ def read_ahead(
     items : sequence
     depth : int
         0 makes every result when it is asked for, without a thread.
+    finish : callable, optional
+        Gets what `work` returned; by default that is the result.
     """
     if depth == 0 or not items:
         for item in items:
-            yield work(item, bool)  # bool() is False: never cancelled
+            yield finish(work(item, bool))  # bool() is False: never cancelled
         return
-    ready: queue.SimpleQueue[Result | _Failure] = queue.SimpleQueue()
+    ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
     room = threading.Semaphore(depth)
     stop = threading.Event()
 
@@ -58,10 +71,12 @@ def read_ahead(
     thread.start()
     try:
         for _ in items:
-            result = ready.get()
-            if isinstance(result, _Failure):
-                raise result.error
+            started = ready.get()
+            if isinstance(started, _Failure):
+                raise started.error
             room.release()
+            result = finish(started)
+            del started
             yield result
             del result  # or it would live on while the next is waited for
     finally:

@@ -160,6 +160,17 @@ class PendingRead:
     _finish: Callable[[], tuple[Any, NDArray[np.bool_]]]
     _stats: ReadStats
 
+    def then(
+        self,
+        change: Callable[[Any, NDArray[np.bool_]], tuple[Any, NDArray[np.bool_]]],
+        memory: DeviceMemory | None = None,
+    ) -> PendingRead:
+        """Make of it a read that goes through `change` when it is finished.
+
+        `memory` is that of the changed result, if it is other than that of this one.
+        """
+        return PendingRead(memory or self.memory, lambda: change(*self._finish()), self._stats)
+
     def finish(self) -> tuple[Any, NDArray[np.bool_]]:
         """Wait for the result; see `read` for what is returned and raised."""
         began = time.perf_counter()
@@ -200,7 +211,7 @@ def start_read(
     options = options or ReadOptions()
     stats = stats if stats is not None else ReadStats()
     order = layout if layout is not None else tuple(range(len(request.count)))
-    plain = all(output.is_plain(spec.dtype) for spec in request.arrays)
+    plain = all(output.is_plain(spec.dtype) for spec in request.arrays) and output.turns is None
     in_order = order == tuple(range(len(order)))
     if on_error not in ("raise", "mask"):
         msg = f"on_error must be raise or mask, got {on_error!r}"
@@ -366,7 +377,7 @@ def _placement(
     if not isinstance(device, CudaDevice):
         compiled = options.native and runs_compiled(source, output)
         return f"{device.name}, compiled" if compiled else device.name
-    chain = device_chain(source.chain)
+    chain = device_chain(source.chain, device.driver.image_formats)
     if chain is None:
         return "host (no device decoder for this chain), then copied"
     return f"{device.name} ({chain.description})"

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from zarrgpu.magnification import read_scaled_patches, source_size
-from zarrgpu.patches import read_slide_patches
+from zarrgpu.magnification import source_size, start_scaled_patches
+from zarrgpu.patches import start_slide_patches
+from zarrgpu.reader import PendingRead
 from zarrgpu.sampling import Sampler
 
 
@@ -25,12 +26,19 @@ def read_sampled(
     **how
         As for `patches.read_slide_patches`, which says what is returned.
     """
+    return start_sampled(sampler, slide_index, locations, **how).finish()
+
+
+def start_sampled(
+    sampler: Sampler, slide_index: ArrayLike, locations: ArrayLike, **how: Any
+) -> PendingRead:
+    """Start what `read_sampled` does; `how` may also have a `ring` (`reader.start_read`)."""
     steps = getattr(sampler, "steps", None)
     if steps is None:
-        return read_slide_patches(
+        return start_slide_patches(
             sampler.slides, slide_index, locations, sampler.levels, sampler.size, **how
         )
-    return read_scaled_patches(sampler.slides, slide_index, locations, steps, sampler.size, **how)
+    return start_scaled_patches(sampler.slides, slide_index, locations, steps, sampler.size, **how)
 
 
 def patch_source_nbytes(sampler: Sampler) -> int:

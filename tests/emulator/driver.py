@@ -7,13 +7,14 @@ import itertools
 import os
 import threading
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
 
 from tests.emulator import decoders, ranges
+from tests.emulator.arrays import EmulatedArray
 from tests.emulator.build import blocks_are_independent, build_library, require_compiler
 from tests.emulator.images import IMAGE_LIBRARIES, queued_on
 from tests.emulator.memory import EmulatedMemory, EmulationError, Registry
@@ -25,7 +26,7 @@ from zarrgpu.devices.tables import KERNELS
 from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from zarrgpu.devices.driver import (
         ChecksumBatch,
@@ -82,6 +83,8 @@ class EmulatedDriver:
         self.registry = Registry()
         self.launches: list[str] = []
         """Kernels and library calls so far, in order."""
+        self.ranges: list[str] = []
+        """What was shown to profilers so far."""
         self.gds = gds
         self.file_reads: list[FileRead] = []
         """Reads of `read_files` so far."""
@@ -127,7 +130,16 @@ class EmulatedDriver:
         if self._lacks(nbytes):
             msg = f"{self.name}: out of memory allocating {nbytes} bytes; lower memory_budget_bytes"
             raise MemoryBudgetError(msg)
-        return self.registry.allocate("device", nbytes, stream.give)
+        users: dict[int, EmulatedStream] = {}
+
+        def end(release: Callable[[], None]) -> None:
+            for user in users.values():
+                stream.give(partial(user.run_until, user.given))
+            stream.give(release)
+
+        memory = self.registry.allocate("device", nbytes, end)
+        memory.users = users
+        return memory
 
     def _lacks(self, nbytes: int) -> bool:
         return self.registry.live_nbytes("device") + nbytes > self.total_nbytes
@@ -150,6 +162,18 @@ class EmulatedDriver:
     def current_stream(self) -> EmulatedStream:
         self._guard.check()
         return getattr(self._current, "stream", self._default)
+
+    def external_stream(self, handle: int) -> EmulatedStream:
+        self._guard.check()
+        if handle == 1:
+            return self._default
+        return next(stream for stream in self._streams if stream.handle == handle)
+
+    @contextmanager
+    def annotate(self, name: str) -> Iterator[None]:
+        """Note the names of ranges, as a profiler shows them."""
+        self.ranges.append(name)
+        yield
 
     @contextmanager
     def use_stream(self, stream: EmulatedStream) -> Iterator[None]:
@@ -282,7 +306,7 @@ class EmulatedDriver:
         if image_format not in self.image_formats:
             msg = f"no library for {image_format}"
             raise EmulationError(msg)
-        self.launches.append(image_format)
+        stream.give(lambda: self.launches.append(image_format))
         self.registry.check("pinned", batch.sources, batch.source_nbytes, "image source")
         there = batch.planes["channel"] != 0
         self.registry.check("device", batch.planes["channel"][there], 1, "image plane")
@@ -361,7 +385,9 @@ class EmulatedDriver:
     def to_array(
         self, memory: EmulatedMemory, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> np.ndarray:
-        return np.ndarray(shape, dtype, memory.array.data, offset)
+        array = np.ndarray(shape, dtype, memory.array.data, offset).view(EmulatedArray)
+        array.driver = self
+        return array
 
     def view_array(self, array: Any) -> ArrayView:
         if not isinstance(array, np.ndarray):

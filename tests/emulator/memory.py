@@ -17,6 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.emulator.streams import EmulatedStream
+
 Kind = Literal["device", "pinned"]
 
 FRESH, RELEASED, GUARD = 0xA5, 0xDD, 0xCB
@@ -55,11 +57,15 @@ class Allocation:
 class EmulatedMemory:
     """Handle of an allocation; releasing it is dropping the last reference, views included."""
 
-    __slots__ = ("__weakref__", "nbytes", "ptr")
+    __slots__ = ("__weakref__", "nbytes", "ptr", "users")
 
     def __init__(self, ptr: int, nbytes: int) -> None:
         self.ptr = ptr
         self.nbytes = nbytes
+        self.users: dict[int, EmulatedStream] = {}
+
+    def record_stream(self, stream: EmulatedStream) -> None:
+        self.users[stream.handle] = stream
 
     @property
     def __array_interface__(self) -> dict[str, Any]:

@@ -251,6 +251,8 @@ class CudaDevice:
         Nothing runs on it but waits: memory is given out anew when the streams are done that it was
         used on (`DeviceMemory.record_stream`), and no sooner or later.
         """
+        with self.driver.activate():  # in a forked child the lock may be held for ever: refuse
+            pass
         with self._lock:
             if self._delivery_stream is None:
                 self._delivery_stream = self.driver.create_stream()

@@ -1,6 +1,6 @@
 """The real driver: CuPy for memory, streams and launches, nvCOMP for library decoders.
 
-The only module that imports CuPy, and only inside functions: importing this file is safe where
+Only the modules ``cupy_*`` import CuPy, and only inside functions: importing them is safe where
 CuPy or a GPU is missing (`find_problem` says why then).
 """
 
@@ -13,13 +13,25 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from zarrgpu.devices import kernel_sources, kvikio_files, nvcomp
+from zarrgpu.devices.cupy_errors import import_cupy, typed_errors
+from zarrgpu.devices.cupy_nvrtc import CupyNvrtc
+from zarrgpu.devices.cupy_objects import (
+    CupyEvent,
+    CupyMemory,
+    CupyPinnedMemory,
+    CupyStream,
+    Nvtx,
+    cupy_stream,
+    native_stream,
+)
 from zarrgpu.devices.driver import ArrayView, ForkGuard
 from zarrgpu.devices.images import ImageDecoders
 from zarrgpu.devices.tables import KERNELS
-from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError, MissingDependencyError
+from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from zarrgpu.devices.driver import (
         ChecksumBatch,
@@ -27,22 +39,21 @@ if TYPE_CHECKING:
         DeviceMemory,
         Event,
         FileRead,
+        ImageBatch,
+        ImageFormat,
         LibraryFormat,
         PinnedMemory,
         Stream,
     )
-    from zarrgpu.model import ByteArray
-
-_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 
 
 def find_problem() -> str:
     """Say why CUDA cannot be used here, with what to do; empty if it can."""
     try:
-        _import_cupy()
+        import_cupy()
         _device_count()
         nvcomp.load_nvcomp()
-        _CupyNvrtc().version()
+        CupyNvrtc().version()
     except (MissingDependencyError, DeviceUnavailableError) as error:
         return str(error)
     return ""
@@ -50,23 +61,8 @@ def find_problem() -> str:
 
 def current_device_index() -> int:
     """CUDA ordinal that the caller has made current."""
-    with _typed_errors("cuda"):
-        return int(_import_cupy().cuda.runtime.getDevice())
-
-
-class CupyMemory:
-    """Device memory of CuPy's pool."""
-
-    __slots__ = ("nbytes", "pointer")
-
-    def __init__(self, pointer: Any, nbytes: int) -> None:
-        self.pointer = pointer
-        self.nbytes = nbytes
-
-    @property
-    def ptr(self) -> int:
-        """Device address."""
-        return int(self.pointer.ptr)
+    with typed_errors("cuda"):
+        return int(import_cupy().cuda.runtime.getDevice())
 
 
 class LandingMemory:
@@ -85,79 +81,15 @@ class LandingMemory:
         """Device address."""
         return int(self._memory.ptr)
 
+    def record_stream(self, stream: Stream) -> None:
+        """Nothing to note: freeing it waits for the device."""
+
     def __del__(self) -> None:
         # the interpreter may be on its way out, or the device lost: the memory goes in any case
         with suppress(Exception):
             if self._registered:
                 with self._driver.activate():
                     kvikio_files.deregister(self.ptr, self.nbytes)
-
-
-class CupyPinnedMemory:
-    """Page-locked host memory of CuPy's pool."""
-
-    __slots__ = ("array", "nbytes", "ptr")
-
-    def __init__(self, pointer: Any, nbytes: int) -> None:
-        self.array: ByteArray = np.frombuffer(pointer, np.uint8, nbytes)
-        self.nbytes = nbytes
-        self.ptr = int(pointer.ptr)
-
-
-class CupyEvent:
-    """A CUDA event."""
-
-    __slots__ = ("_driver", "native")
-
-    def __init__(self, driver: CupyDriver, native: Any) -> None:
-        self._driver = driver
-        self.native = native
-
-    def record(self, stream: Stream) -> None:
-        """Mark the work that `stream` has been given so far."""
-        with self._driver.activate():
-            self.native.record(_native_stream(stream))
-
-    def synchronize(self) -> None:
-        """Block until the marked work is done."""
-        with self._driver.activate():
-            self.native.synchronize()
-
-    def query(self) -> bool:
-        """Whether the marked work is done."""
-        with self._driver.activate():
-            return bool(self.native.done)
-
-    def elapsed_ms(self, start: Event) -> float:
-        """Milliseconds since `start`."""
-        cupy = _import_cupy()
-        with self._driver.activate():
-            return float(cupy.cuda.get_elapsed_time(cast("CupyEvent", start).native, self.native))
-
-
-class CupyStream:
-    """A CUDA stream."""
-
-    __slots__ = ("_driver", "native")
-
-    def __init__(self, driver: CupyDriver, native: Any) -> None:
-        self._driver = driver
-        self.native = native
-
-    @property
-    def handle(self) -> int:
-        """``cudaStream_t`` as an integer."""
-        return int(self.native.ptr)
-
-    def wait(self, event: Event) -> None:
-        """Let work given from now on wait for `event`."""
-        with self._driver.activate():
-            self.native.wait_event(cast("CupyEvent", event).native)
-
-    def synchronize(self) -> None:
-        """Block until all work given so far is done."""
-        with self._driver.activate():
-            self.native.synchronize()
 
 
 class CupyDriver:
@@ -179,7 +111,7 @@ class CupyDriver:
     block_threads = 128
 
     def __init__(self, device_id: int = 0) -> None:
-        cupy = _import_cupy()
+        cupy = import_cupy()
         count = _device_count()
         if not 0 <= device_id < count:
             msg = f"cuda:{device_id}: there are {count} devices, numbered from 0"
@@ -187,6 +119,7 @@ class CupyDriver:
         self.device_id = device_id
         self._cupy = cupy
         self._guard = ForkGuard(self.name)
+        self._nvtx = Nvtx(cupy)
         self._device = cupy.cuda.Device(device_id)
         self._nvcomp = nvcomp.load_nvcomp()
         self._images = ImageDecoders(self.create_event)
@@ -217,13 +150,13 @@ class CupyDriver:
     def activate(self) -> Iterator[None]:
         """Make the device current and give CUDA's errors our types."""
         self._guard.check()
-        with _typed_errors(self.name), self._device:
+        with typed_errors(self.name), self._device:
             yield
 
     def allocate(self, nbytes: int, stream: Stream) -> DeviceMemory:
-        """Device memory of CuPy's pool, ordered on `stream`."""
-        with self.activate(), _native_stream(stream):
-            return CupyMemory(self._cupy.cuda.alloc(max(nbytes, 1)), nbytes)
+        """Device memory of CuPy's current allocator, ordered on `stream`."""
+        with self.activate(), native_stream(stream):
+            return CupyMemory(self, self._cupy.cuda.alloc(max(nbytes, 1)), nbytes, stream)
 
     def allocate_pinned(self, nbytes: int) -> PinnedMemory:
         """Page-locked host memory of CuPy's pool."""
@@ -245,6 +178,15 @@ class CupyDriver:
         """Return CuPy's current stream of this device."""
         with self.activate():
             return CupyStream(self, self._cupy.cuda.get_current_stream(self.device_id))
+
+    def external_stream(self, handle: int) -> Stream:
+        """View a stream that others made."""
+        with self.activate():
+            return CupyStream(self, cupy_stream(self._cupy, handle, self.device_id))
+
+    def annotate(self, name: str) -> AbstractContextManager[None]:
+        """Show a stage in NVIDIA's profilers."""
+        return self._nvtx(name)
 
     def create_event(self, *, timing: bool = False) -> Event:
         """Create an event."""
@@ -276,13 +218,13 @@ class CupyDriver:
         )
         with self.activate():
             function = self._functions.get(kernel) or self._load(kernel)
-            function((grid,), (block,), values, 0, _native_stream(stream))
+            function((grid,), (block,), values, 0, native_stream(stream))
 
     def _load(self, kernel: str) -> Any:
         source = KERNELS[kernel][0]
         with self._lock:
             if source not in self._modules:
-                compiled = kernel_sources.load_module(source, self._architecture, _CupyNvrtc())
+                compiled = kernel_sources.load_module(source, self._architecture, CupyNvrtc())
                 module = self._cupy.cuda.function.Module()
                 module.load(compiled.image)
                 self._modules[source] = module
@@ -392,90 +334,10 @@ class CupyDriver:
         )
 
 
-class _CupyNvrtc:
-    """`kernel_sources.Nvrtc` by CuPy's bindings."""
-
-    def version(self) -> tuple[int, int]:
-        cupy = _import_cupy()
-        try:
-            major, minor = cupy.cuda.nvrtc.getVersion()
-        except Exception as error:  # what CuPy raises for a missing library depends on its version
-            msg = (
-                "nvrtc is needed to compile the kernels and does not load "
-                f"({str(error).splitlines()[0]}); run: pip install nvidia-cuda-nvrtc"
-            )
-            raise MissingDependencyError(msg) from error
-        return int(major), int(minor)
-
-    def architectures(self) -> list[int]:
-        return sorted(int(a) for a in _import_cupy().cuda.nvrtc.getSupportedArchs())
-
-    def compile(
-        self,
-        source: str,
-        name: str,
-        headers: dict[str, str],
-        options: tuple[str, ...],
-        *,
-        ptx: bool,
-    ) -> tuple[bytes, str]:
-        nvrtc = _import_cupy().cuda.nvrtc
-        texts = [text.encode() for text in headers.values()]
-        names = [header.encode() for header in headers]
-        program = nvrtc.createProgram(source, name, texts, names)
-        try:
-            try:
-                nvrtc.compileProgram(program, list(options))
-            except nvrtc.NVRTCError as error:
-                raise kernel_sources.CompileError(nvrtc.getProgramLog(program)) from error
-            image = nvrtc.getPTX(program) if ptx else nvrtc.getCUBIN(program)
-            content = image.encode() if isinstance(image, str) else bytes(image)
-            return content, str(nvrtc.getProgramLog(program))
-        finally:
-            nvrtc.destroyProgram(program)
-
-
-def _native_stream(stream: Stream) -> Any:
-    return cast("CupyStream", stream).native
-
-
-def _import_cupy() -> Any:
-    try:
-        import cupy
-    except ImportError as error:
-        msg = (
-            f"cupy is needed for CUDA and does not import ({error}); "
-            "run: pip install 'zarrgpu[cuda13]' (or cuda12)"
-        )
-        raise MissingDependencyError(msg) from error
-    return cupy
-
-
 def _device_count() -> int:
-    with _typed_errors("cuda"):
-        count = int(_import_cupy().cuda.runtime.getDeviceCount())
+    with typed_errors("cuda"):
+        count = int(import_cupy().cuda.runtime.getDeviceCount())
     if count == 0:
         msg = "cuda: the driver shows no device; check nvidia-smi and CUDA_VISIBLE_DEVICES"
         raise DeviceUnavailableError(msg)
     return count
-
-
-@contextmanager
-def _typed_errors(what: str) -> Iterator[None]:
-    """Turn CuPy's and CUDA's errors into ours."""
-    cupy = _import_cupy()
-    runtime_error = cupy.cuda.runtime.CUDARuntimeError
-    try:
-        yield
-    except cupy.cuda.memory.OutOfMemoryError as error:
-        msg = f"{what}: {str(error).lower()}; lower memory_budget_bytes"
-        raise MemoryBudgetError(msg) from error
-    except (runtime_error, cupy.cuda.driver.CUDADriverError) as error:
-        if getattr(error, "status", None) == _OUT_OF_MEMORY:
-            msg = f"{what}: out of memory ({error}); lower memory_budget_bytes"
-            raise MemoryBudgetError(msg) from error
-        msg = f"{what}: {error}"
-        raise DeviceUnavailableError(msg) from error
-    except kernel_sources.CompileError as error:
-        msg = f"{what}: a kernel does not compile with this NVRTC:\n{error}"
-        raise DeviceUnavailableError(msg) from error

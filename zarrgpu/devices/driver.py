@@ -10,7 +10,8 @@ Rules of the seam:
 - Everything that takes a `Stream` is asynchronous: host memory that it reads or writes must stay
   untouched, and device memory alive, until the stream got there.
 - Every call makes the driver's device current for its duration; nothing assumes device 0.
-- CUDA's errors leave as `MemoryBudgetError` (out of memory) or `DeviceUnavailableError` (all else).
+- CUDA's errors leave as `MemoryBudgetError` (out of memory), `DeviceLostError` (nothing works any
+  more in this process) or `DeviceUnavailableError` (all else).
 """
 
 from __future__ import annotations
@@ -54,6 +55,13 @@ class DeviceMemory(Protocol):
     @property
     def nbytes(self) -> int:
         """Usable bytes."""
+
+    def record_stream(self, stream: Stream) -> None:
+        """Note that `stream` uses it, besides the stream that it was allocated for.
+
+        Once released it is handed out again to users of the latter, whose work then comes after all
+        that `stream` has been given until the release.
+        """
 
 
 class PinnedMemory(Protocol):
@@ -286,6 +294,15 @@ class Driver(Protocol):
 
     def current_stream(self) -> Stream:
         """Return the stream that the caller made current (the default stream otherwise)."""
+
+    def external_stream(self, handle: int) -> Stream:
+        """View a stream that others made, by its ``cudaStream_t``; 1 is the default stream.
+
+        It must not be destroyed while the view, or memory that was recorded on it, lives.
+        """
+
+    def annotate(self, name: str) -> AbstractContextManager[None]:
+        """Name what is done in a block, for profilers."""
 
     def create_event(self, *, timing: bool = False) -> Event:
         """Create an event; it is done until it is recorded."""
