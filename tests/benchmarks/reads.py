@@ -6,13 +6,16 @@ shards. Modes: a full read; many random patches in one call; patches that are ch
 random patches as 32 calls, plain and through a chunk cache; and through `PatchLoader`, which plans
 a window of batches together. Peers get their best setting: TensorStore's ``Batch``, its plain
 futures and its chunk cache; caches are made anew, so start cold, in every run, ours too. "codec
-alone" decodes every chunk from memory on all cores: what no reader can beat with these libraries.
+alone" decodes every chunk from memory on all cores, "result alone" fills the result with zeros:
+their sum is what no reader can beat with these libraries, and ``share_of_floor`` how near to it
+a read comes. "into out" is a full read into memory that was used before.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
 import shutil
 import tempfile
@@ -35,6 +38,7 @@ from zarrgpu.fetch import fetch_read
 from zarrgpu.loader import PatchLoader
 from zarrgpu.model import ReadOptions, SlideSpec
 from zarrgpu.reader import plan_read
+from zarrgpu.recycled import aligned_empty
 from zarrgpu.sampling import PatchTable
 from zarrgpu.slide import Slide
 
@@ -107,6 +111,8 @@ class Case:
         self.aligned = corners[random.permutation(len(corners))[:256]]
         self.out = np.empty((n, *patch), data.dtype)
         self.aligned_out = np.empty((len(self.aligned), *chunks), data.dtype)
+        self.full_out = aligned_empty(data.shape, data.dtype)
+        self.full_out[...] = 0
         self.ours = zarrgpu.open(path)
         self.theirs = self._tensorstore()
         self.has_zarrs = importlib.util.find_spec("zarrs") is not None
@@ -211,6 +217,12 @@ class Case:
 
         run_threads(decode, chunks, len(os.sched_getaffinity(0)))
 
+    def result_alone(self, result: np.ndarray) -> None:
+        """Fill a result with zeros on all cores, chunk-sized runs at a time."""
+        flat, step = result.reshape(-1), math.prod(self.chunks)
+        runs = [flat[at : at + step] for at in range(0, flat.size, step)]
+        run_threads(lambda run: run.fill(0), runs, len(os.sched_getaffinity(0)))
+
     def _boxes(self, starts: np.ndarray, shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
         return [
             tuple(slice(s, s + p) for s, p in zip(start, shape, strict=True))
@@ -273,8 +285,7 @@ def run_case(case: Case, repeats: int) -> dict[str, Any]:
     for mode, candidates in modes.items():
         timed = harness.measure(candidates, repeats=repeats)
         results[mode] = {**timed, "ratio_to_best_peer": harness.ratio_to_best_peer(timed)}
-    alone = harness.measure({"codec alone": lambda: case.codec_alone(chunks)}, repeats=repeats)
-    results["full read"]["codec alone"] = alone["codec alone"]
+    add_floors(case, chunks, results, repeats)
     # one window of all batches is one plan: what `PatchLoader` does with them, of any axes
     one, many = f"{n} patches in one call", f"{n} patches in {CALLS} calls, cached"
     peers = [v["median_ms"] for k, v in results[many].items() if k.startswith("tensorstore")]
@@ -283,6 +294,31 @@ def run_case(case: Case, repeats: int) -> dict[str, Any]:
         "ratio_to_best_peer": round(min(peers) / results[one]["zarrgpu"]["median_ms"], 2),
     }
     return results
+
+
+def add_floors(case: Case, chunks: list[np.ndarray], results: dict[str, Any], repeats: int) -> None:
+    """What codec and memory alone take, and how near to it reads come that decode all once."""
+    alone = harness.measure(
+        {
+            "codec alone": lambda: case.codec_alone(chunks),
+            "array alone": lambda: case.result_alone(case.full_out),
+            "patches alone": lambda: case.result_alone(case.out),
+            "into out": lambda: case.ours.read(device="cpu", out=case.full_out),
+        },
+        repeats=repeats,
+    )
+    times = {name: value["median_ms"] for name, value in alone.items()}
+    full = results["full read"]
+    full |= {name: alone[name] for name in ("codec alone", "into out")}
+    full["result alone"] = alone["array alone"]
+    full["codec_alone_to_into_out"] = round(times["codec alone"] / times["into out"], 2)
+    floor = times["codec alone"] + times["array alone"]
+    full["share_of_floor"] = round(floor / times["into out"], 2)
+    for mode, timed in results.items():
+        if mode.endswith(("in one call", "through PatchLoader")):
+            timed["result alone"] = alone["patches alone"]
+            floor = times["codec alone"] + times["patches alone"]
+            timed["share_of_floor"] = round(floor / timed["zarrgpu"]["median_ms"], 2)
 
 
 INPUTS: dict[str, tuple[Any, ...]] = {
@@ -350,7 +386,10 @@ def run_array(
     case = Case(path, data, chunks, patch, n)
     case.check()
     timed = run_case(case, repeats)
-    ratios = {mode: value["ratio_to_best_peer"] for mode, value in timed.items()}
+    ratios = {
+        mode: (value["ratio_to_best_peer"], value.get("share_of_floor"))
+        for mode, value in timed.items()
+    }
     print(*facts.values(), ratios, flush=True)
     return {
         "shape": data.shape,
