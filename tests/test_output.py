@@ -64,8 +64,16 @@ def test_normalisation_is_two_float32_roundings(stored):
 @pytest.mark.parametrize(
     ("stored", "arguments"),
     [
-        ("u1", {"dtype": "u2"}),
+        ("i1", {"dtype": "u2"}),
+        ("u2", {"dtype": "i2"}),
+        ("u8", {"dtype": "i8"}),
+        ("u2", {"dtype": "u1"}),
+        ("u1", {"dtype": ">i4"}),
+        ("u1", {"dtype": "?"}),
         ("f4", {"dtype": "i4"}),
+        ("f2", {"dtype": "i8"}),
+        ("c8", {"dtype": "bfloat16"}),
+        ("u1", {"normalize": (0, 1), "dtype": "i4"}),
         ("c8", {"dtype": "f4"}),
         ("M8[s]", {"dtype": "f8"}),
         ("S3", {"dtype": "f4"}),

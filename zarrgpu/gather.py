@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,10 +35,22 @@ class PieceSlices:
         self.src: list[tuple[Any, ...]] = []
         self.channel: list[int] | None = None
         self.scatter: Scatter | None = None
-        if output.scale is None:
+        self._turns = output.turns
+        self._symmetry: list[int] = []
+        if output.turns is not None:
+            self._symmetry = output.turns.symmetry[pieces.output].tolist()
+        elif output.scale is None:
             self.scatter = Scatter.where_it_pays(pieces, request.step)
         if self.scatter is None:
             self._make_tuples(pieces, request, output)
+
+    def targets(self, out: NDArray[Any], rows: Iterable[int]) -> Iterator[NDArray[Any]]:
+        """View of the output that each of the pieces `rows` is written to as it is."""
+        if self._turns is None:
+            yield from (out[self.dst[row]] for row in rows)
+            return
+        views = self._turns.views(out)
+        yield from (views[self._symmetry[row]][self.dst[row]] for row in rows)
 
     def _make_tuples(self, pieces: PieceTable, request: ReadRequest, output: OutputFormat) -> None:
         depth = _significant_axes(pieces, request)
@@ -82,21 +94,24 @@ def gather_pieces(
 
     `output` is None for a chunk that `convert_chunk` has converted.
     """
+    if output is not None:
+        chunk = output.readable(chunk)
     if slices.scatter is not None:
         slices.scatter.place(chunk, rows, out, fill=False)
         return
+    targets = zip(rows, slices.targets(out, rows), strict=True)
     if output is None or output.scale is None:
         if chunk.dtype == out.dtype:
-            for row in rows:
-                out[slices.dst[row]] = chunk[slices.src[row]]
+            for row, target in targets:
+                target[...] = chunk[slices.src[row]]
             return
         with quiet():
-            for row in rows:
-                out[slices.dst[row]] = chunk[slices.src[row]]
+            for row, target in targets:
+                target[...] = chunk[slices.src[row]]
         return
-    for row in rows:
+    for row, target in targets:
         channel = slices.channel[row] if slices.channel is not None else 0
-        output.write(chunk[slices.src[row]], out[slices.dst[row]], channel)
+        output.write(chunk[slices.src[row]], target, channel)
 
 
 def convert_chunk(
@@ -141,6 +156,7 @@ def gather_fills(
             output.fill(values[int(fills.chunk[rows.start])], value, 0)
             slices.scatter.place(value, rows, out, fill=True)
         return
-    for row, array in enumerate(fills.chunk.tolist()):
+    targets = slices.targets(out, range(len(fills)))
+    for row, (array, target) in enumerate(zip(fills.chunk.tolist(), targets, strict=True)):
         channel = slices.channel[row] if slices.channel is not None else 0
-        output.fill(values[array], out[slices.dst[row]], channel)
+        output.fill(values[array], target, channel)

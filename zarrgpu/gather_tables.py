@@ -1,12 +1,14 @@
 """Pieces of a plan as jobs of the gather kernel: strides, merged axes, bounds.
 
-A job has up to six axes. Axes of length one are dropped, and neighbours that are contiguous on both
-sides are merged, so that a 256-px RGB patch is two axes: rows, and runs of 768 bytes.
+A job has up to six axes. Axes of length one are dropped, neighbours that are contiguous on both
+sides are merged, so that a 256-px RGB patch is two axes: rows, and runs of 768 bytes. Boxes that are
+flipped or turned have other strides, a layout for each symmetry; an axis that is flipped is gone
+through backwards in the source, so that writes go forwards.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,7 +71,7 @@ def gather_table(
     layout: int,
     fill: bool,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Make the layout and the jobs for pieces of one array.
+    """Make the layouts and the jobs for pieces of one array.
 
     Parameters
     ----------
@@ -80,29 +82,66 @@ def gather_table(
     target : Target
     output : OutputFormat
     layout : int
-        Index that the layout will have.
+        Index that the first layout will have.
     fill : bool
         Whether the pieces are the fill value.
 
     Returns
     -------
-    layout : GATHER_LAYOUT array, shape (1,)
+    layouts : GATHER_LAYOUT array, shape (1,), or one for each symmetry that occurs
     jobs : GATHER_JOB array, shape (P,)
         ``source``, ``source_nbytes`` and ``shuffle_block_nbytes`` are left zero, as fills have
         them.
     """
     _check_volumes(spec, pieces)
+    turns = output.turns
+    if turns is None:
+        return _table_of(spec, request, pieces, target, output, 0, layout=layout, fill=fill)
+    jobs = np.zeros(len(pieces), GATHER_JOB)
+    layouts = [np.zeros(0, GATHER_LAYOUT)]
+    symmetry = turns.symmetry[pieces.output]
+    for number, each in enumerate(np.unique(symmetry).tolist(), layout):
+        rows = np.flatnonzero(symmetry == each)
+        offset, strides = turns.strides(each, target.strides[1:], request.count)
+        turned = replace(target, strides=(target.strides[0], *strides))
+        made, jobs[rows] = _table_of(
+            spec, request, pieces.take(rows), turned, output, offset, layout=number, fill=fill
+        )
+        layouts.append(made)
+    return np.concatenate(layouts), jobs
+
+
+def _table_of(
+    spec: ArraySpec,
+    request: ReadRequest,
+    pieces: PieceTable,
+    target: Target,
+    output: OutputFormat,
+    target_offset: int,
+    *,
+    layout: int,
+    fill: bool,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Make the layout and the jobs of boxes that begin at `target_offset` and have its strides."""
     base = _chunk_strides(spec)
     channel = output.channel_axis if output.scale is not None and output.scale.size > 1 else None
     source = [0 if fill else base[a] * request.step[a] for a in range(spec.ndim)]
-    axes = _merge_axes(pieces.extent, source, target.strides[1:], channel)
+    strides = list(target.strides[1:])
+    jobs = np.zeros(len(pieces), GATHER_JOB)
+    jobs["target_offset"] = target_offset + _dot([pieces.output, *pieces.dst], target.strides)
+    if not fill and spec.ndim:
+        jobs["source_offset"] = _dot(list(pieces.src), base)
+    for a in (a for a, stride in enumerate(strides) if stride < 0):
+        jobs["target_offset"] += (pieces.extent[a] - 1) * strides[a]
+        jobs["source_offset"] += (pieces.extent[a] - 1) * source[a]
+        strides[a], source[a] = -strides[a], -source[a]
+    axes = _merge_axes(pieces.extent, source, tuple(strides), channel)
     if len(axes) > MAX_DIMS:
         msg = (
             f"{spec.source!r}: a selection with {len(axes)} axes that cannot be merged is more "
             f"than the {MAX_DIMS} that a GPU gathers; read with device='cpu'"
         )
         raise SelectionError(msg)
-    jobs = np.zeros(len(pieces), GATHER_JOB)
     jobs["layout"] = layout
     jobs["extents"] = 1
     made = np.zeros(1, GATHER_LAYOUT)
@@ -113,9 +152,6 @@ def gather_table(
         made["target_strides"][0, place] = axis.target_stride
         if axis.is_channel:
             made["channel_dim"] = place
-    jobs["target_offset"] = _dot([pieces.output, *pieces.dst], target.strides)
-    if not fill and spec.ndim:
-        jobs["source_offset"] = _dot(list(pieces.src), base)
     if channel is not None:
         jobs["channel_start"] = pieces.dst[channel]
     made["target"], made["target_nbytes"] = target.ptr, target.nbytes

@@ -1,9 +1,9 @@
 """A plan told to the compiled executor (``kernels/host``), where it can carry the plan out.
 
 It can where every array's chunks are of codecs that it knows, and elements are delivered as they
-are stored, up to byte order, or small ones as floats. It works on the plan's own columns, without
-the interpreter's lock. What it cannot read it leaves to `host_engine`, which succeeds or says what
-is wrong.
+are stored, up to byte order, or small ones as floats or larger integers. It works on the plan's own
+columns, without the interpreter's lock. What it cannot read it leaves to `host_engine`, which
+succeeds or says what is wrong.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ from zarrgpu.devices.native import (
 from zarrgpu.fetch import ArraySource, encoded_limit
 from zarrgpu.model import ByteArray, ObjectPerChunk, is_native
 from zarrgpu.native_rooms import make_rooms
-from zarrgpu.output import OutputFormat
+from zarrgpu.output import OutputFormat, is_bfloat16
 from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
 from zarrgpu.stores.cancellable import CancellableStore
 from zarrgpu.stores.local import LocalStore
+from zarrgpu.symmetries import NUM_SYMMETRIES
 
 _READS_AT_A_TIME = 64
 """After so many a thread comes back to Python, to be interrupted or cancelled."""
@@ -204,6 +205,7 @@ class NativeRun:
             **self._piece_columns("fills", plan.fills),
             "out": address(self._out),
             "out_strides": point(np.array(self._out.strides, np.int64)),
+            **self._turns(),
             "step": point(np.array(plan.request.step, np.int64)),
             "out_itemsize": self._out.itemsize,
             "channel_axis": -1,
@@ -249,6 +251,18 @@ class NativeRun:
         for name, value in values.items():
             table[PLAN.index(name)] = value
         return table
+
+    def _turns(self) -> dict[str, int]:
+        """Columns of the table that say how boxes are turned."""
+        turns, count = self._output.turns, self._plan.request.count
+        if turns is None:
+            return {}
+        made = [turns.strides(s, self._out.strides[1:], count) for s in range(NUM_SYMMETRIES)]
+        strides = [(offset, *along) for offset, along in made]
+        return {
+            "turns": self._point(turns.symmetry, np.uint8),
+            "turn_strides": self._point(np.array(strides, np.int64), np.int64),
+        }
 
     def _conversion(self) -> dict[str, int]:
         """Columns of the table that say what elements become."""
@@ -370,7 +384,7 @@ def _is_convertible(sources: Sequence[ArraySource], output: OutputFormat) -> boo
 
 def _type_name(dtype: np.dtype[Any]) -> str:
     """NumPy's name of a type, without its byte order."""
-    return dtype.str[1:]
+    return dtype.name if is_bfloat16(dtype) else dtype.str[1:]
 
 
 def _is_known(source: ArraySource, library: NativeLibrary) -> bool:

@@ -1,7 +1,8 @@
 """What elements become on their way into a batch: cast and normalised, the same on every device.
 
 Bit for bit: a normalised element is ``float32(x) * scale[c] + offset[c]`` with the product and the
-sum rounded separately, then cast to the output type. The CUDA gather computes the same.
+sum rounded separately, then cast to the output type. Casts are NumPy's, to bfloat16 ml_dtypes':
+through float32, to the nearest, ties to even. The CUDA gather computes the same.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from zarrgpu.errors import SelectionError
+from zarrgpu.errors import MissingDependencyError, SelectionError
 from zarrgpu.model import native_dtype
+from zarrgpu.symmetries import Turns
 
 _CASTABLE = "biuf"
+_INTEGERS = "iu"
 _CAST_TARGETS = (np.dtype("f2"), np.dtype("f4"), np.dtype("f8"))
 
 
@@ -26,7 +29,7 @@ def quiet() -> np.errstate:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OutputFormat:
-    """Element type and normalisation of a read's result.
+    """Element type, normalisation and turns of a read's result.
 
     Attributes
     ----------
@@ -36,12 +39,15 @@ class OutputFormat:
         Applied as ``x * scale + offset``; None leaves values as they are.
     channel_axis : int or None
         Array axis that `scale` and `offset` run along.
+    turns : Turns or None
+        How each box is flipped and turned.
     """
 
     dtype: np.dtype[Any]
     scale: NDArray[np.float32] | None = None
     offset: NDArray[np.float32] | None = None
     channel_axis: int | None = None
+    turns: Turns | None = None
 
     def is_plain(self, stored: np.dtype[Any]) -> bool:
         """Whether stored elements are taken as they are, up to byte order."""
@@ -49,6 +55,7 @@ class OutputFormat:
 
     def write(self, src: NDArray[Any], dst: NDArray[Any], channel: int) -> None:
         """Convert `src` into `dst` (same shape); `channel` is the result's channel of its first."""
+        src = self.readable(src)
         if self.scale is None or self.offset is None:
             with quiet():
                 np.copyto(dst, src, casting="unsafe")
@@ -58,6 +65,12 @@ class OutputFormat:
             values *= self._along_channels(self.scale, values, channel)
             values += self._along_channels(self.offset, values, channel)
             np.copyto(dst, values, casting="unsafe")
+
+    def readable(self, src: NDArray[Any]) -> NDArray[Any]:
+        """Elements that are cast as on a GPU: ml_dtypes takes a true stored as 2 for 2."""
+        if src.dtype.kind == "b" and is_bfloat16(self.dtype):
+            return np.asarray(src.view(np.uint8) != 0)
+        return src
 
     def fill(self, value: np.generic, dst: NDArray[Any], channel: int) -> None:
         """Write a fill value, converted as data would be."""
@@ -94,7 +107,8 @@ def output_format(
         Of the arrays read.
     dtype : dtype, optional
         Default: the stored one, or float32 when normalising. Another type than the stored one
-        must be float16, float32 or float64.
+        must be float16, bfloat16 (of ml_dtypes, also by its name), float32 or float64, or, where
+        nothing is normalised, an integer type that holds every value of the stored integers.
     normalize : (mean, std), optional
         Scalars or one value per channel, in stored units: ``(x - mean) / std``.
     channel_axis, channels : int, optional
@@ -104,6 +118,8 @@ def output_format(
     ------
     SelectionError
         If the conversion is not one that every device does.
+    MissingDependencyError
+        If bfloat16 is asked for by its name and ml_dtypes is not installed.
     """
     native = native_dtype(stored)
     wanted = _parse_dtype(dtype) if dtype is not None else None
@@ -113,11 +129,14 @@ def output_format(
     real = native.kind in _CASTABLE and native.itemsize <= 8
     # ml_dtypes' real numbers, bfloat16 and the like: all of them fit float32
     real = real or (native.isbuiltin == 2 and np.can_cast(native, np.float32))
-    castable = real and wanted in _CAST_TARGETS
+    castable = real and (wanted in _CAST_TARGETS or is_bfloat16(wanted))
+    if normalize is None and native.kind in "biu" and wanted.kind in _INTEGERS:
+        castable = bool(wanted.isnative and np.can_cast(native, wanted))
     if converts and not castable:
         msg = (
-            f"cannot deliver {native} as {wanted}: the result type must be the stored one, "
-            "or float16, float32 or float64 of real numbers"
+            f"cannot deliver {native} as {wanted}{' when normalising' if normalize else ''}: the "
+            "result type must be the stored one; float16, bfloat16, float32 or float64 of real "
+            "numbers; or an integer type that holds every value of the stored integers"
         )
         raise SelectionError(msg)
     if normalize is None:
@@ -129,7 +148,19 @@ def output_format(
     return OutputFormat(dtype=wanted, scale=scale, offset=offset, channel_axis=channel_axis)
 
 
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Whether a type is ml_dtypes' bfloat16."""
+    return dtype.name == "bfloat16"
+
+
 def _parse_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        try:
+            from ml_dtypes import bfloat16
+        except ImportError as error:
+            msg = "bfloat16 is a type of ml_dtypes, which is not installed: pip install ml-dtypes"
+            raise MissingDependencyError(msg) from error
+        return np.dtype(bfloat16)
     try:
         return np.dtype(dtype)
     except TypeError as error:

@@ -44,8 +44,8 @@ T load(const uint8_t* at, bool swaps) {
     return value;
 }
 
-template <typename T>
-void load_part(const uint8_t* src, int64_t stride, bool swaps, int64_t count, float* to) {
+template <typename T, typename To>
+void load_part(const uint8_t* src, int64_t stride, bool swaps, int64_t count, To* to) {
     if (stride == sizeof(T) && !swaps) {  // apart, so that it is vectorised
         for (int64_t i = 0; i < count; i++) to[i] = load<T>(src + i * sizeof(T), false);
     } else {
@@ -53,14 +53,24 @@ void load_part(const uint8_t* src, int64_t stride, bool swaps, int64_t count, fl
     }
 }
 
-void load_part(const Conversion& how, const uint8_t* src, int64_t stride, int64_t count,
-               float* to) {
+template <typename To>
+void load_part(const Conversion& how, const uint8_t* src, int64_t stride, int64_t count, To* to) {
     switch (how.source) {
         case U8: return load_part<uint8_t>(src, stride, how.swaps, count, to);
         case I8: return load_part<int8_t>(src, stride, how.swaps, count, to);
         case U16: return load_part<uint16_t>(src, stride, how.swaps, count, to);
         case I16: return load_part<int16_t>(src, stride, how.swaps, count, to);
+        case I32: return load_part<int32_t>(src, stride, how.swaps, count, to);
+        case U32: return load_part<uint32_t>(src, stride, how.swaps, count, to);
         case F32: return load_part<float>(src, stride, how.swaps, count, to);
+    }
+}
+
+int64_t target_nbytes(Target target) {
+    switch (target) {
+        case TO_F16: case TO_BF16: case TO_INT16: return 2;
+        case TO_INT64: return 8;
+        default: return 4;
     }
 }
 
@@ -106,17 +116,31 @@ void convert_line(const Conversion& how, const Line& line, const uint8_t* src, i
                   uint8_t* dst, int64_t dst_stride, int64_t count) {
     alignas(64) float values[PART];
     alignas(64) uint16_t halves[PART];
+    const int64_t nbytes = target_nbytes(how.target);
     for (int64_t first = 0; first < count; first += PART) {
         const int64_t n = std::min(PART, count - first);
         load_part(how, src + first * src_stride, src_stride, n, values);
         if (line.scale) normalise_part(line, first, n, values);
-        const uint8_t* made = reinterpret_cast<const uint8_t*>(values);
-        if (how.target == TO_F16) {
-            halve(values, n, halves);
-            made = reinterpret_cast<const uint8_t*>(halves);
+        const uint8_t* made = nbytes == 2 ? reinterpret_cast<const uint8_t*>(halves)
+                                          : reinterpret_cast<const uint8_t*>(values);
+        if (how.target == TO_F16) halve(values, n, halves);
+        if (how.target == TO_BF16) {
+            for (int64_t i = 0; i < n; i++) halves[i] = bfloat16_bits(values[i]);
         }
-        store_part(made, how.target == TO_F16 ? 2 : 4, n, dst + first * dst_stride, dst_stride,
-                   how.streams);
+        store_part(made, nbytes, n, dst + first * dst_stride, dst_stride, how.streams);
+    }
+}
+
+// Integers with more bits; of a float nothing is asked here.
+template <typename To>
+void widen_line(const Conversion& how, const uint8_t* src, int64_t src_stride, uint8_t* dst,
+                int64_t dst_stride, int64_t count) {
+    alignas(64) To values[PART];
+    for (int64_t first = 0; first < count; first += PART) {
+        const int64_t n = std::min(PART, count - first);
+        load_part(how, src + first * src_stride, src_stride, n, values);
+        store_part(reinterpret_cast<const uint8_t*>(values), sizeof(To), n,
+                   dst + first * dst_stride, dst_stride, how.streams);
     }
 }
 
@@ -152,9 +176,16 @@ class Pattern {
 void convert_lines(const Box& box, const Conversion& how, const Line& line, const uint8_t* src,
                    uint8_t* dst) {
     const int last = box.ndim - 1;
+    const int64_t from = box.src_stride[last], to = box.dst_stride[last], n = box.extent[last];
     for_lines(box, [&](int64_t src_shift, int64_t dst_shift) {
-        convert_line(how, line, src + src_shift, box.src_stride[last], dst + dst_shift,
-                     box.dst_stride[last], box.extent[last]);
+        const uint8_t* src_line = src + src_shift;
+        uint8_t* dst_line = dst + dst_shift;
+        switch (how.target) {
+            case TO_INT16: return widen_line<int16_t>(how, src_line, from, dst_line, to, n);
+            case TO_INT32: return widen_line<int32_t>(how, src_line, from, dst_line, to, n);
+            case TO_INT64: return widen_line<int64_t>(how, src_line, from, dst_line, to, n);
+            default: return convert_line(how, line, src_line, from, dst_line, to, n);
+        }
     });
 }
 
@@ -178,8 +209,8 @@ bool convert_pixels(const Box& box, const Conversion& how, const uint8_t* src, u
     pixels.itemsize = n * box.dst_stride[axis];
     simplify(pixels);
     const int last = pixels.ndim - 1;
-    const int64_t target_nbytes = how.target == TO_F16 ? 2 : 4;
-    if (box.dst_stride[axis] != target_nbytes || pixels.dst_stride[last] != n * target_nbytes ||
+    const int64_t nbytes = target_nbytes(how.target);
+    if (box.dst_stride[axis] != nbytes || pixels.dst_stride[last] != n * nbytes ||
         pixels.src_stride[last] != n * box.src_stride[axis]) {
         return false;
     }
@@ -188,8 +219,8 @@ bool convert_pixels(const Box& box, const Conversion& how, const uint8_t* src, u
     const Line line = pattern.line(how, n);
     if (!line.scale) return false;
     for_lines(pixels, [&](int64_t src_shift, int64_t dst_shift) {
-        convert_line(how, line, src + src_shift, box.src_stride[axis], dst + dst_shift,
-                     target_nbytes, count);
+        convert_line(how, line, src + src_shift, box.src_stride[axis], dst + dst_shift, nbytes,
+                     count);
     });
     return true;
 }
@@ -232,6 +263,14 @@ uint16_t half_bits(float value) {
     }
     bits += 0xFFF + (bits >> 13 & 1);
     return sign | (bits - 0x38000000) >> 13;
+}
+
+uint16_t bfloat16_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    const uint32_t nan = (bits >> 16 & 0x8000) | 0x7FC0;
+    const uint32_t nearest = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+    return (bits & 0x7FFFFFFF) > 0x7F800000 ? nan : nearest;
 }
 
 }  // namespace zarrgpu

@@ -98,6 +98,8 @@ struct Plan {
     Pieces fills;
     uint8_t* out;
     const int64_t* out_strides;  // (1 + ndim,)
+    const uint8_t* turns;        // (N,), or null: which symmetry each box is delivered in
+    const int64_t* turn_strides;  // (8, 1 + ndim): where a box begins, its strides, by symmetry
     const int64_t* step;         // (ndim,), elements
     int64_t out_itemsize;
     int64_t target_type;         // `Target` in convert.h

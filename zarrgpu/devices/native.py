@@ -41,8 +41,12 @@ CODEC_NUMBERS: Final = MappingProxyType(
 IMAGE_CODECS: Final = frozenset({"jpeg", "jpeg2k"})
 """Those of them whose chunks are images."""
 
-SOURCE_TYPES: Final = MappingProxyType({"u1": 0, "i1": 1, "u2": 2, "i2": 3, "f4": 4})
-TARGET_TYPES: Final = MappingProxyType({"f4": 1, "f2": 2})
+SOURCE_TYPES: Final = MappingProxyType(
+    {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "f4": 4, "i4": 5, "u4": 6}
+)
+TARGET_TYPES: Final = MappingProxyType(
+    {"f4": 1, "f2": 2, "bfloat16": 3, "i2": 4, "u2": 4, "i4": 5, "u4": 5, "i8": 6, "u8": 6}
+)
 """``Source`` and ``Target`` in convert.h, by NumPy's names of types."""
 
 _FUNCTIONS: Final = (
@@ -112,8 +116,8 @@ PLAN: Final = (
     *("window_shape", "num_chunks", "chunk_memory", "chunk_held", "chunk_status"),
     *(f"pieces_{name}" for name in PIECES),
     *(f"fills_{name}" for name in PIECES),
-    *("out", "out_strides", "step", "out_itemsize", "target_type", "n_channels", "scale"),
-    *("offset", "channel_axis", "streams", "next_read", "fetched_nbytes"),
+    *("out", "out_strides", "turns", "turn_strides", "step", "out_itemsize", "target_type"),
+    *("n_channels", "scale", "offset", "channel_axis", "streams", "next_read", "fetched_nbytes"),
 )
 LIBRARIES: Final = tuple(name for name, _ in _FUNCTIONS)
 JPEG_LIBRARY: Final = _JPEG_FUNCTIONS
