@@ -84,8 +84,9 @@ def open(
         it has any, True demands it, False reads every node's own documents. As in zarr-python, and
         False holds for all groups below too.
     cache : ChunkCache or int, optional
-        Keeps decoded chunks between reads on the CPU, for all that is opened by this call, at most
-        so many bytes; by default nothing is kept.
+        Keeps decoded chunks between reads, for all that is opened by this call: in host memory of
+        reads on the CPU, in a GPU's memory of reads there, of each at most so many bytes. By
+        default nothing is kept.
 
     Returns
     -------

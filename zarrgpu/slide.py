@@ -102,7 +102,7 @@ class Slide(Pyramid):
         """Nothing is held open between reads; there for OpenSlide's sake."""
 
     def set_cache(self, cache: ChunkCache | int) -> None:
-        """Keep decoded chunks of all levels between reads on the CPU in `cache`.
+        """Keep decoded chunks of all levels between reads in `cache`, where the reads run.
 
         Parameters
         ----------
