@@ -382,6 +382,6 @@ def blosc_headers(chunk: bytes, nbytes: int) -> list[tuple[int, int]]:
                 frame = chunk[at + 4 : at + 4 + encoded]
                 places += [(at + 4 + p, n) for p, n in zstd_headers(frame, size // splits)]
             elif encoded < size // splits:  # the first bytes of a zlib or Snappy stream
-                places.append((at + 4, min(encoded, 7)))
+                places.append((at + 4, min(encoded, 12)))
             at += 4 + encoded
     return places

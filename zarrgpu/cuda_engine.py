@@ -20,8 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.device import DeviceChain, device_chain
-from zarrgpu.cuda_budget import chunk_costs, cut_waves, no_memory_error, smaller_wave
+from zarrgpu.cuda_budget import (
+    TEMPORARY_SHARE,
+    chunk_costs,
+    cut_waves,
+    no_memory_error,
+    smaller_wave,
+)
 from zarrgpu.cuda_delivery import Delivery
+from zarrgpu.cuda_direct import check_files, gds_in_use
 from zarrgpu.cuda_wave import WaveContext, refuse_host_decoded, start_wave
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.driver import DeviceMemory
@@ -67,9 +74,11 @@ def start(
     """
     for spec in plan.arrays:
         check_device_dtype(spec.dtype, spec.source)
-    chains = [device_chain(source.chain) for source in sources]
+    chains = [device_chain(source.chain, device.driver.image_formats) for source in sources]
     if options.strict:
         _refuse_host_decoding(plan, chains, sources)
+    if gds_in_use(device.driver, options):
+        check_files(sources, options)
     cost = chunk_costs(plan, chains, options)
     with device.driver.activate():  # a forked child is refused before anything is made in it
         pass
@@ -114,6 +123,7 @@ class Execution:
         self._cost = cost
         fitting = int(context.options.memory_budget_bytes // max(cost.max(initial=1), 1))
         self._slots = min(max(fitting, 1), SLOTS)
+        self._wave_nbytes = context.options.memory_budget_bytes / self._slots
         self._waves: list[RunningWave] = []
 
     @property
@@ -144,10 +154,9 @@ class Execution:
         return self._delivery.result
 
     def _issue(self) -> None:
-        nbytes = self._context.options.memory_budget_bytes / self._slots
         plan = self._context.plan
         fills = plan.fills if len(plan.fills) else None
-        waves = self._cut(nbytes, 0)
+        waves = self._cut(0)
         if not waves and fills is not None:
             waves.append(np.empty(0, np.int64))
         while waves:
@@ -164,19 +173,23 @@ class Execution:
                     raise no_memory_error(
                         self._context.driver, self._context.plan, rows, self._cost, error
                     ) from error
-                waves = self._cut(smaller_wave(self._cost, rows), int(rows[0]))
+                self._wave_nbytes = smaller_wave(self._cost, rows)
+                waves = self._cut(int(rows[0]))
                 continue
             waves.popleft()
             fills = None
 
-    def _cut(self, nbytes: float, first_row: int) -> deque[Int64s]:
-        plan, waves = cut_waves(self._context.plan, self._cost, nbytes, first_row=first_row)
+    def _cut(self, first_row: int) -> deque[Int64s]:
+        plan, waves = cut_waves(
+            self._context.plan, self._cost, self._wave_nbytes, first_row=first_row
+        )
         self._context = replace(self._context, plan=plan)
         return deque(waves)
 
     def _start(self, context: WaveContext, rows: Int64s, fills: PieceTable | None) -> RunningWave:
         """Issue one wave; nothing is counted of one that cannot be issued."""
         slot = self._ring.take(self._slots)
+        slot.launches, slot.temp_nbytes = 0, TEMPORARY_SHARE * self._wave_nbytes
         attempt = replace(context, stats=ReadStats(), failed=None if context.failed is None else [])
         try:
             slot.stream.wait(self._delivery.ready)
@@ -184,6 +197,7 @@ class Execution:
         except BaseException:
             self._ring.give_back(slot)
             raise
+        attempt.stats.launches += slot.launches
         self._ring.run(wave)
         context.stats.add(attempt.stats)
         context.stats.waves += 1
@@ -193,6 +207,10 @@ class Execution:
 
     def _finished(self, wave: RunningWave) -> Int64s:
         rows = wave.finish()
+        stats, seconds = self._context.stats, wave.seconds
+        stats.copy_seconds += seconds["copy"]
+        stats.decode_seconds += seconds["decode"]
+        stats.gather_seconds += seconds["gather"]
         if len(rows) and rows[0] < 0:
             msg = "the gather kernel refused a fill job; this is a bug in zarrgpu, please report it"
             raise AssertionError(msg)

@@ -1,4 +1,7 @@
-"""Bringing a wave of chunks into pinned memory, decoded there where the device has no decoder."""
+"""Bringing a wave of chunks into pinned memory, decoded there where the device has no decoder.
+
+Chunks of local files go straight into device memory where that can be (`cuda_direct`).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.device import DeviceChain
+from zarrgpu.cuda_direct import DirectReads, gds_in_use, plan_direct, start_direct
 from zarrgpu.decode import absent_error, decode_row, encoded_bytes
 from zarrgpu.devices.cuda import Slot
 from zarrgpu.devices.host import available_cores, run_threads, scratch
+from zarrgpu.devices.landing import landing_of
 from zarrgpu.errors import DataError
 from zarrgpu.fetch import (
     ArraySource,
@@ -23,7 +28,7 @@ from zarrgpu.fetch import (
 from zarrgpu.model import ByteArray, ReadOptions
 from zarrgpu.plan.tables import Int64s, ReadPlan
 
-ENCODED, DECODED, ABSENT = 0, 1, 2
+ENCODED, DECODED, ABSENT, ARRIVED = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,9 +40,10 @@ class WaveRows:
     row : int64 (n,)
         Ascending rows of the plan's chunk table.
     state : int8 (n,)
-        ENCODED, DECODED, or ABSENT: its pieces are the fill value.
+        ENCODED, DECODED, ABSENT: its pieces are the fill value, or ARRIVED: encoded, and on the
+        device only.
     offset, nbytes : int64 (n,)
-        In the payload.
+        In the payload; of what ARRIVED, in the slot's landing.
     """
 
     row: Int64s
@@ -73,10 +79,28 @@ class WaveFetcher:
         self._plan = plan
         self._sources = sources
         self._chains = chains
+        self._slot = slot
         self._payload = slot.payload
         self._options = options
         self._failed = failed
+        self._direct: DirectReads | None = None
         self.fetched_bytes = 0
+        self.direct_bytes = 0
+
+    def choose_direct(self, rows: Int64s) -> NDArray[np.bool_]:
+        """Choose those of the given rows of the chunk table that `fetch` shall not bring here."""
+        reads = self._plan.chunks.read[rows].astype(np.int64)
+        if not gds_in_use(self._slot.driver, self._options):
+            return np.zeros(len(rows), np.bool_)
+        self._direct = plan_direct(
+            self._plan, self._sources, self._chains, np.unique(reads), self._options
+        )
+        return np.isin(reads, self._direct.row)
+
+    @property
+    def arriving_nbytes(self) -> int:
+        """Bytes of the slot's landing that are used."""
+        return 0 if self._direct is None else self._direct.arriving_nbytes
 
     def fetch(self, rows: Int64s) -> WaveRows:
         """Fetch (and, where needed, decode) the given rows of the chunk table."""
@@ -90,13 +114,64 @@ class WaveFetcher:
             (int(read), range(bounds[i], bounds[i + 1])) for i, read in enumerate(reads.tolist())
         ]
         threads = max((num_io_threads(s.store, self._options) for s in self._sources), default=1)
+        if self._direct is not None and self._direct.reads:
+            tasks = self._fetch_direct(wave, self._direct, tasks, threads)
         counts = run_threads(partial(self._read, wave), tasks, threads)
         self.fetched_bytes += sum(counts)
         self._payload.settle()
         return wave
 
+    def _fetch_direct(
+        self,
+        wave: WaveRows,
+        direct: DirectReads,
+        tasks: list[tuple[int, range]],
+        threads: int,
+    ) -> list[tuple[int, range]]:
+        """Make the direct reads, and meanwhile the others; returns what is still to be done."""
+        chosen = set(direct.row.tolist())
+        others = [task for task in tasks if task[0] not in chosen]
+        wait = start_direct(
+            self._slot.driver, self._slot, direct, required=self._options.gds is True
+        )
+        try:
+            self.fetched_bytes += sum(run_threads(partial(self._read, wave), others, threads))
+        finally:  # nothing may arrive any more once this memory is used for something else
+            good = wait()
+        self.direct_bytes += int(direct.nbytes[good].sum())
+        self.fetched_bytes += int(direct.nbytes[good].sum())
+        chunks = self._plan.chunks
+        read = chunks.read[wave.row].astype(np.int64)
+        at = np.minimum(np.searchsorted(direct.row, read), len(direct.row) - 1)
+        arrived = np.flatnonzero((direct.row[at] == read) & good[at])
+        at, row = at[arrived], wave.row[arrived]
+        whole = chunks.nbytes[row] < 0
+        inside = np.where(whole, 0, chunks.offset[row] - self._plan.reads.offset[read[arrived]])
+        wave.offset[arrived] = direct.start[at] + inside
+        wave.nbytes[arrived] = np.where(whole, direct.nbytes[at], chunks.nbytes[row])
+        wave.state[arrived] = ARRIVED
+        bad = set(direct.row[~good].tolist())
+        return [task for task in tasks if task[0] in bad]
+
+    def _bring_back(self, wave: WaveRows, places: Int64s) -> None:
+        """Copy chunks that arrived on the device into the payload."""
+        places = places[wave.state[places] == ARRIVED]
+        if not len(places):
+            return
+        landing, driver = landing_of(self._slot), self._slot.driver
+        taken = [self._payload.take(n)[0] for n in wave.nbytes[places].tolist()]
+        self._payload.settle()
+        for place, at in zip(places.tolist(), taken, strict=True):
+            source = landing.address + int(wave.offset[place])
+            driver.copy_to_host(
+                self._payload.ptr + at, source, int(wave.nbytes[place]), landing.slot.stream
+            )
+        landing.slot.stream.synchronize()
+        wave.offset[places], wave.state[places] = taken, ENCODED
+
     def decode_on_host(self, wave: WaveRows, places: Int64s) -> None:
         """Decode chunks that were fetched for the device and that it cannot decode."""
+        self._bring_back(wave, places)
         payload = self._payload.array
 
         def decode(place: int) -> None:

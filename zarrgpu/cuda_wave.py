@@ -15,22 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.device import DeviceChain, decode_tables
+from zarrgpu.codecs.device_headers import chain_headers
 from zarrgpu.codecs.device_steps import NOWHERE, POSITIONS, WORK, DecodeTables
 from zarrgpu.cuda_cache import WaveCache, without_cached
-from zarrgpu.cuda_fetch import ABSENT, DECODED, ENCODED, WaveFetcher, WaveRows
+from zarrgpu.cuda_fetch import ABSENT, ARRIVED, DECODED, ENCODED, WaveFetcher, WaveRows
+from zarrgpu.cuda_headers import Arrived, bring_headers
 from zarrgpu.cuda_work import Columns, Work, gather_work, step_work, submit
 from zarrgpu.decode import chunk_name
 from zarrgpu.devices.cuda import ALIGNMENT, Slot
 from zarrgpu.devices.driver import Driver
+from zarrgpu.devices.landing import landing_of
 from zarrgpu.errors import DataError, UnsupportedCodecError
 from zarrgpu.fetch import ArraySource, encoded_limit
 from zarrgpu.gather_tables import Target, gather_table
 from zarrgpu.indexing import expand_counts
-from zarrgpu.model import ArraySpec, ReadOptions
+from zarrgpu.model import ArraySpec, ByteArray, ReadOptions
 from zarrgpu.output import OutputFormat
 from zarrgpu.plan.chunk_shapes import inside_nbytes
 from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
-from zarrgpu.stats import ReadStats
+from zarrgpu.stats import ReadStats, clocked
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +58,16 @@ class WaveContext:
     retries: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Encoded chunks that are decoded alike: of one array, by one chain, from one place."""
+
+    array: int
+    chain: DeviceChain
+    place: Int64s
+    arrived: bool
+
+
 @dataclass(slots=True, eq=False)
 class _Placed:
     """Decode tables of one array with the chunk rows and the start of its work area."""
@@ -62,6 +75,7 @@ class _Placed:
     row: Int64s
     tables: DecodeTables
     work_start: int
+    arrived: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -114,7 +128,6 @@ def _start(
     if not context.retries:
         cache.find()
     held = cache.address != 0
-    slot.payload.reset(_payload_estimate(context, rows[~held]))
     fetcher = WaveFetcher(
         _plan_of_fetch(context, rows, held),
         context.sources,
@@ -123,13 +136,19 @@ def _start(
         context.options,
         context.failed,
     )
-    wave = fetcher.fetch(rows[~held])
-    placed, work_nbytes = _decode_tables(context, slot, fetcher, wave)
+    fetched = rows[~held]
+    here = ~fetcher.choose_direct(fetched)
+    slot.payload.reset(_payload_estimate(context, fetched[here]))
+    with context.driver.annotate("zarrgpu fetch"), clocked(context.stats, "fetch_seconds"):
+        wave = fetcher.fetch(fetched)
+        placed, work_nbytes = _decode_tables(context, slot, fetcher, wave)
     context.stats.fetched_bytes += fetcher.fetched_bytes
+    context.stats.direct_bytes += fetcher.direct_bytes
     context.stats.chunks_decoded += int((wave.state != ABSENT).sum())
     context.stats.chunks_missing += int((wave.state == ABSENT).sum())
     payload_nbytes = -(-slot.payload.used // ALIGNMENT) * ALIGNMENT
     payload = slot.data(payload_nbytes + work_nbytes)
+    slot.clock.start(slot.stream)
     if slot.payload.used:
         context.driver.copy_to_device(payload, slot.payload.ptr, slot.payload.used, slot.stream)
     decoded = _Results(
@@ -219,37 +238,53 @@ def _decode_tables(
     """Decode tables of each array's encoded chunks; what no device takes is decoded on the host."""
     placed: list[_Placed] = []
     work_nbytes = 0
-    array = context.plan.chunks.array[wave.row]
-    refused = [np.empty(0, np.int64)]
-    for index in np.unique(array[wave.state == ENCODED]).tolist():
-        chain, spec = context.chains[index], context.plan.arrays[index]
-        if chain is None:  # nothing of it is left encoded
-            continue
-        limit = encoded_limit(context.sources[index])
-        encoded = (array == index) & (wave.state == ENCODED)
-        refused.append(np.flatnonzero(encoded & (wave.nbytes > limit)))
-        fitting = np.flatnonzero(encoded & (wave.nbytes <= limit))
-        chunk_id = context.plan.chunks.chunk_id[wave.row[fitting]]
-        for part, places in _by_size(chain, spec, chunk_id, fitting):
-            if part is None:
-                refused.append(places)
-                continue
-            tables = decode_tables(
-                part,
-                slot.payload.array,
-                wave.offset[places],
-                wave.nbytes[places],
-                itemsize=spec.dtype.itemsize,
-                verify_checksums=context.options.verify_checksums,
-            )
-            refused.append(places[~tables.on_device])
-            placed.append(_Placed(places, tables, work_nbytes))
-            work_nbytes += tables.work_nbytes
+    groups, refused = _groups(context, wave)
+    mirror, unknown = _headers_of_arrived(context, slot, fetcher, wave, groups)
+    refused.append(unknown)
+    for group in groups:
+        places = np.setdiff1d(group.place, unknown) if group.arrived else group.place
+        tables = decode_tables(
+            group.chain,
+            mirror if group.arrived else slot.payload.array,
+            wave.offset[places],
+            wave.nbytes[places],
+            itemsize=context.plan.arrays[group.array].dtype.itemsize,
+            verify_checksums=context.options.verify_checksums,
+        )
+        refused.append(places[~tables.on_device])
+        placed.append(_Placed(places, tables, work_nbytes, group.arrived))
+        work_nbytes += tables.work_nbytes
     on_host = np.concatenate(refused)
     fetcher.decode_on_host(wave, on_host)
     if context.options.strict:
         refuse_host_decoded(context, wave.row[on_host])
     return placed, work_nbytes
+
+
+def _groups(context: WaveContext, wave: WaveRows) -> tuple[list[_Group], list[Int64s]]:
+    """Encoded chunks that are decoded alike, and those that the host must decode."""
+    groups: list[_Group] = []
+    refused = [np.empty(0, np.int64)]
+    array = context.plan.chunks.array[wave.row]
+    encoded = (wave.state == ENCODED) | (wave.state == ARRIVED)
+    for index in np.unique(array[encoded]).tolist():
+        chain, spec = context.chains[index], context.plan.arrays[index]
+        if chain is None:  # nothing of it is left encoded
+            continue
+        limit = encoded_limit(context.sources[index])
+        mine = (array == index) & encoded
+        refused.append(np.flatnonzero(mine & (wave.nbytes > limit)))
+        fitting = np.flatnonzero(mine & (wave.nbytes <= limit))
+        chunk_id = context.plan.chunks.chunk_id[wave.row[fitting]]
+        for part, places in _by_size(chain, spec, chunk_id, fitting):
+            if part is None:
+                refused.append(places)
+                continue
+            arrived = wave.state[places] == ARRIVED
+            for some, there in ((places[~arrived], False), (places[arrived], True)):
+                if len(some):
+                    groups.append(_Group(index, part, some, there))
+    return groups, refused
 
 
 def _by_size(
@@ -260,6 +295,26 @@ def _by_size(
         return [(chain, places)]
     short = inside_nbytes(spec, chunk_id) == chain.short_nbytes
     return [(chain, places[~short]), (chain.short, places[short])]
+
+
+def _headers_of_arrived(
+    context: WaveContext,
+    slot: Slot,
+    fetcher: WaveFetcher,
+    wave: WaveRows,
+    groups: list[_Group],
+) -> tuple[ByteArray, Int64s]:
+    """What the host must see of chunks that are on the device only, and those that it must have."""
+    arrived = []
+    for group in groups:
+        if group.arrived:
+            headers = chain_headers(group.chain)
+            assert headers is not None
+            place = group.place
+            arrived.append(Arrived(headers, place, wave.offset[place], wave.nbytes[place]))
+    if not arrived:
+        return np.empty(0, np.uint8), np.empty(0, np.int64)
+    return bring_headers(context.driver, landing_of(slot), fetcher.arriving_nbytes, arrived)
 
 
 def refuse_host_decoded(context: WaveContext, rows: Int64s) -> None:
@@ -292,13 +347,14 @@ def _decode_works(
     calls: dict[tuple[int, str], list[Columns]] = {}
     for part in placed:
         tables, base = part.tables, work + part.work_start
+        encoded = landing_of(slot).address if part.arrived else payload
         here = part.row[tables.on_device]
-        results.address[here] = _addresses(tables.result, payload, base)[tables.on_device]
+        results.address[here] = _addresses(tables.result, encoded, base)[tables.on_device]
         results.shuffle_block_nbytes[here] = tables.shuffle_block_nbytes[tables.on_device]
         for step in tables.live_steps():
             columns = dict(step.columns, row=wave.row[part.row][step.columns["row"]])
             for name in set(POSITIONS) & columns.keys():
-                columns[name] = _addresses(columns[name], payload, base)
+                columns[name] = _addresses(columns[name], encoded, base)
             if "bitstream" in columns:  # libraries for images read host memory
                 columns["bitstream"] = columns["bitstream"] + slot.payload.ptr
             calls.setdefault((step.level, step.name), []).append(columns)
