@@ -144,8 +144,9 @@ def device_chain(
     if image is not None:
         codecs.pop()
     elif len(codecs) > 1 and _is_reversed(codecs[-1][0], codecs[-2][0]):
-        compressor = REVERSED[codecs[-2][0].name]
-        del codecs[-2:]
+        codecs.pop()
+        codec, stream_nbytes = codecs.pop()
+        compressor = REVERSED[codec.name]
     elif codecs and codecs[-1][0].name in COMPRESSORS:
         compressor = codecs.pop()[0].name
     elif codecs:
@@ -242,7 +243,7 @@ def decode_tables(
     rows = np.flatnonzero(tables.on_device)
     if chain.elements and len(rows):
         _add_elements(tables, chain.elements, rows, itemsize)
-    tables.work_nbytes += chain.spare_nbytes
+    tables.reserve(np.array([chain.spare_nbytes], np.int64))
     return tables
 
 
