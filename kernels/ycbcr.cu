@@ -5,9 +5,9 @@
 // color.c (subsampled chroma is repeated) and zarrgpu/codecs/jpeg2k.py. All in integers, or in doubles that are
 // rounded once, so that the same planes give the host's pixels bit for bit.
 //
-// Before the library runs, `mark_planes` writes a pattern into the first plane of each image; an image of which
-// `ycbcr` finds a tile with the pattern still in it was not decoded, whatever the library said, and gets
-// STATUS_CORRUPT: nvJPEG gives one status for a whole batch.
+// Before the library runs, `mark_planes` writes a pattern into the first plane of each image. Where `ycbcr` finds more
+// of it left in a tile than chance explains, or a tile of nothing else, that was not decoded, whatever the library
+// said, and the image gets STATUS_CORRUPT: nvJPEG gives one status for a whole batch.
 //
 // Geometry: one warp per tile of `tile_pixels` pixels (see common.cuh), lanes take neighbouring pixels, a tile's in
 // C order; no shared memory. Statuses must be 0 before the launch, as tiles raise them. Alignment: `sample_nbytes`.
@@ -163,6 +163,9 @@ __device__ inline void write_pixel(const ImageJob& job, i64 index, i32 x, i32 y)
         if (c < job.samples) store(target + u64(c), pixel[c]);
 }
 
+// Whether so many of n pixels as they were marked are more than chance explains: one of 256 is, whatever the image.
+__device__ inline bool is_undecoded(i32 marked, i64 n) { return marked == n || marked > n / 256 + 64; }
+
 // Pixels [begin, end) of the tile that this warp takes; false where there are none.
 __device__ inline bool tile_pixels_of(const ImageJob& job, i64 tile_of_job, i32 tile_pixels,
                                       i64& begin, i64& end) {
@@ -219,13 +222,14 @@ extern "C" __global__ void ycbcr(const ImageJob* jobs,     // (n_jobs,)
         }
         i64 begin, end;
         if (!tile_pixels_of(job, tile - tile_starts[index], tile_pixels, begin, end)) continue;
-        bool marked = job.marked != 0;
+        i32 marked = 0;
         for (i64 i = begin + lane; i < end; i += 32) {
             const i32 y = i32(i / job.width), x = i32(i - i64(y) * job.width);
-            if (marked) marked = first_byte(job, x, y) == mark_of(i);
+            marked += first_byte(job, x, y) == mark_of(i);
             write_pixel(job, i, x, y);
         }
-        if (__all_sync(ALL_LANES, marked) && lane == 0)
+        for (u32 step = 16; step; step >>= 1) marked += __shfl_xor_sync(ALL_LANES, marked, step);
+        if (job.marked && lane == 0 && is_undecoded(marked, end - begin))
             atomicMax(status + index, i32(STATUS_CORRUPT));
     }
 }

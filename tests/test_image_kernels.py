@@ -157,6 +157,7 @@ def test_an_image_that_nothing_decoded_is_noticed(dtype):
     for i, job in enumerate(jobs):
         put_image(bench, job, planes, 1, 1, STORED, 2, out.ptr + 2048 * i)
     jobs["marked"] = 1
+    jobs[3]["marked"] = 0  # nobody asks
     contents = [memory.array for memory in bench.kept[1:5]]
     decoded = [content.copy() for content in contents]
     status, _ = bench.run("mark_planes", jobs, [n] * 4, tile, zeroed=True)
@@ -174,7 +175,27 @@ def test_an_image_that_nothing_decoded_is_noticed(dtype):
     contents[1][: size + 9 * row_nbytes] = decoded[1][: size + 9 * row_nbytes]  # the first rows
     contents[2][:] = decoded[2]
     status, _ = bench.run("ycbcr", jobs, [n] * 4, tile, zeroed=True)
-    assert status.tolist() == [0, JobStatus.CORRUPT, 0, JobStatus.CORRUPT]
+    assert status.tolist() == [0, JobStatus.CORRUPT, 0, 0]
+
+
+def test_missing_blocks_are_noticed_and_chance_is_not():
+    """Nine undecoded rows of 16 pixels in a tile of 4096 are; what an image has by chance is not."""
+    rng = np.random.default_rng(4)
+    images = [np.full((64, 64), 200, np.uint8), *image_planes(rng, 64, 64, 1)] * 2
+    bench, jobs, out = Bench(), np.zeros(4, IMAGE_JOB), None
+    out = bench.empty(4 * 4096)
+    for i, (job, plane) in enumerate(zip(jobs, images, strict=True)):
+        put_image(bench, job, [plane], 1, 1, STORED, 0, out.ptr + 4096 * i)
+    jobs["marked"] = 1
+    contents = [memory.array[1:].reshape(64, 64) for memory in bench.kept[1:5]]
+    bench.run("mark_planes", jobs, [4096] * 4, 4096, zeroed=True)
+    for i, (content, plane) in enumerate(zip(contents, images, strict=True)):
+        left = content[20:29, 8:24].copy()
+        content[:] = plane
+        if i >= 2:
+            content[20:29, 8:24] = left
+    status, _ = bench.run("ycbcr", jobs, [4096] * 4, 4096, zeroed=True)
+    assert status.tolist() == [0, 0, JobStatus.CORRUPT, JobStatus.CORRUPT]
 
 
 # ---- entropy-coded data --------------------------------------------------------------------------

@@ -51,6 +51,8 @@ from zarrgpu.devices.tables import (
 )
 from zarrgpu.plan.tables import Int64s
 
+GATHER: Final = "gather"
+
 Results = list[NDArray[Any]]
 Columns = dict[str, NDArray[Any]]
 
@@ -107,19 +109,23 @@ class Work:
 
     Attributes
     ----------
+    name : str
+        Of the step, for profilers.
     tables : sequence of arrays
         Placed in device memory.
     results : sequence of (dtype, count)
         Arrays that the call writes in device memory.
     run : callable
-        Issues the call; takes the addresses of the tables and of the results.
+        Takes the addresses of the tables and of the results, and the temporary device memory that
+        it may use at a time; issues the calls and returns how many.
     failed : callable
         Takes the results; gives the chunk rows that went wrong.
     """
 
+    name: str
     tables: Sequence[NDArray[Any]]
     results: Sequence[tuple[str, int]]
-    run: Callable[[list[int], list[int]], None]
+    run: Callable[[list[int], list[int], float], int]
     failed: Callable[[Results], Int64s]
 
     def room_nbytes(self) -> int:
@@ -130,7 +136,7 @@ class Work:
 
 
 def submit(slot: Slot, works: Sequence[Work]) -> Callable[[], Int64s]:
-    """Issue works on a slot's stream.
+    """Issue works on a slot's stream; the last one is the gather, if there is one.
 
     Returns
     -------
@@ -141,9 +147,21 @@ def submit(slot: Slot, works: Sequence[Work]) -> Callable[[], Int64s]:
     tables.reserve(sum(work.room_nbytes() for work in works))
     placed = [[tables.place(table) for table in work.tables] for work in works]
     room = [[tables.result(np.dtype(d).itemsize * n) for d, n in work.results] for work in works]
-    tables.send()
+    driver, stream, clock = slot.driver, slot.stream, slot.clock
+    with driver.annotate("zarrgpu copy"):
+        tables.send()
+    clock.end_of("copy", stream)
+    decoding = True
     for work, addresses, results in zip(works, placed, room, strict=True):
-        work.run(addresses, [address for _, address in results])
+        if decoding and work.name == GATHER:
+            clock.end_of("decode", stream)
+            decoding = False
+        with driver.annotate(f"zarrgpu {work.name}"):
+            at = [address for _, address in results]
+            slot.launches += work.run(addresses, at, slot.temp_nbytes)
+    if decoding:
+        clock.end_of("decode", stream)
+    clock.end_of("gather", stream)
     tables.fetch_results()
     slot.done.record(slot.stream)
 
@@ -178,7 +196,9 @@ def step_work(driver: Driver, name: str, columns: Columns, stream: Stream) -> Wo
         elif field in ("source_nbytes", "target_nbytes"):
             jobs[field] = columns["nbytes"]
     sizes = columns[step.size]
-    return _kernel_work(driver, step.kernels, columns["row"], jobs, sizes, step.tile, None, stream)
+    return _kernel_work(
+        driver, name, step.kernels, columns["row"], jobs, sizes, step.tile, None, stream
+    )
 
 
 def _transpose_work(driver: Driver, columns: Columns, stream: Stream) -> Work:
@@ -197,37 +217,79 @@ def _transpose_work(driver: Driver, columns: Columns, stream: Stream) -> Work:
     layouts["ndim"], layouts["channel_dim"] = MAX_DIMS, -1
     layouts["source_type"] = layouts["target_type"] = opaque_types(columns["itemsize"])
     layouts["swap_nbytes"] = columns["swap"]
-    return gather_work(driver, row, jobs, layouts, stream)
+    return gather_work(driver, row, jobs, layouts, stream, name="transpose")
 
 
 def _decompress_work(
     driver: Driver, library_format: LibraryFormat, columns: Columns, stream: Stream
 ) -> Work:
-    """Decode streams with a library; wrong statuses and wrong sizes are failures."""
+    """Decode streams with a library; wrong statuses and wrong sizes are failures.
+
+    A batch is cut where the library's temporary memory would exceed its bound. Each part is told
+    the exact size of its streams, which that memory depends on.
+    """
     row, nbytes = columns["row"], columns["nbytes"]
     n = len(row)
 
-    def run(tables: list[int], results: list[int]) -> None:
-        batch = DecompressBatch(
-            n_chunks=n,
-            sources=tables[0],
-            source_nbytes=tables[1],
-            targets=tables[2],
-            target_nbytes=tables[3],
-            decoded_nbytes=results[0],
-            statuses=results[1],
-            max_target_nbytes=int(nbytes.max()),
-            total_target_nbytes=int(nbytes.sum()),
-        )
-        driver.decompress(library_format, batch, stream)
+    def run(tables: list[int], results: list[int], temp_nbytes: float) -> int:
+        parts = library_parts(driver, library_format, nbytes, temp_nbytes)
+        for first, last in parts:
+            batch = DecompressBatch(
+                n_chunks=last - first,
+                sources=tables[0] + 8 * first,
+                source_nbytes=tables[1] + 8 * first,
+                targets=tables[2] + 8 * first,
+                target_nbytes=tables[3] + 8 * first,
+                decoded_nbytes=results[0] + 8 * first,
+                statuses=results[1] + 4 * first,
+                max_target_nbytes=int(nbytes[first:last].max()),
+                total_target_nbytes=int(nbytes[first:last].sum()),
+            )
+            driver.decompress(library_format, batch, stream)
+        return len(parts)
 
     names = ("source", "source_nbytes", "target", "nbytes")
     return Work(
+        library_format,
         [columns[name].astype(np.uint64) for name in names],
         [("u8", n), ("i4", n)],
         run,
         lambda results: row[(results[1] != 0) | (results[0] != nbytes.astype(np.uint64))],
     )
+
+
+def library_parts(
+    driver: Driver, library_format: LibraryFormat, nbytes: Int64s, temp_nbytes: float
+) -> list[tuple[int, int]]:
+    """Cut a batch into runs of streams that the library decodes in bounded temporary memory.
+
+    Parameters
+    ----------
+    nbytes : int64 (n,)
+        Decoded size of each stream.
+    temp_nbytes : float
+        Bound; a stream that exceeds it by itself is a part of its own.
+
+    Returns
+    -------
+    list of (int, int)
+        First row of each part and the one after its last.
+    """
+    n, ends = len(nbytes), np.cumsum(nbytes)
+    count = 1
+    while True:
+        even = np.searchsorted(ends, ends[-1] * np.arange(1, count) / count, side="right")
+        cuts = np.arange(n + 1) if count >= n else np.unique(np.concatenate([[0], even, [n]]))
+        parts = list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
+        temporary = [
+            driver.decompress_temp_nbytes(
+                library_format, b - a, int(nbytes[a:b].max()), int(nbytes[a:b].sum())
+            )
+            for a, b in parts
+        ]
+        if count >= n or max(temporary) <= temp_nbytes:
+            return parts
+        count = min(n, max(2 * count, int(temporary[0] // max(temp_nbytes, 1)) + 1))
 
 
 def _image_work(
@@ -258,11 +320,12 @@ def _image_work(
         statuses=np.zeros(n, np.int32),
     )
 
-    def run(tables: list[int], results: list[int]) -> None:
-        del tables, results
+    def run(tables: list[int], results: list[int], temp_nbytes: float) -> int:
+        del tables, results, temp_nbytes
         driver.decode_images(image_format, batch, stream)
+        return 1
 
-    return Work([], [], run, lambda results: row[batch.statuses != 0])
+    return Work(image_format, [], [], run, lambda results: row[batch.statuses != 0])
 
 
 def _checksum_work(driver: Driver, columns: Columns, stream: Stream) -> Work:
@@ -270,7 +333,8 @@ def _checksum_work(driver: Driver, columns: Columns, stream: Stream) -> Work:
     row, nbytes, expected = columns["row"], columns["nbytes"], columns["expected"]
     n = len(row)
 
-    def run(tables: list[int], results: list[int]) -> None:
+    def run(tables: list[int], results: list[int], temp_nbytes: float) -> int:
+        del temp_nbytes
         batch = ChecksumBatch(
             n_chunks=n,
             sources=tables[0],
@@ -280,8 +344,10 @@ def _checksum_work(driver: Driver, columns: Columns, stream: Stream) -> Work:
             max_source_nbytes=int(nbytes.max()),
         )
         driver.crc32c(batch, stream)
+        return 1
 
     return Work(
+        "crc32c",
         [columns["source"].astype(np.uint64), nbytes.astype(np.uint64)],
         [("u4", n), ("i4", n)],
         run,
@@ -290,17 +356,24 @@ def _checksum_work(driver: Driver, columns: Columns, stream: Stream) -> Work:
 
 
 def gather_work(
-    driver: Driver, row: Int64s, jobs: NDArray[Any], layouts: NDArray[Any], stream: Stream
+    driver: Driver,
+    row: Int64s,
+    jobs: NDArray[Any],
+    layouts: NDArray[Any],
+    stream: Stream,
+    *,
+    name: str = GATHER,
 ) -> Work:
     """The gather of a wave; `row` is each job's chunk, or -1 for a fill."""
     volume = np.prod(jobs["extents"], axis=1, dtype=np.int64)
     return _kernel_work(
-        driver, ("gather",), row, jobs, volume, GATHER_TILE_ELEMENTS, layouts, stream
+        driver, name, ("gather",), row, jobs, volume, GATHER_TILE_ELEMENTS, layouts, stream
     )
 
 
 def _kernel_work(
     driver: Driver,
+    name: str,
     kernels: tuple[str, ...],
     row: Int64s,
     jobs: NDArray[Any],
@@ -312,12 +385,14 @@ def _kernel_work(
     starts = tile_starts(sizes, tile)
     grid = grid_blocks(int(starts[-1]), driver.block_threads)
 
-    def run(tables: list[int], results: list[int]) -> None:
+    def run(tables: list[int], results: list[int], temp_nbytes: float) -> int:
+        del temp_nbytes
         args = [tables[0], len(jobs), tables[1], tile]
         if layouts is not None:
             args += [tables[2], len(layouts)]
         for kernel in kernels:
             driver.launch(kernel, grid, driver.block_threads, [*args, results[0]], stream)
+        return len(kernels)
 
     tables = [jobs, starts] if layouts is None else [jobs, starts, layouts]
-    return Work(tables, [("i4", len(jobs))], run, lambda results: row[results[0] != 0])
+    return Work(name, tables, [("i4", len(jobs))], run, lambda results: row[results[0] != 0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -225,16 +226,20 @@ def start_read(
     plan_parts = partial(
         _checked_plan, allow_direct=plain and in_order, narrow=not isinstance(where, CudaDevice)
     )
-    try:
-        plan = plan_parts(sources, request, options, cut=cut)
-    except DataError:
-        if on_error == "raise" or cut is not None:
-            raise
-        ok[_in_unreadable_shards(sources, request, options)] = False
-        request = _moved_outside(request, ~ok)
-        ok[_unplannable(sources, request, options)] = False
-        request = _moved_outside(request, ~ok)
-        plan = plan_parts(sources, request, options)
+    planned = (
+        where.driver.annotate("zarrgpu plan") if isinstance(where, CudaDevice) else nullcontext()
+    )
+    with planned:
+        try:
+            plan = plan_parts(sources, request, options, cut=cut)
+        except DataError:
+            if on_error == "raise" or cut is not None:
+                raise
+            ok[_in_unreadable_shards(sources, request, options)] = False
+            request = _moved_outside(request, ~ok)
+            ok[_unplannable(sources, request, options)] = False
+            request = _moved_outside(request, ~ok)
+            plan = plan_parts(sources, request, options)
     for kept, source in zip(given, sources, strict=True):
         kept.shard_indexes = source.shard_indexes
     stats.plan_seconds += time.perf_counter() - began

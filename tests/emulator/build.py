@@ -73,11 +73,11 @@ def _build(source: Path, kernels: tuple[str, ...], flags: list[str], suffix: str
     require_compiler()
     wrapper = _wrapper(source, kernels)
     key = hashlib.sha256()
-    for part in (*_FLAGS, *flags, _compiler_version(), wrapper, source.read_text()):
+    for part in (*_FLAGS, *flags, compiler_version(), wrapper, source.read_text()):
         key.update(part.encode() + b"\0")
     for header in (*sorted(kernels_folder().glob("*.cuh")), _HERE / "cuda_on_host.hpp"):
         key.update(header.read_bytes() + b"\0")
-    target = _cache_folder() / f"{source.stem}-{key.hexdigest()[:24]}.{suffix}"
+    target = cache_folder() / f"{source.stem}-{key.hexdigest()[:24]}.{suffix}"
     if target.is_file():
         return target
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -117,13 +117,13 @@ def require_compiler() -> None:
 
 
 @cache
-def _compiler_version() -> str:
+def compiler_version() -> str:
     done = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True)
     return done.stdout
 
 
 @cache
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     for folder in (
         _HERE.parent.parent / ".cache" / "emulator",
         Path(tempfile.gettempdir()) / f"zarrgpu-emulator-{os.getuid()}",
