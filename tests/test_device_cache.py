@@ -150,14 +150,16 @@ def test_patches_of_slides_and_loaders_use_it(cuda):
     slide = ome_image(values((3, 90, 100), "u1"), Recipe(chunks=(3, 16, 16), codecs=CHAINS["zstd"]))
     sampler = zg.RandomPatches([slide], size=(24, 20), num_patches=60, seed=1)
     options = {"batch_size": 8, "window_batches": 1, "fixed_epoch": 0}
-    plain = [to_host(b.images) for b in zg.PatchLoader(sampler, device=cuda, **options)]
+    without = zg.PatchLoader(sampler, device=cuda, **options)
+    plain = [to_host(batch.images) for batch in without]
     slide.set_cache(zg.ChunkCache(MIB))
     loader = zg.PatchLoader(sampler, device=cuda, **options)
     for _ in range(2):
         for wanted, batch in zip(plain, loader, strict=True):
             np.testing.assert_array_equal(to_host(batch.images), wanted)
-    assert loader.stats.chunks_decoded <= 6 * 7 + 8  # but for what two windows met at once
-    assert loader.stats.chunks_cached > 200
+    # windows that are read at the same time may both decode a chunk; in the second epoch none does
+    assert loader.stats.chunks_decoded <= without.stats.chunks_decoded
+    assert loader.stats.chunks_cached >= without.stats.chunks_decoded
     region = slide.read_regions([(3, 5)], 0, (30, 30), device="cpu")
     same(slide.read_regions([(3, 5)], 0, (30, 30), device=cuda), region, device=cuda)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+import zarrgpu
 from tests.gpu.devices import empty, to_host
 from tests.gpu.recording import COPY_IN, COPY_OUT, GATHER, LIBRARY, Recorder, record, summed
 from tests.gpu.stored import Case
 from tests.gpu.timing import COPY_BANDWIDTH, Clock, patch_rate, rate
 from zarrgpu.devices.cuda import CudaDevice
+from zarrgpu.errors import ZarrGPUError
 from zarrgpu.loader import PatchLoader
 from zarrgpu.model import ReadOptions
 
@@ -23,6 +26,7 @@ def measure(
 ) -> dict[str, Any]:
     """Time everything about one array; every result is held against the data first."""
     data, n = case.data, len(case.starts)
+    direct, options = replace(options, gds=True), replace(options, gds=False)
     whole = empty(device, data.shape, data.dtype)
     batch = empty(device, (n, *case.patch), data.dtype)
     read = partial(case.array.read, out=whole, options=options)
@@ -42,9 +46,31 @@ def measure(
             clock.on_wall(partial(read_patches, device=device)), case.patches_nbytes, n
         ),
     }
+    cached = zarrgpu.open(case.path, cache=2 * data.nbytes)
+    keeping = partial(
+        cached.read_patches, case.starts, case.patch, device=device, out=batch, options=options
+    )
+    times = clock.on_wall(keeping)
+    np.testing.assert_array_equal(to_host(batch)[0], data[next(case.boxes())])
+    found["patches, chunk cache"] = patch_rate(times, case.patches_nbytes, n)
+    found["batches of 32 patches"] = batches(case, device, clock, options)
+    found["whole read, GPUDirect Storage"] = direct_storage(case, device, clock, direct, whole)
     if data.ndim == 3 and data.shape[2] == 3:
         found["patches through PatchLoader"] = loaded(case, device, clock, options)
     return found
+
+
+def direct_storage(
+    case: Case, device: CudaDevice, clock: Clock, options: ReadOptions, whole: Any
+) -> dict[str, Any]:
+    """Whole reads straight from files into device memory, or why that cannot be."""
+    try:
+        case.array.read(device=device, out=whole, options=options)
+    except ZarrGPUError as error:
+        return {"not measured": str(error)[:300]}
+    np.testing.assert_array_equal(to_host(whole), case.data)
+    read = partial(case.array.read, device=device, out=whole, options=options)
+    return rate(clock.on_wall(read), case.data.nbytes)
 
 
 def stages(
@@ -115,6 +141,36 @@ def shared(timed: dict[str, Any], ceilings: dict[str, Any]) -> dict[str, Any]:
     """A rate with its share of the card's own copy."""
     share = timed["GB_per_s"] / max(ceilings[COPY_BANDWIDTH]["GB_per_s"], 1e-9)
     return {**timed, "share_of_copy_bandwidth": round(share, 3)}
+
+
+def batches(case: Case, device: CudaDevice, clock: Clock, options: ReadOptions) -> dict[str, Any]:
+    """All patches, 32 at a time, one call after another: what a cache of decoded chunks is for."""
+    n, data = len(case.starts), case.data
+    out = empty(device, (min(32, n), *case.patch), data.dtype)
+    cached = zarrgpu.open(case.path, cache=2 * data.nbytes)
+    assert cached.cache is not None
+
+    def run(array: zarrgpu.Array, *, empty_first: bool = False) -> None:
+        if empty_first:
+            cached.cache.clear()
+        for first in range(0, n, len(out)):
+            starts = case.starts[first : first + len(out)]
+            array.read_patches(
+                starts, case.patch, device=device, out=out[: len(starts)], options=options
+            )
+
+    def timed(array: zarrgpu.Array, **how: bool) -> dict[str, Any]:
+        return patch_rate(clock.on_wall(partial(run, array, **how), 3), case.patches_nbytes, n)
+
+    found = {
+        "without a cache": timed(case.array),
+        "from an empty cache": timed(cached, empty_first=True),
+        "from a full cache": timed(cached),
+    }
+    last = case.starts[-(n % len(out) or len(out)) :]
+    box = tuple(slice(s, s + p) for s, p in zip(last[0].tolist(), case.patch, strict=True))
+    np.testing.assert_array_equal(to_host(out)[0], data[box])
+    return found
 
 
 def loaded(case: Case, device: CudaDevice, clock: Clock, options: ReadOptions) -> dict[str, Any]:
