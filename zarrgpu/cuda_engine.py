@@ -188,6 +188,7 @@ class Execution:
 
     def _start(self, context: WaveContext, rows: Int64s, fills: PieceTable | None) -> RunningWave:
         """Issue one wave; nothing is counted of one that cannot be issued."""
+        self._ring.finish_done()
         slot = self._ring.take(self._slots)
         slot.launches, slot.temp_nbytes = 0, TEMPORARY_SHARE * self._wave_nbytes
         attempt = replace(context, stats=ReadStats(), failed=None if context.failed is None else [])

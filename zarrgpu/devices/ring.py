@@ -39,6 +39,11 @@ class RunningWave:
         To be called once that is done: gives the chunk rows that went wrong.
     keep : object
         What the work writes to: it lives until the wave is finished, even if its read is dropped.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        Of the stages of `StageClock`, once the wave is finished.
     """
 
     def __init__(self, slot: Slot, failed_rows: Callable[[], NDArray[np.int64]], keep: Any) -> None:
@@ -47,6 +52,7 @@ class RunningWave:
         self._keep = keep
         self._lock = threading.Lock()
         self._wrong: NDArray[np.int64] | None = None
+        self.seconds: dict[str, float] = {}
 
     @property
     def finished(self) -> bool:
@@ -59,6 +65,7 @@ class RunningWave:
             if self._wrong is None:
                 assert self._failed_rows is not None
                 self.slot.done.synchronize()
+                self.seconds = self.slot.clock.seconds()
                 self._wrong = self._failed_rows()
                 self._failed_rows = self._keep = None
             return self._wrong
@@ -104,6 +111,14 @@ class SlotRing:
                 if self._running and self._running[0] is oldest:
                     self._idle.append(self._running.popleft().slot)
                     self._turn.notify_all()
+
+    def finish_done(self) -> None:
+        """Finish the waves that the device is done with: now caches have what these decoded."""
+        with self._turn:
+            running = list(self._running)
+        for wave in running:
+            if wave.slot.done.query():
+                wave.finish()
 
     def run(self, wave: RunningWave) -> None:
         """Take back a slot whose wave was issued."""
