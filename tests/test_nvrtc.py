@@ -6,7 +6,6 @@ NVRTC needs neither a GPU nor a driver; nvcc, where it is installed, must agree.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -16,62 +15,23 @@ import pytest
 
 from zarrgpu.devices import kernel_sources
 from zarrgpu.devices.kernel_sources import CompileError, compile_module, load_module
+from zarrgpu.devices.tables import KERNELS
 from zarrgpu.errors import DeviceUnavailableError
 
-nvrtc = pytest.importorskip(
+pytest.importorskip(
     "cuda.bindings.nvrtc",
     reason="cuda-bindings and nvidia-cuda-nvrtc compile without a GPU",
 )
 
-ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
+from tests.benchmarks import kernels as kernel_resources
+from tests.benchmarks.kernels import ARCHITECTURES
+from tests.nvrtc_bindings import BindingsNvrtc
+
 OPTIMISED = 90
 """The one that is optimised as a user's device would be (H100, H200)."""
 
 MAX_REGISTERS = 96
 """Of 65,536 an SM: 20 warps or more in flight."""
-
-
-class BindingsNvrtc:
-    """`kernel_sources.Nvrtc` by cuda-bindings."""
-
-    def version(self):
-        return tuple(_check(nvrtc.nvrtcVersion()))
-
-    def architectures(self):
-        return sorted(_check(nvrtc.nvrtcGetSupportedArchs())[0])
-
-    def compile(self, source, name, headers, options, *, ptx):
-        (program,) = _check(
-            nvrtc.nvrtcCreateProgram(
-                source.encode(), name.encode(), len(headers),
-                [text.encode() for text in headers.values()], [h.encode() for h in headers],
-            )
-        )  # fmt: skip
-        (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
-        log = self.read(program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog)
-        text = log.rstrip(b"\0").decode()
-        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            raise CompileError(text)
-        size, get = (
-            (nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
-            if ptx
-            else (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
-        )
-        return self.read(program, size, get), text
-
-    @staticmethod
-    def read(program, size, get):
-        # not bytes: those of length 1 (an empty log) are one object for the whole process, and a
-        # NUL written into b" " made every space of later tests a NUL
-        content = bytearray(_check(size(program))[0])
-        _check(get(program, content))
-        return bytes(content)
-
-
-def _check(result):
-    status, *values = result
-    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, status
-    return values
 
 
 @cache
@@ -95,12 +55,6 @@ def compile_all():
         return dict(zip(jobs, pool.map(one, jobs), strict=True))
 
 
-def used_registers(log):
-    """Registers of each entry function, from ptxas' report."""
-    found = re.findall(r"entry function '(\w+)'.*?Used (\d+) registers", log, re.DOTALL)
-    return {name: int(n) for name, n in found}
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", kernel_sources.source_names())
 def test_compiles_without_warnings(name, architecture):
@@ -111,15 +65,42 @@ def test_compiles_without_warnings(name, architecture):
 
 
 @pytest.mark.parametrize("name", kernel_sources.source_names())
-def test_registers_leave_room_for_many_warps(name, record_property):
-    module = compile_all()[name, OPTIMISED]
-    registers = used_registers(module.log)
-    record_property("registers", registers)
-    assert registers
-    assert max(registers.values()) <= MAX_REGISTERS
-    spills = re.findall(r"(\d+) bytes spill", module.log)
-    assert spills
-    assert set(spills) == {"0"}
+def test_registers_leave_room_for_many_warps(name):
+    used = kernel_resources.resources(compile_all()[name, OPTIMISED].log)
+    declared = {kernel for kernel, (source, _) in KERNELS.items() if source == name}
+    assert used.keys() == declared
+    assert max(kernel["registers"] for kernel in used.values()) <= MAX_REGISTERS
+    assert {kernel["spill_bytes"] for kernel in used.values()} == {0}
+
+
+def test_the_record_is_of_these_sources():
+    """docs/benchmarks/kernels.json has every kernel, on every architecture, as it is now."""
+    changed = kernel_resources.out_of_date()
+    assert not changed, f"run: python -m tests.benchmarks.kernels (changed: {changed})"
+    record = kernel_resources.read_record()
+    same_compiler = record["nvrtc"] == ".".join(map(str, BindingsNvrtc().version()))
+    kernels = {}
+    for name, source in record["sources"].items():
+        kernels |= source["kernels"]
+        if same_compiler:
+            now = kernel_resources.resources(compile_all()[name, OPTIMISED].log)
+            written = {k: used[f"sm_{OPTIMISED}"] for k, used in source["kernels"].items()}
+            assert written == now
+    assert kernels.keys() == KERNELS.keys()
+    for by_architecture in kernels.values():
+        assert list(by_architecture) == [f"sm_{a}" for a in ARCHITECTURES]
+        assert not any(used["spill_bytes"] for used in by_architecture.values())
+
+
+def test_a_changed_header_makes_the_record_out_of_date(tmp_path, monkeypatch):
+    for path in kernel_sources.kernels_folder().glob("*.cu*"):
+        (tmp_path / path.name).write_text(path.read_text())
+    monkeypatch.setattr(kernel_resources, "kernels_folder", lambda: tmp_path)
+    before = kernel_resources.out_of_date()
+    header = tmp_path / "checksum.cuh"
+    header.write_text(header.read_text() + "// changed\n")
+    assert {"checksum_parts.cu", "checksum_verify.cu"} <= set(kernel_resources.out_of_date())
+    assert "copy_segments.cu" not in set(kernel_resources.out_of_date()) - set(before)
 
 
 def test_nvrtc_errors_carry_its_log():

@@ -94,7 +94,7 @@ class Bench:
 
     def kernels(self) -> dict[str, Any]:
         """Each kernel alone."""
-        n, nbytes = (2, 1 << 13) if self.rehearse else (512, 1 << 19)
+        n, nbytes = (2, 1 << 12) if self.rehearse else (512, 1 << 19)
         return kernel_rates(self.device, self.clock.on_device, rate, n=n, nbytes=nbytes)
 
 

@@ -68,7 +68,7 @@ def _tiff(name: str, device: CudaDevice, rng: np.random.Generator, n: int) -> tu
 
     predictor = name in ("lzw", "deflate") and bool(rng.integers(2))
     image = np.repeat(rng.integers(0, 255, (n, N_ELEMENTS // 4), np.uint8), 4, axis=1)
-    options = {} if name == "none" else {"compression": name, "predictor": predictor}
+    options: dict[str, Any] = {} if name == "none" else {"compression": name, "predictor": predictor}
     raw = bytearray(write(image, rowsperstrip=1, **options))
     for at, nbytes in segments(bytes(raw)):
         changed = change(bytes(raw[at : at + nbytes]), rng)[:nbytes]

@@ -80,7 +80,7 @@ def tissue(*, rehearse: bool) -> np.ndarray:
     from zarrgpu.demo.texture import tissue_image
 
     if rehearse:
-        return np.ascontiguousarray(tissue_image(512, seed=7)[:128, :128])
+        return np.ascontiguousarray(tissue_image(512, seed=7)[:64, :64])
     image = tissue_image(4096, seed=7)
     wide = np.concatenate([image, image[:, ::-1]], axis=1)
     return np.concatenate([wide, wide[::-1]])
@@ -89,7 +89,7 @@ def tissue(*, rehearse: bool) -> np.ndarray:
 @cache
 def volume(*, rehearse: bool) -> np.ndarray:
     """A uint16 volume (z, y, x): smooth structure with shot noise."""
-    side = 32 if rehearse else 512
+    side = 16 if rehearse else 512
     axes = np.meshgrid(*(np.linspace(0, 12, side) for _ in range(3)), indexing="ij", sparse=True)
     smooth = 400 + 150 * np.sin(axes[0]) * np.cos(1.3 * axes[1]) + 120 * np.sin(0.7 * axes[2])
     if rehearse:
@@ -105,7 +105,7 @@ def volume(*, rehearse: bool) -> np.ndarray:
 
 
 def image_geometry(*, rehearse: bool) -> Geometry:
-    side = 32 if rehearse else 256
+    side = 16 if rehearse else 256
     return Geometry(
         chunks=(side, side, 3), patch=(side, side, 3), n_patches=8 if rehearse else 1024
     )
@@ -115,7 +115,7 @@ def volume_geometry(size: str, *, rehearse: bool) -> Geometry:
     chunks = CUBES[size]
     if rehearse:
         chunks = tuple(c // 8 for c in chunks)
-    patch = (12,) * 3 if rehearse else (96,) * 3
+    patch = (6,) * 3 if rehearse else (96,) * 3
     return Geometry(chunks=chunks, patch=patch, n_patches=4 if rehearse else 128)
 
 

@@ -83,11 +83,15 @@ def test_a_rehearsal_runs_and_is_called_one(tmp_path):
 
 def check_case(name: str, case: dict) -> None:
     ours = case["zarrgpu"]
-    for stage in ("from pinned memory", "whole read, page cache", "patches, page cache", "gather"):
+    for stage in (
+        "from pinned memory", "whole read, page cache", "patches, page cache", "gather",
+        "patches, chunk cache",
+    ):  # fmt: skip
         timing = ours[stage]
         assert timing["min_ms"] <= timing["median_ms"] <= timing["max_ms"]
         assert timing["bytes"] > 0
     assert ("nvCOMP alone, same streams" in ours) == (case["codec"] not in WITHOUT_LIBRARY), name
+    assert "whole read, GPUDirect Storage" in ours
     assert {COPY_IN, GATHER, "all"} <= ours["stages_ms"].keys()
     assert case["compression_ratio"] > 0.9
     assert (case["shards"] is None) == (case["zarr_format"] == 2)
