@@ -17,6 +17,11 @@ _PIECES_SHARE = 0.2
 """Device memory for tables, as a share of decoded bytes."""
 
 
+TEMPORARY_SHARE = 0.6
+"""Of a wave's memory, what a library's temporary memory may take: zstd's takes 3.1 parts of the 5.3
+that a decoded byte is reckoned with."""
+
+
 def chunk_costs(
     plan: ReadPlan, chains: list[DeviceChain | None], options: ReadOptions
 ) -> NDArray[np.float64]:

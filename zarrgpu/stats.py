@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 
@@ -62,3 +65,13 @@ class ReadStats:
         for field in fields(other):
             total = getattr(self, field.name) + getattr(other, field.name)
             setattr(self, field.name, total)
+
+
+@contextmanager
+def clocked(stats: ReadStats, name: str) -> Iterator[None]:
+    """Add the wall time of a block to an attribute of `stats`."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        setattr(stats, name, getattr(stats, name) + time.perf_counter() - began)

@@ -23,7 +23,7 @@ from zarrgpu.devices.driver import FILE_ALIGNMENT, ArrayView, ForkGuard
 from zarrgpu.devices.images import ImageDecoders
 from zarrgpu.devices.kernel_sources import kernels_folder
 from zarrgpu.devices.tables import KERNELS
-from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError
+from zarrgpu.errors import DeviceLostError, DeviceUnavailableError, MemoryBudgetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,7 +95,7 @@ class EmulatedDriver:
         loaders = {name: IMAGE_LIBRARIES[name] for name in image_formats}
         self._images = ImageDecoders(self.create_event, loaders)
         self._guard = ForkGuard(self.name)
-        self._handles = itertools.count(1)
+        self._handles = itertools.count(3)  # 1 and 2 mean the default stream
         self._default = EmulatedStream(0, lazy=lazy)
         self._streams = [self._default]
         self._current = threading.local()
@@ -112,6 +112,18 @@ class EmulatedDriver:
     def activate(self) -> Iterator[None]:
         self._guard.check()
         yield
+
+    def lose(self) -> None:
+        """Fail as a GPU does after an illegal access: nothing that is there works any more."""
+        self._guard = _Lost(self.name)
+        for stream in self._streams:
+            stream.lost = True
+
+    def replace_lost(self) -> None:
+        """Work again, with new streams: what was lost stays so."""
+        self._guard = ForkGuard(self.name)
+        self._default = EmulatedStream(0, lazy=self.lazy)
+        self._streams = [self._default]
 
     def synchronize(self) -> None:
         """Do all work of all streams."""
@@ -406,6 +418,14 @@ class EmulatedDriver:
             dtype=array.dtype,
             array=array,
         )
+
+
+class _Lost(ForkGuard):
+    """Refuses everything."""
+
+    def check(self) -> None:
+        msg = "the emulated device is lost"
+        raise DeviceLostError(msg)
 
 
 def _run(kernel: str, grid: int, block: int, args: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from tests.emulator.memory import LOCK
+from zarrgpu.errors import DeviceLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ class EmulatedStream:
         self.lazy = lazy
         self.given = 0
         self.done = 0
+        self.lost = False
         self._queue: deque[Callable[[], None]] = deque()
 
     def give(self, work: Callable[[], None]) -> None:
@@ -47,7 +49,13 @@ class EmulatedStream:
             self.give(lambda: stream.run_until(mark))
 
     def synchronize(self) -> None:
+        self.check()
         self.run_until(self.given)
+
+    def check(self) -> None:
+        if self.lost:
+            msg = f"emulated stream {self.handle} is lost"
+            raise DeviceLostError(msg)
 
 
 class EmulatedEvent:
@@ -67,6 +75,7 @@ class EmulatedEvent:
 
     def synchronize(self) -> None:
         if self.stream is not None:
+            self.stream.check()
             self.stream.run_until(self.mark)
 
     def query(self) -> bool:

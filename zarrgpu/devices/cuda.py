@@ -8,6 +8,7 @@ allocated any more.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from zarrgpu.devices.device_chunks import give_back_caches
 from zarrgpu.devices.driver import DeviceMemory, Driver, PinnedMemory, Stream
+from zarrgpu.devices.stage_clock import StageClock
 from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError
 from zarrgpu.model import ByteArray
 
@@ -194,6 +196,9 @@ class Slot:
         self.driver = driver
         self.stream = driver.create_stream()
         self.done = driver.create_event()
+        self.clock = StageClock(driver)
+        self.temp_nbytes = math.inf
+        self.launches = 0
         self.payload = PinnedArena(driver)
         self.pinned_tables: PinnedMemory | None = None
         self.device_tables: DeviceMemory | None = None
