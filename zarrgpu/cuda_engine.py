@@ -27,9 +27,10 @@ from zarrgpu.cuda_budget import (
     no_memory_error,
     smaller_wave,
 )
+from zarrgpu.cuda_decode import WaveContext, refuse_host_decoded
 from zarrgpu.cuda_delivery import Delivery
 from zarrgpu.cuda_direct import check_files, gds_in_use
-from zarrgpu.cuda_wave import WaveContext, refuse_host_decoded, start_wave
+from zarrgpu.cuda_wave import start_wave
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.driver import DeviceMemory
 from zarrgpu.devices.ring import SLOTS, RunningWave, SlotRing

@@ -167,7 +167,8 @@ class DeviceChunks:
                 self._make_room(size, len(places))
                 free = self._free.get(size, [])
                 n = min(len(free), len(places))
-                taken = slot[places[:n]] = np.array(free[len(free) - n :], np.int64)
+                taken: Int64s = np.array(free[len(free) - n :], np.int64)
+                slot[places[:n]] = taken
                 del free[len(free) - n :]
                 self._pin(taken)  # before room is made for the next size
             return self._places(slot), self._clears
