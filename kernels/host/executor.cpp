@@ -14,6 +14,7 @@
 #include "files.h"
 #include "images.h"
 #include "jpeg.h"
+#include "jpeg2k.h"
 #include "tables.h"
 
 namespace zarrgpu {
@@ -28,6 +29,7 @@ void end_work() {
     end_streams();
     encoded_scratch.keep_at_most(KEPT_NBYTES);
     decoded_scratch.keep_at_most(KEPT_NBYTES);
+    keep_jpeg2k_memory(KEPT_NBYTES);
 }
 
 // Strides of the result for one piece, and where it begins.
@@ -36,19 +38,38 @@ uint8_t* begin_box(const Plan& plan, const Pieces& pieces, int64_t row, int64_t 
     box.ndim = static_cast<int>(plan.ndim);
     box.itemsize = itemsize;
     int64_t at = pieces.output[row] * plan.out_strides[0];
+    const int64_t* strides = plan.out_strides + 1;
+    if (plan.turns) {
+        const int64_t* turn = plan.turn_strides + plan.turns[pieces.output[row]] * (1 + plan.ndim);
+        at += turn[0];
+        strides = turn + 1;
+    }
     for (int axis = 0; axis < box.ndim; axis++) {
         const int64_t cell = axis * pieces.count + row;
         box.extent[axis] = pieces.extent[cell];
-        box.dst_stride[axis] = plan.out_strides[1 + axis];
+        box.dst_stride[axis] = strides[axis];
         box.src_stride[axis] = 0;
-        at += pieces.dst[cell] * plan.out_strides[1 + axis];
+        at += pieces.dst[cell] * strides[axis];
     }
     return plan.out + at;
+}
+
+// Go backwards through the chunk along axes that are flipped, so that the result is written forwards.
+void face_forward(Box& box, const uint8_t*& src, uint8_t*& dst) {
+    for (int axis = 0; axis < box.ndim; axis++) {
+        if (box.dst_stride[axis] >= 0) continue;
+        src += (box.extent[axis] - 1) * box.src_stride[axis];
+        dst += (box.extent[axis] - 1) * box.dst_stride[axis];
+        box.src_stride[axis] = -box.src_stride[axis];
+        box.dst_stride[axis] = -box.dst_stride[axis];
+    }
 }
 
 void fill_piece(const Plan& plan, const Pieces& pieces, int64_t row, const Array& array) {
     Box box;
     uint8_t* dst = begin_box(plan, pieces, row, plan.out_itemsize, box);
+    const uint8_t* none = nullptr;
+    face_forward(box, none, dst);
     for (int axis = 0; axis < box.ndim; axis++) box.src_stride[axis] = box.dst_stride[axis];
     simplify(box);
     fill_box(box, array.fill, dst);
@@ -92,6 +113,7 @@ void place(const Plan& plan, const Array& array, int64_t chunk, const uint8_t* e
             src += pieces.src[axis * pieces.count + row] * strides[axis];
             box.src_stride[axis] = strides[axis] * plan.step[axis];
         }
+        face_forward(box, src, dst);
         if (plan.target_type != AS_STORED) {
             convert_box(box, conversion(plan, array, row), src, dst);
             continue;

@@ -3,6 +3,7 @@
 #include "images.h"
 
 #include "jpeg.h"
+#include "jpeg2k.h"
 
 namespace zarrgpu {
 
@@ -18,9 +19,10 @@ const uint8_t* decode_image(const Array& array, const uint8_t* src, int64_t src_
     const int64_t count = (start + nbytes - 1) / row_nbytes + 1 - first;
     uint8_t* room = target ? target : scratch.room(count * row_nbytes);
     if (!room || (target && count * row_nbytes != nbytes)) return nullptr;
-    (void)columns;
     const bool done =
-        array.codec == JPEG && decode_jpeg(image, src, src_nbytes, first, count, room);
+        array.codec == JPEG
+            ? decode_jpeg(image, src, src_nbytes, first, count, room)
+            : decode_jpeg2k(image, src, src_nbytes, first, count, columns, room);
     return done ? room + (start - first * row_nbytes) : nullptr;
 }
 

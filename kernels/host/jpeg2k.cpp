@@ -1,0 +1,180 @@
+// See jpeg2k.h. Spec: ITU-T T.800. Code-blocks that the wanted pixels do not depend on are not
+// decoded: damage in them is not noticed, as none inside a code-block is: there is no checksum.
+
+#include "jpeg2k.h"
+
+#include <cmath>
+#include <memory>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "files.h"
+#include "jpeg2k_blocks.h"
+#include "jpeg2k_packets.h"
+#include "jpeg2k_wavelet.h"
+
+namespace zarrgpu {
+namespace {
+
+// What a thread uses again for the next image.
+struct Memory {
+    Packets packets;
+    Block block;
+    std::vector<uint8_t> bytes;  // of one code-block
+    Scratch planes;
+};
+thread_local std::unique_ptr<Memory> memory;
+
+struct Area {
+    Interval columns, rows;
+};
+
+bool meets(Interval interval, int first, int size) {
+    return first < interval.end && first + size > interval.first;
+}
+
+// Coefficients as they are transformed: times half a quantisation step, or halved.
+struct Dequantise {
+    float step;
+    float operator()(int32_t value) const { return static_cast<float>(value) * step; }
+};
+struct Halve {
+    int32_t operator()(int32_t value) const { return value / 2; }
+};
+
+template <typename T, typename Convert>
+void write_block(const Block& block, int width, int height, T* to, int stride, Convert convert) {
+    for (int y = 0; y < height; y++) {
+        const int32_t* from = block.values + (y / 4) * width * 4 + y % 4;
+        T* row = to + static_cast<int64_t>(y) * stride;
+        for (int x = 0; x < width; x++) row[x] = convert(from[4 * x]);
+    }
+}
+
+template <typename T, typename Convert>
+void decode_band(Memory& own, const SubBand& band, Area needs, T* to, int stride,
+                 Convert convert) {
+    for (int i = 0; i < band.across * band.down; i++) {
+        const CodeBlock& code = own.packets.blocks[band.first_block + i];
+        T* corner = to + static_cast<int64_t>(code.y) * stride + code.x;
+        if (!code.passes || !meets(needs.columns, code.x, code.width) ||
+            !meets(needs.rows, code.y, code.height)) {
+            for (int y = 0; y < code.height; y++) {
+                memset(corner + static_cast<int64_t>(y) * stride, 0, code.width * sizeof(T));
+            }
+            continue;
+        }
+        own.bytes.clear();
+        for (int part = code.first_part; part >= 0; part = own.packets.parts[part].next) {
+            const Part& piece = own.packets.parts[part];
+            own.bytes.insert(own.bytes.end(), piece.bytes, piece.bytes + piece.nbytes);
+        }
+        own.bytes.insert(own.bytes.end(), BLOCK_GUARD_NBYTES, 0xFF);
+        decode_block(own.block, code.width, code.height, band.kind, own.bytes.data(), code.planes,
+                     code.passes);
+        write_block(own.block, code.width, code.height, corner, stride, convert);
+    }
+}
+
+void convert_band(Memory& own, const SubBand& band, Area needs, float* to, int stride) {
+    // E-3 with the gains of the sub-bands in the wavelet's constants, as OpenJPEG has it
+    const double step = (1.0 + band.mantissa / 2048.0) * std::pow(2.0, 8 - band.exponent);
+    decode_band(own, band, needs, to, stride, Dequantise{0.5f * static_cast<float>(step)});
+}
+void convert_band(Memory& own, const SubBand& band, Area needs, int32_t* to, int stride) {
+    decode_band(own, band, needs, to, stride, Halve{});
+}
+
+void join_bands(float* plane, int stride, int width, int height, Area area, float* room) {
+    join_bands_97(plane, stride, width, height, area.rows, area.columns, room);
+}
+void join_bands(int32_t* plane, int stride, int width, int height, Area area, int32_t* room) {
+    join_bands_53(plane, stride, width, height, area.rows, area.columns, room);
+}
+
+template <typename T>
+void decode_component(Memory& own, int component, Area area, T* plane, T* room) {
+    Packets& packets = own.packets;
+    const int levels = packets.coding.levels, stride = packets.coding.width;
+    Area wanted[MAX_LEVELS + 1], needs[MAX_LEVELS + 1];  // by resolution: samples; of sub-bands
+    wanted[levels] = area;
+    for (int r = levels; r > 0; r--) {
+        needs[r] = {wavelet_needs(wanted[r].columns, packets.width_at(r)),
+                    wavelet_needs(wanted[r].rows, packets.height_at(r))};
+        wanted[r - 1] = needs[r];
+    }
+    needs[0] = wanted[0];
+    for (int r = 0; r <= levels; r++) {
+        const SubBand* bands = packets.bands_of(component, r);
+        for (int b = 0; b < Packets::bands_at(r); b++) {
+            T* to = plane;
+            if (bands[b].kind & 1) to += packets.width_at(r - 1);
+            if (bands[b].kind & 2) to += static_cast<int64_t>(packets.height_at(r - 1)) * stride;
+            convert_band(own, bands[b], needs[r], to, stride);
+        }
+        if (r) {
+            join_bands(plane, stride, packets.width_at(r), packets.height_at(r), wanted[r], room);
+        }
+    }
+}
+
+void to_pixels(const float* const planes[], const Coding& coding, int count, uint8_t* dst) {
+    pixels_97(planes, coding.samples, coding.component_transform, count, dst);
+}
+void to_pixels(const int32_t* const planes[], const Coding& coding, int count, uint8_t* dst) {
+    pixels_53(planes, coding.samples, coding.component_transform, count, dst);
+}
+
+template <typename T>
+bool decode_as(Memory& own, Area area, bool is_ycbcr, uint8_t* dst) {
+    const Coding& coding = own.packets.coding;
+    const int64_t area_nbytes = int64_t{coding.width} * coding.height * sizeof(T);
+    const int64_t room_nbytes = (coding.width + 16 * int64_t{coding.height}) * sizeof(T);
+    uint8_t* all = own.planes.room(coding.samples * area_nbytes + room_nbytes);
+    if (!all) return false;
+    T* room = reinterpret_cast<T*>(all + coding.samples * area_nbytes);
+    const T* at[MAX_SAMPLES];
+    for (int s = 0; s < coding.samples; s++) {
+        T* plane = reinterpret_cast<T*>(all + s * area_nbytes);
+        decode_component(own, s, area, plane, room);
+        at[s] = plane + static_cast<int64_t>(area.rows.first) * coding.width + area.columns.first;
+    }
+    const int count = area.columns.end - area.columns.first;
+    dst += int64_t{area.columns.first} * coding.samples;
+    for (int y = area.rows.first; y < area.rows.end; y++) {
+        to_pixels(at, coding, count, dst);
+        if (is_ycbcr) ycbcr_to_rgb(dst, count);
+        for (int s = 0; s < coding.samples; s++) at[s] += coding.width;
+        dst += int64_t{coding.width} * coding.samples;
+    }
+    return true;
+}
+
+bool decode(const Image& image, const uint8_t* src, int64_t src_nbytes, Area area, uint8_t* dst) {
+    if (!memory) memory = std::make_unique<Memory>();
+    if (!read_packets(image, src, src_nbytes, memory->packets)) return false;
+    const bool is_ycbcr = image.color_space && image.samples == 3;
+    return memory->packets.coding.reversible ? decode_as<int32_t>(*memory, area, is_ycbcr, dst)
+                                             : decode_as<float>(*memory, area, is_ycbcr, dst);
+}
+
+}  // namespace
+
+bool decode_jpeg2k(const Image& image, const uint8_t* src, int64_t src_nbytes, int64_t first,
+                   int64_t count, Columns columns, uint8_t* dst) {
+    const Area area{{static_cast<int>(columns.first), static_cast<int>(columns.end)},
+                    {static_cast<int>(first), static_cast<int>(first + count)}};
+    try {
+        return decode(image, src, src_nbytes, area, dst);
+    } catch (const std::bad_alloc&) {
+        memory.reset();
+        return false;
+    }
+}
+
+void keep_jpeg2k_memory(int64_t nbytes) {
+    if (memory) memory->planes.keep_at_most(nbytes);
+}
+
+}  // namespace zarrgpu
