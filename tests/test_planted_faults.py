@@ -12,6 +12,7 @@ from tests import kernel_bench
 from tests import test_blosclz_kernel as blosclz
 from tests import test_checksum_kernels as checksums
 from tests import test_element_kernels as elements
+from tests import test_tiff_kernels as tiff
 from tests.emulator.build import build_library, require_compiler, sanitizer_problem
 from tests.emulator.standalone import SanitizerReportError
 from zarrgpu.devices.kernel_sources import kernels_folder
@@ -36,6 +37,18 @@ SEEN = [
     (
         "checksum_parts.cu", "at + 16 <= part.end", "at < part.end", "address",
         lambda sanitizer: checksums.test_checksums_under_sanitizers(sanitizer, 0),
+    ),
+    (
+        "lzw.cu", "__syncwarp();\n        const u32 ahead", "const u32 ahead", "thread",
+        lambda sanitizer: lzw(sanitizer, room=400),
+    ),
+    (
+        "lzw.cu", "total > room - done", "false", "address",
+        lambda sanitizer: lzw(sanitizer, room=99),
+    ),
+    (
+        "predictor.cu", "i < row.n ? load_sample<N, PLANES>(row, i) : 0",
+        "load_sample<N, PLANES>(row, i)", "address", tiff.test_rows_under_sanitizers,
     ),
 ]  # fmt: skip
 
@@ -64,6 +77,12 @@ def wild_distance(sanitizer):
     blosclz.run([b"\x00a\x3f\xff\xff\xff\x00b"], [5], sanitizer=sanitizer)
 
 
+def lzw(sanitizer, *, room):
+    """A stream of 400 bytes."""
+    raw = bytes(range(200)) * 2
+    tiff.run_streams("lzw", [tiff.streams.lzw(raw)], [room], sanitizer=sanitizer)
+
+
 @pytest.mark.parametrize(("name", "text", "instead", "sanitizer", "run"), SEEN)
 def test_the_sanitizers_see(tmp_path, monkeypatch, name, text, instead, sanitizer, run):
     if problem := sanitizer_problem(sanitizer):
@@ -82,6 +101,10 @@ FAILING = [
      lambda: checksums.test_checksums_under_sanitizers("address", 4)),
     ("delta.cu", "before = __shfl_sync(ALL_LANES, base + sum, 31);", "",
      lambda: elements.test_element_kernels_under_sanitizers("address")),
+    ("predictor.cu", "planes_before<N>(sum_lanes<true>(sums, samples, lane))", "sums",
+     lambda: tiff.test_rows_under_sanitizers("address")),
+    ("lzw.cu", "length += more;", "length += more > 0;",
+     lambda: tiff.test_streams_under_sanitizers("address")),
     ("convert.cu", "if (!exact)", "if (false)",
      lambda: elements.test_element_kernels_under_sanitizers("address")),
 ]  # fmt: skip

@@ -14,6 +14,7 @@ import google_crc32c
 import numcodecs
 import numpy as np
 
+from tests import tiff_streams
 from tests.blosc_cases import blosclz
 from zarrgpu.cuda_work import step_work, submit
 from zarrgpu.devices.cuda import CudaDevice, Slot
@@ -134,6 +135,31 @@ def steps(chunks: Chunks) -> dict[str, tuple[str, Columns, int]]:
         ),
         nbytes,
     )  # fmt: skip
+    return found | tiff_steps(chunks)
+
+
+def tiff_steps(chunks: Chunks) -> dict[str, tuple[str, Columns, int]]:
+    """TIFF's own codecs; the predictors on rows of 256 RGB pixels."""
+    nbytes = chunks.nbytes
+    columns = {"target": chunks.targets(nbytes), "reversed": 0}
+    found: dict[str, tuple[str, Columns, int]] = {}
+    packbits = tiff_streams.packbits(np.random.default_rng(1), chunks.content.tobytes())
+    streams = {"lzw": tiff_streams.lzw(chunks.content.tobytes()), "packbits_runs": packbits}
+    for name, stream in streams.items():
+        chunks.kept.append(chunks._put(np.frombuffer(stream, np.uint8)))
+        source = {"source": chunks.kept[-1].ptr, "source_nbytes": len(stream), "nbytes": nbytes}
+        found[name] = (name, chunks.columns(**columns, **source), nbytes)
+    sizes = {"source_nbytes": nbytes, "target_nbytes": nbytes}
+    for name, predictor, itemsize in (("u1", 2, 1), ("u2", 2, 2), ("f4", 3, 4)):
+        row = {"width": 256, "samples": 3, "itemsize": itemsize, "predictor": predictor, "swap": 0}
+        rows = nbytes // (256 * 3 * itemsize)
+        counted = rows * 256 * 3 * itemsize
+        made = chunks.columns(**columns, **sizes, **row, rows=rows)
+        found[f"predictor {predictor}, {name}"] = ("predictor", made, counted)
+    made = chunks.columns(target=chunks.targets(8 * nbytes), source_nbytes=nbytes,
+                          target_nbytes=8 * nbytes, n=8 * nbytes, row_samples=8 * nbytes, bits=1,
+                          reversed=0)  # fmt: skip
+    found["bits of a TIFF to bools"] = ("unpack_samples", made, 8 * nbytes)
     return found
 
 
