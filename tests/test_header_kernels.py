@@ -94,7 +94,7 @@ def containers(seed=0):
                 codec = numcodecs.Blosc(cname, 5, shuffle, int(rng.choice([0, 400, 1000, 4096])))
                 data = texture(n, seed).view(f"V{typesize}")
                 made.append((bytes(codec.encode(data)), n))
-    for cname in ("zstd", "lz4", "zlib"):
+    for cname in ("zstd", "lz4", "zlib", "snappy"):
         for options in (
             {}, {"split": True}, {"split": True, "order": [2, 0, 3, 1]}, {"gap": 5},
             {"stored": True}, {"stored": True, "split": True},

@@ -113,7 +113,7 @@ def bring_headers(
     refused : int64 array
         Places of chunks that no tables can be made for.
     """
-    mirror = np.zeros(nbytes, np.uint8)
+    mirror = _empty_mirror(nbytes)
     refused = [np.empty(0, np.int64)]
     usable = []
     for part in arrived:
@@ -128,6 +128,11 @@ def bring_headers(
             flags = mirror[part.offset + np.minimum(part.headers.plain_flags, part.nbytes - 1)]
             refused.append(part.place[flags > 1])
     return mirror, np.unique(np.concatenate(refused))
+
+
+def _empty_mirror(nbytes: int) -> ByteArray:
+    """Zeros that take no memory where nobody writes."""
+    return np.zeros(nbytes, np.uint8)
 
 
 def _searches(arrived: list[Arrived]) -> list[_Search]:
