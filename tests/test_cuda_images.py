@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 import zarrgpu as zg
-from tests.emulator.images import image_engine
+from tests.emulator.images import HostJpeg2k, image_engine
 from tests.gpu.devices import is_emulated, open_device, to_host
-from tests.synthetic_slides import encode_jpeg, tissue
+from tests.synthetic_slides import encode_j2k, encode_jpeg, rgb_to_ycbcr, tissue
 from tests.zarr_cases import MemoryStore
 from zarrgpu import reader
 from zarrgpu.array import Array
@@ -118,6 +118,46 @@ JPEGS = {
 }
 
 
+def jpeg2k_codec(colorspace: str, samples: int, bits: int = 8, **changes) -> CodecSpec:
+    configuration = {
+        "height": HEIGHT, "width": WIDTH, "samples": samples, "bits": bits,
+        "colorspace": colorspace,
+    }  # fmt: skip
+    return CodecSpec("jpeg2k", configuration | changes)
+
+
+def j2k(kind: str, width: int = WIDTH) -> Case:
+    images = [p[:, :width] for p in pictures()]
+    streams = [encode_j2k(p, kind) for p in images]
+    if kind == "j2k-ycbcr-422":  # reversible: what was encoded is what is decoded
+        for stream, image in zip(streams, images, strict=True):
+            full = rgb_to_ycbcr(image)
+            HostJpeg2k.known[stream] = [full[..., 0], full[:, ::2, 1], full[:, ::2, 2]]
+    space = "rgb" if kind == "j2k-rgb" else "ycbcr"
+    return Case(streams=streams, codec=jpeg2k_codec(space, 3, width=width), samples=3)
+
+
+def j2k_numbers(dtype: str, samples: int) -> Case:
+    info = np.iinfo(dtype)
+    rng = np.random.default_rng(6)
+    shape = (HEIGHT, WIDTH, samples)[: 2 if samples == 1 else 3]
+    images = [rng.integers(info.min, info.max, shape, dtype, endpoint=True) for _ in range(3)]
+    options = {"codecformat": "j2k", "reversible": True, "level": 0, "mct": False}
+    streams = [bytes(imagecodecs.jpeg2k_encode(i, **options)) for i in images]
+    signed = {"signed": True} if dtype[0] == "i" else {}
+    codec = jpeg2k_codec("gray" if samples == 1 else "unknown", samples, info.bits, **signed)
+    return Case(streams=streams, codec=codec, samples=samples, dtype=dtype)
+
+
+JPEG2KS = {
+    **{kind: lambda kind=kind: j2k(kind) for kind in ("j2k-rgb", "j2k-ycbcr", "j2k-ycbcr-422")},
+    "u2": lambda: j2k_numbers("u2", 1),
+    "i2": lambda: j2k_numbers("i2", 1),
+    "u1-4": lambda: j2k_numbers("u1", 4),
+    "u2-2": lambda: j2k_numbers("u2", 2),
+}
+
+
 def agree(got, wanted: np.ndarray, device, what: str = "jpeg", *, lossless: bool = False) -> None:
     """The same pixels in the emulator and where nothing is lost, else within the tolerance."""
     got = to_host(got)
@@ -149,6 +189,30 @@ def test_jpeg_equals_the_host(cuda, kind):
         array.read_patches(starts, count, device="cpu", dtype="f4"),
         cuda,
     )
+
+
+@pytest.mark.parametrize("kind", JPEG2KS)
+def test_reversible_jpeg2k_is_the_host_s_bytes(cuda, kind):
+    case = JPEG2KS[kind]()
+    array = case.changed(case.streams * 3).array()
+    wanted = array.read(device="cpu")
+    before = len(launches(cuda))
+    got = array.read(device=cuda, options=zg.ReadOptions(strict=True))
+    agree(got, wanted, cuda, lossless=kind != "j2k-ycbcr-422")
+    if is_emulated(cuda):
+        used = launches(cuda)[before:]
+        assert sorted(used) == ["gather", "jpeg2k", "mark_planes", "ycbcr"]
+
+
+def test_jpeg2k_that_the_device_leaves_to_the_host(cuda):
+    """JP2 boxes, no end marker, offsets; each is read all the same."""
+    case = j2k("j2k-rgb")
+    boxed = imagecodecs.jpeg2k_encode(pictures(1)[0], reversible=True, level=0, codecformat="jp2")
+    streams = [*case.streams[:2], bytes(boxed), case.streams[3][:-2], case.streams[4]]
+    array = case.changed(streams).array()
+    agree(array.read(device=cuda), array.read(device="cpu"), cuda, lossless=True)
+    with pytest.raises(UnsupportedCodecError, match=r"tile \(2, 0, 0\).*strict"):
+        array.read(device=cuda, options=zg.ReadOptions(strict=True))
 
 
 def test_several_slides_with_tables_of_their_own_share_a_batch(cuda):
@@ -246,16 +310,17 @@ def both(case: Case, device) -> tuple[list[bool], np.ndarray, np.ndarray]:
         count=(HEIGHT, WIDTH, case.samples), step=(1, 1, 1),
     )  # fmt: skip
     read = {"output": output_format(source.spec.dtype), "on_error": "mask"}
-    wanted, fine = reader.read((source,), request, device="cpu", **read)
+    python = zg.ReadOptions(native=False)  # what a device gives up on is decoded by Python
+    wanted, fine = reader.read((source,), request, device="cpu", options=python, **read)
     got, ok = reader.read((source,), request, device=device, **read)
     np.testing.assert_array_equal(ok, fine)
     return ok.tolist(), to_host(got), wanted
 
 
-def damage(stream: bytes, rng: np.random.Generator) -> bytes:
+def damage(stream: bytes, rng: np.random.Generator, header: int | None = None) -> bytes:
     """Change a header, or cut the stream off."""
     raw = bytearray(stream)
-    scan = stream.index(b"\xff\xda") + 12
+    scan = stream.index(b"\xff\xda") + 12 if header is None else header
     kind = rng.integers(0, 5)
     at = int(rng.integers(0, scan))
     if kind < 2:
@@ -267,6 +332,20 @@ def damage(stream: bytes, rng: np.random.Generator) -> bytes:
     else:
         raw[at:at] = rng.bytes(int(rng.integers(1, 5)))
     return bytes(raw) or b"\0"
+
+
+@pytest.mark.parametrize("kind", ["j2k-rgb", "u2"])
+def test_damaged_codestreams_give_what_the_host_gives(cuda, kind):
+    rng = np.random.default_rng(9)
+    case = JPEG2KS[kind]()
+    n = len(case.streams)
+    streams = [damage(s, rng, 100) for _ in range(12) for s in case.streams]
+    streams[:n] = case.streams
+    ok, got, wanted = both(case.changed(streams), cuda)
+    assert all(ok[:n])
+    assert not all(ok)
+    right = [i for i in range(len(ok)) if (wanted[i] == wanted[i % n]).all()]
+    agree(got[right], wanted[right], cuda, lossless=True)
 
 
 @pytest.mark.parametrize("kind", ["ycbcr-420", "jpeg-rgb", "gray"])

@@ -179,7 +179,7 @@ def test_an_image_that_nothing_decoded_is_noticed(dtype):
 
 
 def test_missing_blocks_are_noticed_and_chance_is_not():
-    """Nine undecoded rows of 16 pixels in a tile of 4096 are; what an image has by chance is not."""
+    """Nine undecoded rows of 16 pixels in a tile of 4096 are; what chance leaves is not."""
     rng = np.random.default_rng(4)
     images = [np.full((64, 64), 200, np.uint8), *image_planes(rng, 64, 64, 1)] * 2
     bench, jobs, out = Bench(), np.zeros(4, IMAGE_JOB), None

@@ -16,7 +16,7 @@ import numpy as np
 from tests.emulator import decoders, ranges
 from tests.emulator.arrays import EmulatedArray
 from tests.emulator.build import blocks_are_independent, build_library, require_compiler
-from tests.emulator.images import IMAGE_LIBRARIES, queued_on
+from tests.emulator.images import HostJpeg2k, nvjpeg_on_host, queued_on
 from tests.emulator.memory import EmulatedMemory, EmulationError, Registry
 from tests.emulator.streams import EmulatedEvent, EmulatedStream
 from zarrgpu.devices.driver import FILE_ALIGNMENT, ArrayView, ForkGuard
@@ -74,7 +74,7 @@ class EmulatedDriver:
         lazy: bool = False,
         total_nbytes: int = 1 << 32,
         gds: bool = False,
-        image_formats: Sequence[ImageFormat] = ("jpeg",),
+        image_formats: Sequence[ImageFormat] = ("jpeg", "jpeg2k"),
     ) -> None:
         require_compiler()
         self.device_id = device_id
@@ -92,8 +92,10 @@ class EmulatedDriver:
         """Batches of them that nobody waited for yet."""
         self.broken_files: set[str] = set()
         """Paths that `read_files` cannot read."""
-        loaders = {name: IMAGE_LIBRARIES[name] for name in image_formats}
-        self._images = ImageDecoders(self.create_event, loaders)
+        libraries = {"jpeg": nvjpeg_on_host, "jpeg2k": lambda: HostJpeg2k(self.external_stream)}
+        self._images = ImageDecoders(
+            self.create_event, self.create_stream, {name: libraries[name] for name in image_formats}
+        )
         self._guard = ForkGuard(self.name)
         self._handles = itertools.count(3)  # 1 and 2 mean the default stream
         self._default = EmulatedStream(0, lazy=lazy)

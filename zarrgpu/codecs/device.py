@@ -53,6 +53,10 @@ DEVICE_DECODERS = {
     "tiff_packbits": "own kernel",
     "tiff_predictor": "own kernel",
     "jpeg": "nvJPEG and own kernels",
+    "jpeg2k": "nvJPEG2000 and own kernels",
+    "imagecodecs_jpeg": "nvJPEG and own kernels, where the metadata tell the colours",
+    "imagecodecs_jpeg8": "nvJPEG and own kernels, where the metadata tell the colours",
+    "imagecodecs_jpeg2k": "nvJPEG2000 and own kernels",
 }
 """Codec -> what decodes it on a CUDA device."""
 

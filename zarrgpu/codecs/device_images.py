@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from zarrgpu.codecs.device_steps import DECODED, FETCHED, STREAMS, DecodeTables, Int64s
+from zarrgpu.codecs.jpeg2k_headers import CodestreamHeaders, parse_codestreams
 from zarrgpu.codecs.jpeg_headers import JpegHeaders, parse_headers, parse_tables
 from zarrgpu.devices.driver import ImageFormat
 from zarrgpu.devices.tables import ImageColor
@@ -39,6 +40,7 @@ _PITCH_NBYTES: Final = 64
 """Rows of planes begin at multiples of it."""
 
 _MAX_SIDE_PX: Final = 65_535
+_MAX_SAMPLES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -119,8 +121,63 @@ def _jpeg_image(codec: Any) -> DeviceImage | None:
     )  # fmt: skip
 
 
+def _jpeg2k_image(codec: Any) -> DeviceImage | None:
+    if codec.short_height is not None or (codec.signed and codec.bits == 8):
+        return None
+    if codec.samples > _MAX_SAMPLES or max(codec.height, codec.width) > _MAX_SIDE_PX:
+        return None
+    return DeviceImage(
+        image_format="jpeg2k", height=codec.height, width=codec.width, samples=codec.samples,
+        sample_nbytes=codec.bits // 8, signed=codec.signed,
+        color=ImageColor.ROUNDED_YCC if codec.colorspace == "ycbcr" else ImageColor.STORED,
+    )  # fmt: skip
+
+
+def _zarr_image(codec: Any) -> DeviceImage | None:
+    """Images in the place of Zarr's ``bytes``, if they are what imagecodecs takes without options.
+
+    JPEG only where the metadata say what is stored: nothing is guessed from the stream.
+    """
+    function, shape, dtype = codec.recipe.function, codec.shape, codec.dtype
+    if function not in _ZARR_FORMATS or codec.header or codec.positional:
+        return None
+    if len(shape) not in (2, 3) or not dtype.isnative or dtype.str[1:] not in ("u1", "u2", "i2"):
+        return None
+    height, width, samples = (*shape, 1)[:3]
+    color = ImageColor.STORED
+    if function == "jpeg8_decode":
+        if dtype != np.uint8 or samples not in (1, 3):
+            return None
+        spaces = dict(codec.named)
+        stored, wanted = spaces.pop("colorspace", None), spaces.pop("outcolorspace", None)
+        if spaces or (samples == 3 and (wanted != _RGB or stored not in (_RGB, _YCBCR))):
+            return None
+        color = ImageColor.LIBJPEG_YCC if (samples, stored) == (3, _YCBCR) else color
+    elif set(codec.named) - {"numthreads"}:
+        return None
+    if samples > _MAX_SAMPLES or max(height, width) > _MAX_SIDE_PX:
+        return None
+    return DeviceImage(
+        image_format=_ZARR_FORMATS[function], height=height, width=width, samples=samples,
+        sample_nbytes=dtype.itemsize, signed=dtype.kind == "i", color=color,
+    )  # fmt: skip
+
+
+_ZARR_FORMATS: Final[Mapping[str, ImageFormat]] = MappingProxyType(
+    {"jpeg8_decode": "jpeg", "jpeg2k_decode": "jpeg2k"}
+)
+"""Decoder of imagecodecs -> ours."""
+_RGB, _YCBCR = 2, 3
+"""J_COLOR_SPACE (jpeglib.h)."""
+
 _RULES: Final[Mapping[str, Callable[[Any], DeviceImage | None]]] = MappingProxyType(
-    {"jpeg": _jpeg_image}
+    {
+        "jpeg": _jpeg_image,
+        "jpeg2k": _jpeg2k_image,
+        **dict.fromkeys(
+            ("imagecodecs_jpeg", "imagecodecs_jpeg8", "imagecodecs_jpeg2k"), _zarr_image
+        ),
+    }
 )
 """Codec -> rule."""
 
@@ -152,12 +209,28 @@ def _jpeg(tables: DecodeTables, image: DeviceImage, offset: Int64s, nbytes: Int6
         source_nbytes=end - scan + 1, restarts=(headers.restarts[rows] > 0).astype(np.int64),
     )  # fmt: skip
     stream_nbytes = end + 2 - offset[rows]
-    _planes(
-        tables, image, rows, offset[rows], stream_nbytes, headers.across[rows], headers.down[rows]
-    )
+    across, down = headers.across[rows], headers.down[rows]
+    color = np.full(len(rows), int(image.color))
+    _planes(tables, image, rows, offset[rows], stream_nbytes, across, down, color)
 
 
-def _is_expected(headers: JpegHeaders, image: DeviceImage) -> Any:
+def _jpeg2k(tables: DecodeTables, image: DeviceImage, offset: Int64s, nbytes: Int64s) -> None:
+    """Complete codestreams; subsampled ones only of YCbCr, which OpenJPEG makes RGB of."""
+    headers = parse_codestreams(tables.payload, offset, nbytes)
+    full = (headers.across == 1) & (headers.down == 1)
+    halved = (headers.across == 2) & (headers.down <= 2) & (headers.down >= 1)
+    ycbcr = image.color == ImageColor.ROUNDED_YCC
+    tables.on_device &= _is_expected(headers, image) & (full | (halved & ycbcr))
+    tables.on_device &= headers.precision == 8 * image.sample_nbytes
+    tables.on_device &= headers.signed == image.signed
+    rows = np.flatnonzero(tables.on_device)
+    color = np.where(full[rows], int(image.color), int(ImageColor.OPENJPEG_SYCC))
+    across, down = headers.across[rows], headers.down[rows]
+    stream_nbytes = headers.end[rows] - offset[rows]
+    _planes(tables, image, rows, offset[rows], stream_nbytes, across, down, color)
+
+
+def _is_expected(headers: JpegHeaders | CodestreamHeaders, image: DeviceImage) -> Any:
     return (
         headers.understood
         & (headers.height == image.height)
@@ -174,6 +247,7 @@ def _planes(
     bitstream_nbytes: Int64s,
     across: Int64s,
     down: Int64s,
+    color: Int64s,
 ) -> None:
     """Mark planes, decode into them, and make pixels of them."""
     size, height, width = image.sample_nbytes, image.height, image.width
@@ -190,7 +264,7 @@ def _planes(
         "row": rows, "source": planes, "source_nbytes": planes_nbytes, "target": target,
         "target_nbytes": image.decoded_nbytes, "n": height * width, "width": width,
         "height": height, "samples": image.samples, "sample_nbytes": size, "pitch": pitch,
-        "chroma_pitch": chroma_pitch, "across": across, "down": down, "color": int(image.color),
+        "chroma_pitch": chroma_pitch, "across": across, "down": down, "color": color,
         "marked": 1,
     }  # fmt: skip
     tables.add(FETCHED, "mark_planes", **job)
@@ -206,5 +280,5 @@ def _planes(
 
 _STREAMS: Final[
     Mapping[ImageFormat, Callable[[DecodeTables, DeviceImage, Int64s, Int64s], None]]
-] = MappingProxyType({"jpeg": _jpeg})
+] = MappingProxyType({"jpeg": _jpeg, "jpeg2k": _jpeg2k})
 """Format -> what checks its streams and adds their steps."""

@@ -122,7 +122,7 @@ class CupyDriver:
         self._nvtx = Nvtx(cupy)
         self._device = cupy.cuda.Device(device_id)
         self._nvcomp = nvcomp.load_nvcomp()
-        self._images = ImageDecoders(self.create_event)
+        self._images = ImageDecoders(self.create_event, self.create_stream)
         self._functions: dict[str, Any] = {}
         self._modules: dict[str, Any] = {}
         self._lock = threading.Lock()

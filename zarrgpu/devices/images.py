@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from zarrgpu.devices.nvjpeg import JpegDecoder, load_nvjpeg
+from zarrgpu.devices.nvjpeg2k import Jpeg2kDecoder, load_nvjpeg2k
 from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
 
 Loaders: TypeAlias = "Mapping[ImageFormat, Callable[[], Any]]"
 
-_DECODERS: Final[Mapping[ImageFormat, Any]] = MappingProxyType({"jpeg": JpegDecoder})
-LOADERS: Final[Loaders] = MappingProxyType({"jpeg": load_nvjpeg})
+LOADERS: Final[Loaders] = MappingProxyType({"jpeg": load_nvjpeg, "jpeg2k": load_nvjpeg2k})
 """Format -> what loads its library, or raises `MissingDependencyError`."""
 
-NAMES: Final[Mapping[ImageFormat, str]] = MappingProxyType({"jpeg": "nvJPEG"})
+NAMES: Final[Mapping[ImageFormat, str]] = MappingProxyType(
+    {"jpeg": "nvJPEG", "jpeg2k": "nvJPEG2000"}
+)
 
 
 class ImageDecoders:
@@ -26,13 +28,18 @@ class ImageDecoders:
 
     Parameters
     ----------
-    create_event : callable
-        Makes an event of the device.
+    create_event, create_stream : callable
+        Make those of the device.
     loaders : mapping
         As `LOADERS`.
     """
 
-    def __init__(self, create_event: Callable[[], Event], loaders: Loaders = LOADERS) -> None:
+    def __init__(
+        self,
+        create_event: Callable[[], Event],
+        create_stream: Callable[[], Stream],
+        loaders: Loaders = LOADERS,
+    ) -> None:
         self.formats: Mapping[ImageFormat, str]
         """Formats there is a library for; its name and version."""
         self._decoders: dict[ImageFormat, Any] = {}
@@ -42,7 +49,10 @@ class ImageDecoders:
                 library = load()
             except (MissingDependencyError, DeviceUnavailableError):
                 continue  # its images are decoded on the host, which the plan says
-            self._decoders[image_format] = _DECODERS[image_format](library, create_event)
+            if image_format == "jpeg":
+                self._decoders[image_format] = JpegDecoder(library, create_event)
+            else:
+                self._decoders[image_format] = Jpeg2kDecoder(library, create_event, create_stream)
             version = ".".join(map(str, library.version))
             formats[image_format] = f"{NAMES[image_format]} {version}"
         self.formats = MappingProxyType(formats)
