@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.codecs.device import DeviceChain
+from zarrgpu.codecs.device import DeviceChain, device_chain
 from zarrgpu.codecs.device_headers import chain_headers
 from zarrgpu.decode import object_key
 from zarrgpu.devices.cuda import Slot
@@ -59,6 +59,23 @@ def check_files(sources: tuple[ArraySource, ...], options: ReadOptions) -> None:
                 "local files; read it with gds=None"
             )
             raise StoreError(msg)
+
+
+def describe_fetch(
+    driver: Driver, sources: Sequence[ArraySource], options: ReadOptions
+) -> str:
+    """Which way encoded bytes take to the device, for people."""
+    if options.gds is False or driver.gds_problem:
+        return "host, through pinned memory"
+    chains = [device_chain(source.chain, driver.image_formats) for source in sources]
+    direct = [
+        chain_headers(chain) is not None and local_file(source.store, "") is not None
+        for chain, source in zip(chains, sources, strict=True)
+    ]
+    if not any(direct):
+        return "host, through pinned memory"
+    some = "" if all(direct) else " for some arrays"
+    return f"{driver.name}, GPUDirect by {driver.gds_description}{some}"
 
 
 @dataclass(slots=True, eq=False)

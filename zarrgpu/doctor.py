@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from zarrgpu.codecs.device import DEVICE_DECODERS
 from zarrgpu.codecs.registry import CODECS
 from zarrgpu.devices.cuda import CudaDevice
+from zarrgpu.devices.driver import Driver
 from zarrgpu.devices.host import available_cores
 from zarrgpu.devices.native import LIBRARY, native_library
 from zarrgpu.devices.resolve import cuda_problem, resolve_device
@@ -32,6 +33,12 @@ OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
         ("nvidia-nvcomp-cu12", "nvidia-nvcomp-cu13"),
         "zstd and LZ4 on a GPU",
         "zarrgpu[cuda13]",
+    ),
+    (
+        "kvikio",
+        ("kvikio-cu12", "kvikio-cu13"),
+        "files straight into a GPU's memory",
+        "zarrgpu[gds]",
     ),
 )
 """Module, its distributions, what it is for, what to install."""
@@ -106,7 +113,15 @@ def _gpu() -> list[str]:
     return [
         f"  {device.name}: {device.driver.description}",
         f"  memory {format_nbytes(free)} free of {format_nbytes(total)}",
+        f"  {_gds(device.driver)}",
     ]
+
+
+def _gds(driver: Driver) -> str:
+    """Whether local files are read straight into device memory, or why not."""
+    if problem := driver.gds_problem:
+        return f"files through pinned memory, not GPUDirect Storage: {problem}"
+    return f"files by GPUDirect Storage, with {driver.gds_description}"
 
 
 def _version(distribution: str) -> str | None:

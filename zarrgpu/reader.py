@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from zarrgpu import cuda_engine, host_engine
 from zarrgpu.codecs.device import device_chain
+from zarrgpu.cuda_direct import describe_fetch
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.driver import DeviceMemory
 from zarrgpu.devices.resolve import Device, DeviceLike, resolve_device
@@ -362,7 +363,10 @@ def explain_read(
     if len(sources) > _SHOWN_SOURCES:
         places.append(f"{len(sources) - _SHOWN_SOURCES} more")
     nbytes = format_nbytes(plan.output_elements * output.dtype.itemsize)
-    steps = {"fetch": f"host, from {', '.join(places)}"}
+    way = "host"
+    if isinstance(where, CudaDevice):
+        way = describe_fetch(where.driver, sources, options)
+    steps = {"fetch": f"{way}, from {', '.join(places)}"}
     for source in sources:
         names = " + ".join(codec.name for codec in source.chain.codecs) or "bytes"
         steps[f"decode {names}"] = _placement(where, source, output, options)
