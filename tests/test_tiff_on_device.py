@@ -211,3 +211,14 @@ def test_changed_streams_give_what_the_host_gives(compression, dtype, predictor,
     same(got, wanted, device=cuda)
     assert fine[:3].all()
     assert not fine.all()
+
+
+@pytest.mark.slides
+def test_the_label_of_a_real_slide(cuda, shared_data):
+    """Aperio stores it with LZW and predictor 2; its first strip and its last ones."""
+    data = (shared_data / "slides" / "CMU-1-Small-Region.svs").read_bytes()
+    array = page_array(data, 2)
+    assert array.source.chain.names == "short_chunk, tiff_predictor, lzw"
+    wanted = decoded(data, 2)
+    for rows in (slice(0, 3), slice(450, 463)):
+        same(array.read((rows,), device=cuda, options=STRICT), wanted[rows], device=cuda)
