@@ -186,7 +186,7 @@ struct ResampleJob {    // the middle axis of an image (outer, n, inner) to (out
     i32 m_inside[2];    // likewise
     float fill;
     i32 source_type;    // ElementType, U1, I1, U2, I2, F2 or F4
-    i32 target_type;    // ElementType, one of these or F8
+    i32 target_type;    // ElementType, one of these, F8 or BF16
     i32 reserved;
 };
 

@@ -23,8 +23,9 @@ __device__ inline i32 check(const ResampleJob& job, i64 n_tiles, i32 tile_elemen
     const i64 most = (i64(1) << 31) - 1;
     if (tile_elements < 1 || job.outer < 0 || job.n < 0 || job.m < 0 || job.inner < 0 || job.taps < 0)
         return STATUS_BAD_JOB;
-    if (!is_resampled(job.source_type) || !(is_resampled(job.target_type) || job.target_type == TYPE_F8))
-        return STATUS_BAD_JOB;
+    const bool delivered = is_resampled(job.target_type) || job.target_type == TYPE_F8 ||
+                           job.target_type == TYPE_BF16;
+    if (!is_resampled(job.source_type) || !delivered) return STATUS_BAD_JOB;
     const i64 plane = i64(job.m) * job.inner, source_plane = i64(job.n) * job.inner;
     if (plane > most || source_plane > most) return STATUS_BAD_JOB;
     if (plane * job.outer > n_tiles * tile_elements) return STATUS_BAD_JOB;
@@ -107,6 +108,7 @@ __device__ inline void deliver(const ResampleJob& job, i64 at, i64 k, float valu
     u64 bits;
     switch (job.target_type) {
         case TYPE_F2: bits = f32_to_f16(value); break;
+        case TYPE_BF16: bits = f32_to_bf16(value); break;
         case TYPE_F4: bits = __float_as_uint(value); break;
         case TYPE_F8: bits = u64(__double_as_longlong(f32_to_f64(value))); break;
         default: bits = round_to(job.target_type, value); break;

@@ -305,7 +305,8 @@ def test_a_loader_pickles(sampler):
     [
         {"batch_size": 0}, {"batch_size": 2.5}, {"prefetch": -1}, {"prefetch": None},
         {"window_batches": 0}, {"rank": 1}, {"rank": -1}, {"world_size": 0},
-        {"fixed_epoch": -1}, {"layout": "HWC"}, {"dtype": "int32"}, {"normalize": (1, 0)},
+        {"fixed_epoch": -1}, {"layout": "HWC"}, {"dtype": "int8"}, {"normalize": (1, 0)},
+        {"augment": "none"}, {"augment": True}, {"dtype": "int64", "normalize": (0, 1)},
     ],
 )  # fmt: skip
 def test_bad_settings_are_refused(sampler, options):

@@ -6,6 +6,7 @@ is cut into parts whose scratch memory fits the budget.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from zarrgpu.devices.tables import (
 )
 from zarrgpu.output import OutputFormat
 from zarrgpu.resampling import FilterTable, ResampleBatch
+from zarrgpu.symmetries import NUM_SYMMETRIES, Turns
 
 _SCRATCH_SHARE = 4
 """Scratch memory is at most this part of the budget."""
@@ -61,6 +63,7 @@ def resample_on_device(
     height = batch.rows.first.shape[1]
     each = -(-height * width * channels * 4 // ALIGNMENT) * ALIGNMENT
     step = max(1, memory_nbytes // _SCRATCH_SHARE // max(each, 1))
+    batch, strides = _target_strides(batch, target, axes, output)
     with device.lease(1) as (slot,):
         ready = driver.create_event()
         ready.record(stream if stream is not None else driver.current_stream())
@@ -69,7 +72,32 @@ def resample_on_device(
         for begin in range(0, n, step):
             images = np.arange(begin, min(begin + step, n))
             room = scratch.ptr + np.arange(len(images)) * each
-            _run_part(slot, batch, images, (source, target), room, axes, output)
+            _run_part(slot, batch, images, (source, target), room, strides, output)
+
+
+def _target_strides(
+    batch: ResampleBatch, target: ArrayView, axes: tuple[int, int, int], output: OutputFormat
+) -> tuple[ResampleBatch, NDArray[np.int64]]:
+    """Elements between neighbours along y, x and the channels, for each image: none is negative.
+
+    Along an axis that is flipped the results are made in reversed order, by tables of their own.
+    """
+    strides = tuple(target.strides[axis] // target.dtype.itemsize for axis in axes)
+    if output.turns is None:
+        return batch, np.array([strides], np.int64).repeat(len(batch.result), axis=0)
+    turns = Turns(output.turns.symmetry[batch.result], 0, 1)
+    count = tuple(target.shape[axis] for axis in axes)
+    by_symmetry = [turns.strides(s, strides, count)[1] for s in range(NUM_SYMMETRIES)]
+    each = np.array(by_symmetry, np.int64)[turns.symmetry]
+    flipped = each < 0
+    batch = replace(
+        batch,
+        rows=batch.rows.with_reversed(),
+        columns=batch.columns.with_reversed(),
+        row_table=batch.row_table + flipped[:, 0] * len(batch.rows.first),
+        column_table=batch.column_table + flipped[:, 1] * len(batch.columns.first),
+    )
+    return batch, np.abs(each)
 
 
 def _run_part(
@@ -78,7 +106,7 @@ def _run_part(
     images: NDArray[np.int64],
     views: tuple[ArrayView, ArrayView],
     room: NDArray[np.int64],
-    axes: tuple[int, int, int],
+    strides: NDArray[np.int64],
     output: OutputFormat,
 ) -> None:
     """Resample some of the images; scratch memory of each is at `room`."""
@@ -111,7 +139,7 @@ def _run_part(
     across["source_type"] = element_type(np.dtype("f4"))
     across["target"] = target.ptr + batch.result[images] * target.strides[0]
     across["target_nbytes"] = target.strides[0]
-    across["target_strides"] = [target.strides[axis] // target.dtype.itemsize for axis in axes]
+    across["target_strides"] = strides[images]
     across["target_type"] = element_type(target.dtype)
     across["outer"], across["n"], across["m"], across["inner"] = tall, width, wide, channels
     across["outer_inside"] = rows.inside[row_of]

@@ -17,6 +17,7 @@ from zarrgpu.devices.tables import ElementType, element_type
 from zarrgpu.model import ReadOptions
 from zarrgpu.output import OutputFormat
 from zarrgpu.resampling import ResampleBatch, convert, resample
+from zarrgpu.symmetries import Turns
 
 _COMPILED = (ElementType.I1, ElementType.U1, ElementType.I2, ElementType.U2, ElementType.F4)
 
@@ -43,12 +44,15 @@ def resample_on_host(
     options : ReadOptions
     """
     view = out.transpose(0, *axes)
+    turns = output.turns
+    views = [view] if turns is None else Turns(turns.symmetry, 0, 1).views(view)
     library = native_library() if options.native else None
     if element_type(pixels.dtype) not in _COMPILED:
         library = None
 
     def one(i: int) -> None:
-        target = view[batch.result[i]]
+        result = batch.result[i]
+        target = views[0 if turns is None else int(turns.symmetry[result])][result]
         if library is not None:
             _compiled(library, batch, i, pixels[i], target, output)
             return

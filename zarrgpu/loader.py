@@ -36,6 +36,7 @@ from zarrgpu.recycled import RecycledMemory
 from zarrgpu.sampled_reads import patch_source_nbytes, start_sampled
 from zarrgpu.sampling import PatchTable, Sampler
 from zarrgpu.stats import ReadStats
+from zarrgpu.symmetries import Augment, check_augment, draw_symmetries
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +56,10 @@ class Batch:
         Number of each patch in the epoch.
     valid : bool (N,)
         False for patches that could not be read (only with ``on_error="mask"``).
+    symmetries : uint8 (N,)
+        How each patch was flipped and turned (see `PatchLoader`'s `augment`): patch P became
+        ``np.rot90(P if s < 4 else np.fliplr(P), s % 4)``, with rows and columns as its first two
+        axes. All 0 without augmentation.
     lent : Lent, optional
         On a CUDA device: notes on which streams the images are used, so that their memory is not
         written anew before these are done. The stream that is current when the batch is taken, and
@@ -67,6 +72,7 @@ class Batch:
     slides: NDArray[np.int32]
     indices: NDArray[np.int64]
     valid: NDArray[np.bool_]
+    symmetries: NDArray[np.uint8]
     lent: Lent | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -90,6 +96,7 @@ class _Window:
 
     rows: NDArray[np.int64]
     table: PatchTable
+    symmetries: NDArray[np.uint8]
     stats: ReadStats
     pending: PendingRead
 
@@ -135,6 +142,13 @@ class PatchLoader:
         ahead. A window has at least one batch, even if that is larger.
     on_error : "raise" or "mask"
         See `Batch.valid`.
+    augment : str, optional
+        Flip and turn patches at random as they are placed, which costs no pass of its own:
+        "hflip" (left and right), "vflip" (up and down), "flips" (both), "rotations" (by 90, 180
+        and 270 degrees), or "flips+rotations" (the eight symmetries of the square), all that there
+        are equally often; the last two of square patches only. What a patch gets depends on the
+        sampler's `seed` (0 if it has none), the epoch and the number of the patch alone; it is in
+        `Batch.symmetries`.
 
     Attributes
     ----------
@@ -167,6 +181,7 @@ class PatchLoader:
         position: Mapping[str, int] | None = None,
         options: ReadOptions | None = None,
         on_error: OnError = "raise",
+        augment: Augment | None = None,
     ) -> None:
         self.sampler = sampler
         self.batch_size = parse_integer(batch_size, "batch_size", least=1)
@@ -186,6 +201,7 @@ class PatchLoader:
         self.position = None if position is None else dict(position)
         self.options = options or ReadOptions()
         self.on_error: OnError = on_error
+        self.augment = check_augment(augment, sampler.size)
         self.stats = ReadStats()
         self.epoch = 0
         self._device = resolve_device(device)
@@ -245,8 +261,9 @@ class PatchLoader:
             self._next_batch = 0
         self._resumes = False
         epoch, batches = self.epoch, range(self._next_batch, len(self))
-        table = self.sampler.epoch_patches(epoch if self.fixed_epoch is None else self.fixed_epoch)
-        windows = self._windows(table, batches)
+        read_epoch = epoch if self.fixed_epoch is None else self.fixed_epoch
+        table = self.sampler.epoch_patches(read_epoch)
+        windows = self._windows(table, self.symmetries(read_epoch), batches)
         try:
             for window in windows:
                 while window:  # emptied, so that a finished window does not wait for the next
@@ -260,6 +277,13 @@ class PatchLoader:
             windows.close()
         if self._iteration is iteration:
             self.epoch, self._next_batch = epoch + 1, 0
+
+    def symmetries(self, epoch: int) -> NDArray[np.uint8]:
+        """How each patch of an epoch of the sampler is flipped and turned; see `Batch`."""
+        if self.augment is None:
+            return np.zeros(len(self.sampler), np.uint8)
+        seed = int(getattr(self.sampler, "seed", 0))
+        return draw_symmetries(self.augment, seed, epoch, len(self.sampler))
 
     def set_epoch(self, epoch: int) -> None:
         """Start the next iteration at the beginning of `epoch`."""
@@ -307,7 +331,9 @@ class PatchLoader:
         nhwc, nchw = (height, width, channels), (channels, height, width)
         return (n, *(nhwc if self.layout == "NHWC" else nchw)), made.dtype
 
-    def _windows(self, table: PatchTable, batches: range) -> Generator[list[Batch], None, None]:
+    def _windows(
+        self, table: PatchTable, symmetries: NDArray[np.uint8], batches: range
+    ) -> Generator[list[Batch], None, None]:
         """Generate windows (lists of batches), read ahead where asked.
 
         On a CUDA device the reads share a ring of slots: a window is fetched while the one before
@@ -323,7 +349,7 @@ class PatchLoader:
 
         def start(part: range, cancelled: Cancelled) -> _Window:
             rows = indices[part.start * self.batch_size : part.stop * self.batch_size]
-            return self._start_window(table, rows, ring, cancelled)
+            return self._start_window(table, symmetries[rows], rows, ring, cancelled)
 
         parts = [batches[i : i + step] for i in range(0, len(batches), step)]
         windows = read_ahead(start, parts, self.prefetch, self._finish_window)
@@ -337,6 +363,7 @@ class PatchLoader:
     def _start_window(
         self,
         table: PatchTable,
+        symmetries: NDArray[np.uint8],
         rows: NDArray[np.int64],
         ring: SlotRing | None,
         cancelled: Cancelled,
@@ -360,9 +387,10 @@ class PatchLoader:
             stats=stats,
             on_error=self.on_error,
             cancelled=cancelled,
+            symmetries=symmetries,
             ring=ring,
         )
-        return _Window(rows, table, stats, pending)
+        return _Window(rows, table, symmetries, stats, pending)
 
     def _finish_window(self, window: _Window) -> list[Batch]:
         """Wait for a window, and cut it into batches."""
@@ -381,6 +409,7 @@ class PatchLoader:
                 table.slide[rows[part]],
                 rows[part],
                 valid[part],
+                window.symmetries[part],
                 lent,
             )
             for part in parts

@@ -33,6 +33,7 @@ from zarrgpu.patches import (
     check_slide_index,
     patch_format,
     start_boxes,
+    turned_format,
 )
 from zarrgpu.pyramid import Pyramid
 from zarrgpu.resampling import (
@@ -141,6 +142,7 @@ def read_scaled_patches(
     stats: ReadStats | None = None,
     on_error: reader.OnError = "raise",
     cancelled: Callable[[], bool] | None = None,
+    symmetries: ArrayLike | None = None,
 ) -> tuple[Any, NDArray[np.bool_]]:
     """Read patches of several slides, each at its pixel size.
 
@@ -156,7 +158,7 @@ def read_scaled_patches(
         (width, height) of the results.
     position : mapping of str to int, optional
         Index on the other axes, of level 0.
-    layout, dtype, normalize, device, out, options, stats, on_error, cancelled
+    layout, dtype, normalize, device, out, options, stats, on_error, cancelled, symmetries
         As for `patches.read_slide_patches`.
 
     Returns
@@ -187,6 +189,7 @@ def read_scaled_patches(
         stats=stats,
         on_error=on_error,
         cancelled=cancelled,
+        symmetries=symmetries,
     ).finish()
 
 
@@ -207,6 +210,7 @@ def start_scaled_patches(
     stats: ReadStats | None = None,
     on_error: reader.OnError = "raise",
     cancelled: Callable[[], bool] | None = None,
+    symmetries: ArrayLike | None = None,
     ring: SlotRing | None = None,
 ) -> reader.PendingRead:
     """Start what `read_scaled_patches` does.
@@ -220,6 +224,7 @@ def start_scaled_patches(
     scaled = _Scaled(slides, steps, size, position)
     output = patch_format(slides, dtype, normalize, scaled.levels)
     index, places = scaled.places(slide_index, corners)
+    output = turned_format(output, slides[0].axes, symmetries, len(index), size)
     how: dict[str, Any] = {
         "position": position, "options": options, "stats": stats, "on_error": on_error,
         "cancelled": cancelled, "device": where, "ring": ring,
@@ -233,7 +238,7 @@ def start_scaled_patches(
             slides, scaled.levels, request, layout=layout, output=output, out=out, **how
         )
     for slide, level in zip(slides, scaled.levels, strict=True):
-        check_resampled(slide.levels[level].source.spec.dtype, slide.spec.source)
+        check_resampled(slide.levels[level].source.spec.dtype, slide.spec.source, output.dtype)
     axis_layout(slides[0].axes, layout)
     axes = (1, 2, 3) if layout == "NHWC" else (2, 3, 1)
     width, height = size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from zarrgpu.output import OutputFormat, output_format
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.pyramid import Int64s, Pyramid, level_pixels
 from zarrgpu.stats import ReadStats
+from zarrgpu.symmetries import Turns, parse_symmetries
 
 Layout = Literal["NHWC", "NCHW"]
 
@@ -119,6 +121,7 @@ def read_slide_patches(
     stats: ReadStats | None = None,
     on_error: reader.OnError = "raise",
     cancelled: Callable[[], bool] | None = None,
+    symmetries: ArrayLike | None = None,
 ) -> tuple[Any, NDArray[np.bool_]]:
     """Read patches of several slides in one plan.
 
@@ -135,6 +138,8 @@ def read_slide_patches(
         where they could not be read.
     cancelled : callable, optional
         As for `reader.read`.
+    symmetries : int array (N,), optional
+        How each patch is flipped and turned; see `zarrgpu.symmetries`.
 
     Returns
     -------
@@ -158,6 +163,7 @@ def read_slide_patches(
         stats=stats,
         on_error=on_error,
         cancelled=cancelled,
+        symmetries=symmetries,
     ).finish()
 
 
@@ -172,11 +178,13 @@ def start_slide_patches(
     layout: Layout = "NHWC",
     dtype: DTypeLike | None = None,
     normalize: tuple[ArrayLike, ArrayLike] | None = None,
+    symmetries: ArrayLike | None = None,
     **how: Any,
 ) -> reader.PendingRead:
     """Start what `read_slide_patches` does; `how` is as there, or a `ring` of reads."""
     request = patch_request(slides, slide_index, locations, levels, size, position)
     output = patch_format(slides, dtype, normalize, levels)
+    output = turned_format(output, slides[0].axes, symmetries, request.num_boxes, size)
     return start_boxes(slides, levels, request, layout=layout, output=output, **how)
 
 
@@ -241,6 +249,22 @@ def patch_format(
         msg = f"slides have different types ({kinds}): give dtype='float32' to read them together"
         raise SelectionError(msg)
     return formats[0]
+
+
+def turned_format(
+    output: OutputFormat,
+    axes: tuple[str, ...],
+    symmetries: ArrayLike | None,
+    n: int,
+    size: tuple[int, int],
+) -> OutputFormat:
+    """Output format of `n` patches of `size`, each flipped and turned as `symmetries` says."""
+    if symmetries is None:
+        return output
+    values = parse_symmetries(symmetries, n, size)
+    if not values.any():
+        return output
+    return replace(output, turns=Turns(values, axes.index("y"), axes.index("x")))
 
 
 def parse_locations(locations: ArrayLike) -> Int64s:

@@ -45,6 +45,7 @@ def read_regions(
     out: Any = None,
     options: ReadOptions | None = None,
     on_error: OnError = "raise",
+    symmetries: ArrayLike | None = None,
 ) -> Any:
     """Read regions of several slides: each tile is fetched and decoded once.
 
@@ -65,6 +66,9 @@ def read_regions(
         `Slide.read_regions_mpp`.
     position, layout, dtype, normalize, fill_value, device, out, options, on_error
         As for `Slide.read_regions`.
+    symmetries : int array (N,), optional
+        How each region is flipped and turned: as a `Batch.symmetries` says, for the labels of
+        augmented patches.
 
     Returns
     -------
@@ -82,6 +86,7 @@ def read_regions(
     how: dict[str, Any] = {
         "position": position, "layout": layout, "dtype": dtype, "normalize": normalize,
         "device": device, "out": out, "options": options, "on_error": on_error,
+        "symmetries": symmetries,
     }  # fmt: skip
     if mpp is not None:
         if level is not None:

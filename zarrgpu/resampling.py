@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.errors import SelectionError
+from zarrgpu.model import native_dtype
 from zarrgpu.output import OutputFormat, quiet
 
 RESAMPLED_TYPES = ("u1", "i1", "u2", "i2", "f2", "f4")
@@ -45,6 +46,14 @@ class FilterTable:
     first: NDArray[np.int32]
     weight: NDArray[np.float32]
     inside: NDArray[np.int32]
+
+    def with_reversed(self) -> FilterTable:
+        """Make a table of twice as many axes, the second half of results in reversed order."""
+        return FilterTable(
+            np.concatenate([self.first, self.first[:, ::-1]]),
+            np.concatenate([self.weight, self.weight[:, ::-1]]),
+            np.concatenate([self.inside, self.first.shape[1] - self.inside[:, ::-1]]),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,13 +80,21 @@ class ResampleBatch:
     result: NDArray[np.int64]
 
 
-def check_resampled(dtype: np.dtype[Any], source: str) -> None:
-    """Raise for elements that are not resampled."""
+def check_resampled(
+    dtype: np.dtype[Any], source: str, delivered: np.dtype[Any] | None = None
+) -> None:
+    """Raise for elements that are not resampled, or not to the type that is to be delivered."""
     if f"{dtype.kind}{dtype.itemsize}" not in RESAMPLED_TYPES:
         names = ", ".join(str(np.dtype(name)) for name in RESAMPLED_TYPES)
         msg = (
             f"{source!r}: pixels of {dtype} are not resampled, only {names}; read a level as it is "
             "(read_region)"
+        )
+        raise SelectionError(msg)
+    if delivered is not None and delivered.kind in "iu" and delivered != native_dtype(dtype):
+        msg = (
+            f"{source!r}: what is resampled is delivered as {native_dtype(dtype)} or as floats, "
+            f"not as {delivered}; labels are not interpolated: read a level as it is (read_region)"
         )
         raise SelectionError(msg)
 

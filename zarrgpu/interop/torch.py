@@ -11,13 +11,14 @@ any,
 there
    are no windows over batches.
 
-Both datasets give dictionaries of tensors: ``images``, ``locations``, ``slides``, ``indices`` and
-``valid``, as the attributes of `Batch`. Worker processes decode on the CPU.
+Both datasets give dictionaries of tensors: ``images``, ``locations``, ``slides``, ``indices``,
+``valid`` and ``symmetries``, as the attributes of `Batch`. Worker processes decode on the CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from itertools import islice
 from typing import Any, TypeAlias
@@ -25,8 +26,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
+from zarrgpu.devices.cupy_allocator import restored, set_allocator
+from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError, MissingDependencyError
 from zarrgpu.loader import Batch, PatchLoader
+from zarrgpu.output import is_bfloat16
 from zarrgpu.sampled_reads import read_sampled
 from zarrgpu.sampling import PatchTable
 
@@ -45,14 +48,56 @@ def to_torch(data: Any) -> Any:
     Returns
     -------
     torch.Tensor
-        Shares the memory: no copy.
+        Shares the memory: no copy. ml_dtypes' bfloat16 becomes torch's.
 
     Raises
     ------
     MissingDependencyError
         Without torch.
     """
-    return _torch().from_dlpack(data.images if isinstance(data, Batch) else data)
+    torch = _torch()
+    array = data.images if isinstance(data, Batch) else data
+    if isinstance(array, np.ndarray) and is_bfloat16(
+        array.dtype
+    ):  # not of DLPack
+        return torch.from_dlpack(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_dlpack(data)
+
+
+def use_torch_allocator() -> AbstractContextManager[None]:
+    """Let zarrgpu, and all else that uses CuPy, take GPU memory from torch's caching allocator.
+
+    Two allocators that keep what they were given starve each other. With one, memory that torch
+    holds and does not use is there for reads, and the other way round. Memory is ordered on CuPy's
+    current stream, as torch's own is on torch's.
+
+    Call it before the first read, in the whole process, or as ``with use_torch_allocator():``, at
+    the end of which CuPy allocates as before.
+
+    Raises
+    ------
+    MissingDependencyError
+        Without torch or CuPy.
+    DeviceUnavailableError
+        If this torch was built without CUDA.
+    """
+    torch = _torch()
+    if torch.version.cuda is None:
+        msg = f"this torch ({torch.__version__}) was built without CUDA and has no GPU memory"
+        raise DeviceUnavailableError(msg)
+
+    def allocate(nbytes: int, device: int, stream: int) -> int:
+        try:
+            return int(torch.cuda.caching_allocator_alloc(nbytes, device, stream))
+        except torch.OutOfMemoryError as error:
+            msg = f"cuda:{device}: torch has no {nbytes} bytes ({error}); lower memory_budget_bytes"
+            raise MemoryBudgetError(msg) from error
+
+    def release(pointer: int, device: int) -> None:
+        del device  # torch knows it
+        torch.cuda.caching_allocator_delete(pointer)
+
+    return restored(set_allocator(allocate, release))
 
 
 def as_iterable_dataset(loader: PatchLoader) -> Any:
@@ -107,6 +152,7 @@ class PatchDataset:
     def __init__(self, loader: PatchLoader, epoch: int) -> None:
         self.loader = loader
         self.table: PatchTable = loader.sampler.epoch_patches(epoch)
+        self.symmetries = loader.symmetries(epoch)
 
     def __len__(self) -> int:
         """Patches of the epoch."""
@@ -123,6 +169,7 @@ class PatchDataset:
         """Read a batch of patches in one plan."""
         _refuse_device_workers(self.loader)
         loader, rows = self.loader, np.asarray(indices, np.int64)
+        symmetries = self.symmetries[rows]
         images, valid = read_sampled(
             loader.sampler,
             self.table.slide[rows],
@@ -134,9 +181,10 @@ class PatchDataset:
             device=loader.device,
             options=loader.options,
             on_error=loader.on_error,
+            symmetries=symmetries,
         )
-        batch = Batch(images, self.table.location[rows], self.table.slide[rows], rows, valid)
-        return _tensors(batch)
+        location, slide = self.table.location[rows], self.table.slide[rows]
+        return _tensors(Batch(images, location, slide, rows, valid, symmetries))
 
     @staticmethod
     def collate(batch: TensorBatch) -> TensorBatch:
@@ -210,6 +258,7 @@ def _tensors(batch: Batch) -> TensorBatch:
         "slides": batch.slides,
         "indices": batch.indices,
         "valid": batch.valid,
+        "symmetries": batch.symmetries,
     }
     return {
         "images": to_torch(batch),
