@@ -21,11 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zarrgpu as zg
+from tests import tiff_arrays
 from tests.gpu.cases import boxes, ome_image, read_options, slices, stored_arrays
 from tests.gpu.devices import open_device, same, to_host
-from tests.zarr_cases import CHAINS, MemoryStore, Recipe, corrupt, encode, store_of, values
-from zarrgpu import reader
+from tests.synthetic_slides import tissue
+from tests.zarr_cases import CHAINS, MemoryStore, Recipe, corrupt, encode, store_of, values, write
+from zarrgpu import cuda_direct, reader
 from zarrgpu.cuda_cache import without_cached
+from zarrgpu.demo.svs import write_svs
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.device_chunks import DeviceChunks
 from zarrgpu.errors import ChunkDecodeError, DeviceUnavailableError, MemoryBudgetError
@@ -162,6 +165,44 @@ def test_patches_of_slides_and_loaders_use_it(cuda):
     assert loader.stats.chunks_cached >= without.stats.chunks_decoded
     region = slide.read_regions([(3, 5)], 0, (30, 30), device="cpu")
     same(slide.read_regions([(3, 5)], 0, (30, 30), device=cuda), region, device=cuda)
+
+
+def test_pages_and_slides_of_files(cuda, tmp_path):
+    """Short last strips, JPEG tiles and the levels of one slide, one cache for all."""
+    image = tissue(70, 90, seed=1)
+    write_svs(
+        tmp_path / "a.svs", image, label=image[:16, :16], macro=image[:32, :32],
+        thumbnail=image[::4, ::4], downsamples=(1, 2), tile_px=32,
+    )  # fmt: skip
+    cache = zg.ChunkCache(0, MIB)
+    slide, plain = (zg.open_slide(tmp_path / "a.svs", cache=kept) for kept in (cache, None))
+    strips = tiff_arrays.write(image, rowsperstrip=32, compression=8, predictor=2)
+    (tmp_path / "b.tif").write_bytes(strips)
+    page = zg.open(tmp_path / "b.tif", cache=cache)
+    wanted = zg.open(tmp_path / "b.tif").read(device="cpu")
+    for _ in range(3):
+        for level, dtype in ((0, None), (1, "f2"), (0, "f4")):
+            where = [[(3, 5), (40, 30), (-4, 60)], level, (40, 33)]
+            how = {"device": cuda, "dtype": dtype}
+            got = slide.read_regions(*where, **how)
+            same(got, to_host(plain.read_regions(*where, **how)), device=cuda)
+        same(page.read(device=cuda), wanted, device=cuda)
+    assert cache.hits >= 2 * cache.misses
+
+
+@pytest.mark.parametrize("chain", ["none", "zstd", "blosc-lz4-shuffle"])
+def test_chunks_that_came_straight_from_files(chain, tmp_path, monkeypatch):
+    monkeypatch.setattr(cuda_direct, "MIN_DIRECT_NBYTES", 1)
+    device = open_device("lazy", gds=True)
+    objects = encode(DATA, Recipe(chunks=(16, 16), shards=(32, 80), codecs=CHAINS[chain]))
+    array = zg.open(write(tmp_path / "a.zarr", objects), cache=zg.ChunkCache(0, MIB))
+    options = zg.ReadOptions(gds=True, max_gap_bytes=0)
+    first = read_stats(array, device, [(0, 0), (20, 20)], (20, 20), options=options)
+    assert (first.direct_bytes, first.chunks_decoded) == (first.fetched_bytes, 7)
+    for decoded in (13, 0):
+        stats = read_stats(array, device, [(0, 0)], (64, 80), options=options)
+        assert (stats.chunks_decoded, stats.chunks_cached) == (decoded, 20 - decoded)
+        assert stats.direct_bytes == stats.fetched_bytes
 
 
 # ---- what is held is not read again, and counted -------------------------------------------------
