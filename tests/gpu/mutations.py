@@ -4,9 +4,10 @@ usage: python -m tests.gpu.mutations OUT.json [--rehearse] [--seconds N] [--jobs
        python -m tests.gpu.mutations --codec NAME --seed N    one batch again, in this process
 
 Every chunk of a batch is changed in its own way; the device must give what the host gives, pixels
-or an error. A process that dies, by a fault of the card or of a library, is told with the seed that
-did it. Of each library format there is also a run *without* the checks that are made before a
-launch: what the library does then is noted, and is no failure of ours.
+or an error. Of lossy images it is only counted how many differ, as decoders fill what they lost in
+ways of their own. A process that dies, by a fault of the card or of a library, is told with the
+seed that did it. Of each library format there is also a run *without* the checks that are made
+before a launch: what the library does then is noted, and is no failure of ours.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,16 +26,23 @@ from unittest import mock
 
 import numpy as np
 
-from tests.gpu.devices import open_device, same
+import zarrgpu
+from tests.gpu.devices import open_device, same, to_host
 from tests.test_cuda_corruption import FUZZED, N_ELEMENTS, both, change
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values
 from zarrgpu.devices.cuda import CudaDevice
 
 ROOT = Path(__file__).resolve().parents[2]
+MAX_DIFFERENCE = 3
+"""Of decoders that round as they like, each within its standard."""
+
 DTYPES = ("u2", "f8", "u1", "i4")
 
 TIFF = ("lzw", "packbits", "deflate", "none")
 """Compressions of TIFFs, by tifffile's names; with and without predictor 2 in turn."""
+
+SLIDES = ("jpeg-rgb", "jpeg-420", "j2k-rgb", "j2k-ycbcr")
+"""Kinds of tiles of `synthetic_slides`."""
 
 UNCHECKED = ("zstd", "zlib", "gzip", "blosc-zstd-shuffle", "blosc-zlib-shuffle")
 """Chains whose streams the library gets unchecked too, in runs that may fail."""
@@ -41,16 +51,22 @@ UNCHECKED = ("zstd", "zlib", "gzip", "blosc-zstd-shuffle", "blosc-zlib-shuffle")
 def names() -> list[str]:
     """Every run, what trusts its input most first."""
     chains = sorted(FUZZED, key=lambda name: "zstd" not in name)
-    runs = [*chains, *(f"tiff {name}" for name in TIFF), *(f"unchecked {n}" for n in UNCHECKED)]
+    runs = [*chains, *(f"tiff {name}" for name in TIFF), *(f"slide {name}" for name in SLIDES)]
+    runs += [f"unchecked {name}" for name in UNCHECKED]
     assert len(set(runs)) == len(runs)
     return runs
 
 
-def batch(name: str, device: CudaDevice, seed: int, n: int) -> tuple[int, int]:
+Counts = dict[str, int]
+
+
+def batch(name: str, device: CudaDevice, seed: int, n: int) -> Counts:
     """Read `n` changed chunks on both, which must agree: how many there were, and were readable."""
     rng = np.random.default_rng(seed)
     if name.startswith("tiff "):
         return _tiff(name.removeprefix("tiff "), device, rng, n)
+    if name.startswith("slide "):
+        return _slide(name.removeprefix("slide "), device, rng, n)
     dtype = DTYPES[seed % len(DTYPES)]
     data = values((n, N_ELEMENTS), dtype, seed)
     recipe = Recipe(chunks=(1, N_ELEMENTS), codecs=CHAINS[name.removeprefix("unchecked ")])
@@ -58,17 +74,19 @@ def batch(name: str, device: CudaDevice, seed: int, n: int) -> tuple[int, int]:
     for row in range(n):
         store.objects[f"c/{row}/0"] = change(store.objects[f"c/{row}/0"], rng)
     ok = both(store, device)
-    return len(ok), sum(ok)
+    return {"chunks": len(ok), "readable": sum(ok)}
 
 
-def _tiff(name: str, device: CudaDevice, rng: np.random.Generator, n: int) -> tuple[int, int]:
+def _tiff(name: str, device: CudaDevice, rng: np.random.Generator, n: int) -> Counts:
     """Strips of a TIFF of one row each, changed in place."""
     from tests.tiff_arrays import page_array, segments, write
     from zarrgpu.errors import DataError
 
     predictor = name in ("lzw", "deflate") and bool(rng.integers(2))
     image = np.repeat(rng.integers(0, 255, (n, N_ELEMENTS // 4), np.uint8), 4, axis=1)
-    options: dict[str, Any] = {} if name == "none" else {"compression": name, "predictor": predictor}
+    options: dict[str, Any] = (
+        {} if name == "none" else {"compression": name, "predictor": predictor}
+    )
     raw = bytearray(write(image, rowsperstrip=1, **options))
     for at, nbytes in segments(bytes(raw)):
         changed = change(bytes(raw[at : at + nbytes]), rng)[:nbytes]
@@ -89,7 +107,43 @@ def _tiff(name: str, device: CudaDevice, rng: np.random.Generator, n: int) -> tu
         else:
             readable += 1
             same(results[1], results[0], device=device)
-    return n, readable
+    return {"chunks": n, "readable": readable}
+
+
+def _slide(kind: str, device: CudaDevice, rng: np.random.Generator, n: int) -> Counts:
+    """Tiles of a slide, changed in place and read one a patch."""
+    from tests.synthetic_slides import SlideRecipe, make_svs
+    from tests.tiff_arrays import segments
+
+    across = max(2, int(n**0.5))
+    side = 64 * across
+    recipe = SlideRecipe(kind=kind, height=side, width=side, n_levels=1, associated=False)
+    raw = bytearray(make_svs(recipe))
+    for at, nbytes in segments(bytes(raw)):
+        changed = change(bytes(raw[at : at + nbytes]), rng)[:nbytes]
+        raw[at : at + len(changed)] = changed
+    with tempfile.NamedTemporaryFile(suffix=".svs", delete=False) as file:
+        file.write(raw)
+    path = Path(file.name)
+    try:
+        return _tiles(zarrgpu.open_slide(path), across, device)
+    finally:
+        path.unlink()
+
+
+def _tiles(slide: zarrgpu.Slide, across: int, device: CudaDevice) -> Counts:
+    corners = np.arange(across) * 64
+    locations = np.stack(np.meshgrid(corners, corners), axis=-1).reshape(-1, 2)
+    read = {"level": 0, "size": (64, 64), "on_error": "mask"}
+    wanted, fine = slide.read_regions(locations, device="cpu", **read)
+    got, ok = slide.read_regions(locations, device=device, **read)
+    got, ok, both_fine = to_host(got), np.asarray(ok), np.asarray(ok) & fine
+    far = np.abs(got.astype(np.int16) - wanted).reshape(len(ok), -1).max(axis=1) > MAX_DIFFERENCE
+    return {
+        "chunks": len(ok), "readable": int(ok.sum()),
+        "read here and not by the host, or the other way": int((ok != fine).sum()),
+        "differ": int((both_fine & far).sum()),
+    }  # fmt: skip
 
 
 def unchecked() -> None:
@@ -113,12 +167,11 @@ def work(name: str, seed: int, seconds: float, n: int, *, rehearse: bool, rounds
     device = open_device("emulated" if rehearse else "cuda")
     if name.startswith("unchecked"):
         unchecked()
-    end, chunks, readable = time.monotonic() + seconds, 0, 0
+    end, counts = time.monotonic() + seconds, Counter[str]()
     for number in range(seed, seed + rounds):
         print(json.dumps({"seed": number}), flush=True)
-        done, fine = batch(name, device, number, n)
-        chunks, readable = chunks + done, readable + fine
-        print(json.dumps({"chunks": chunks, "readable": readable}), flush=True)
+        counts.update(batch(name, device, number, n))
+        print(json.dumps(counts), flush=True)
         if time.monotonic() > end:
             return
 
@@ -150,7 +203,7 @@ def run_all(seconds: float, jobs: int, *, rehearse: bool) -> dict[str, Any]:
     runs = names()
     options = []
     if rehearse:
-        runs, options = ["tiff lzw", "unchecked zstd"], ["--rehearse"]
+        runs, options = ["slide jpeg-rgb", "unchecked zstd"], ["--rehearse"]
     each = max(1.0, seconds * jobs / len(runs) - 3)  # a process takes a few seconds to begin
     with ThreadPoolExecutor(jobs) as pool:
         found = pool.map(lambda name: watch(name, each, options), runs)
