@@ -45,7 +45,7 @@ LOSS = dict.fromkeys(LOSSLESS, 0) | {
 """Largest difference from the pixels before encoding (quality 80; chroma of coarse levels varies
 from pixel to pixel). A wrong colour space is off by 100 and more."""
 
-NOT_OURS = {"openslide.quickhash-1"}
+NOT_OURS = {"openslide.quickhash-1"}  # of the opened slide: tests/test_quickhash.py
 
 
 def real_slide(name: str) -> Path:

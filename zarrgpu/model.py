@@ -426,6 +426,25 @@ class StoredBytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Quickhash:
+    """What OpenSlide's ``quickhash-1`` of a slide is the SHA-256 of: stored bytes, then text.
+
+    Attributes
+    ----------
+    key : str
+        The object that the bytes are in.
+    offset, nbytes : int64 (n,)
+        Ranges of it, in the order in which they are hashed.
+    text : bytes
+    """
+
+    key: str
+    offset: NDArray[np.int64]
+    nbytes: NDArray[np.int64]
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SlideSpec:
     """A pyramid of 2-D images: a whole-slide file or a multiscale OME-Zarr image.
 
@@ -451,6 +470,8 @@ class SlideSpec:
     downsamples : tuple of float, or None
         Level-0 pixels per pixel of each level, where the file says it better than the sizes do;
         otherwise it is their mean ratio.
+    quickhash : Quickhash, optional
+        Of slides that OpenSlide gives one.
     """
 
     source: str
@@ -463,3 +484,4 @@ class SlideSpec:
     icc_profile: bytes | StoredBytes | None = None
     channels: tuple[Mapping[str, Any], ...] = ()
     downsamples: tuple[float, ...] | None = None
+    quickhash: Quickhash | None = None

@@ -29,6 +29,7 @@ from zarrgpu.model import ReadOptions, SlideSpec
 from zarrgpu.output import output_format
 from zarrgpu.patches import Layout, parse_locations, parse_size, patch_request
 from zarrgpu.pyramid import Pyramid
+from zarrgpu.quickhash import SlideProperties
 from zarrgpu.reader import OnError
 from zarrgpu.regions import read_icc_profile, read_regions, read_thumbnail
 from zarrgpu.selection_reads import ExplainedPlan
@@ -57,6 +58,8 @@ class Slide(Pyramid):
     ) -> None:
         super().__init__(spec, levels)
         self.associated_images = associated_images
+        store = levels[0].source.store
+        self._properties = SlideProperties(spec.properties, spec.quickhash, store)
         self.group = group
 
     def __repr__(self) -> str:
@@ -68,8 +71,11 @@ class Slide(Pyramid):
 
     @property
     def properties(self) -> Mapping[str, str]:
-        """Vendor properties under OpenSlide's keys."""
-        return self.spec.properties
+        """Vendor properties under OpenSlide's keys.
+
+        ``openslide.quickhash-1`` is read when it is asked for: some chunks of the last level.
+        """
+        return self._properties
 
     @property
     def icc_profile(self) -> bytes | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from zarrgpu.errors import MetadataError, RequestError, UnsupportedFormatError
 from zarrgpu.formats.missing_tiles import substitute_missing_tiles
+from zarrgpu.formats.quickhash import tiff_quickhash
 from zarrgpu.formats.slide_properties import (
     associated_properties,
     level_properties,
@@ -72,9 +73,9 @@ def aperio_like_slide(
         What the description of page 0 says.
     mpp, objective_power : float or None
 
-    Levels have axes ``(y, x, c)``. Properties are those of OpenSlide by name and value, except
-    ``quickhash-1``, which needs image data. An associated image that zarrgpu cannot decode is left
-    out, and the property ``zarrgpu.associated.<name>.unsupported`` says why.
+    Levels have axes ``(y, x, c)``. Properties are those of OpenSlide by name and value. An
+    associated image that zarrgpu cannot decode is left out, and the property
+    ``zarrgpu.associated.<name>.unsupported`` says why.
 
     Raises
     ------
@@ -117,6 +118,7 @@ def aperio_like_slide(
             name: page_to_array_spec(p, key=key, image=name) for name, p in associated.items()
         },
         icc_profile=icc_profile,
+        quickhash=tiff_quickhash(key, tiled[-1], first),
     )
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from zarrgpu.errors import MetadataError, RequestError, UnsupportedFormatError
 from zarrgpu.formats.leica_xml import Collection, Dimension, ScnImage, parse_collection
 from zarrgpu.formats.planes import check_entries, manifest_of, stack_placed
+from zarrgpu.formats.quickhash import tiff_quickhash
 from zarrgpu.formats.slide_properties import (
     associated_properties,
     mpp_properties,
@@ -34,7 +35,7 @@ from zarrgpu.formats.slide_properties import (
 )
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tile_placement import PlacedTiles, place_tiles
-from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest, SlideSpec
+from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest, Quickhash, SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,6 +112,7 @@ def leica_slide(file: TiffFile) -> SlideSpec:
         mpp=mpp,
         properties=properties,
         associated=associated,
+        quickhash=_quickhash(file, collection, first),
     )
 
 
@@ -281,6 +283,16 @@ def _regions(
         for name, value in zip(names, box, strict=True):
             properties[f"openslide.region[{index}].{name}"] = str(value)
     return properties
+
+
+def _quickhash(file: TiffFile, collection: Collection, first: TiffPage) -> Quickhash | None:
+    """Of the coarsest page of the image, or of the macro image where there are several images."""
+    macros = [image for image in collection.images if collection.is_macro(image)]
+    images = [image for image in collection.images if not collection.is_macro(image)]
+    alone = len(images) == 1 and images[0].is_brightfield and len(macros) <= 1
+    hashed = images if alone else [image for image in macros if image.is_brightfield]
+    pages = [each for image in hashed for each in image.dimensions if each.z == 0]
+    return tiff_quickhash(file.key, _page(file, pages[-1]), first) if pages else None
 
 
 def _macro(file: TiffFile, collection: Collection) -> tuple[dict[str, ArraySpec], dict[str, str]]:

@@ -25,6 +25,7 @@ from zarrgpu.errors import DataError, MetadataError, RequestError, UnsupportedFo
 from zarrgpu.formats.ndpi_ifd import NdpiDirectory, read_directories, read_first
 from zarrgpu.formats.ndpi_intervals import interval_manifest
 from zarrgpu.formats.ndpi_jpeg import MAX_SIDE, LevelJpeg, chunk_intervals, read_level_jpeg
+from zarrgpu.formats.quickhash import quickhash_of
 from zarrgpu.formats.slide_properties import level_properties, number_text
 from zarrgpu.formats.tiff_page import page_of
 from zarrgpu.formats.tiff_tags import (
@@ -34,7 +35,14 @@ from zarrgpu.formats.tiff_tags import (
     TEXT_TAGS,
     Tag,
 )
-from zarrgpu.model import MISSING_NBYTES, ArraySpec, CodecSpec, Manifest, SlideSpec
+from zarrgpu.model import (
+    MISSING_NBYTES,
+    ArraySpec,
+    CodecSpec,
+    Manifest,
+    Quickhash,
+    SlideSpec,
+)
 
 if TYPE_CHECKING:
     from zarrgpu.formats.tiff_file import TiffFile
@@ -59,8 +67,8 @@ def is_ndpi(file: TiffFile) -> bool:
 def ndpi_slide(file: TiffFile) -> SlideSpec:
     """Describe an NDPI slide.
 
-    Levels have axes ``(y, x, c)``. Properties are those of OpenSlide by name and value, except
-    ``quickhash-1``; ``zarrgpu.ignored-focal-planes`` lists focal planes that are not shown.
+    Levels have axes ``(y, x, c)``. Properties are those of OpenSlide by name and value;
+    ``zarrgpu.ignored-focal-planes`` lists focal planes that are not shown.
 
     Raises
     ------
@@ -76,6 +84,7 @@ def ndpi_slide(file: TiffFile) -> SlideSpec:
     associated: dict[str, ArraySpec] = {}
     properties: dict[str, str] = {}
     planes: set[int] = set()
+    smallest = directories[0]
     for directory in directories:
         lens = directory.number(Tag.NdpiSourceLens)
         if lens is None:
@@ -86,6 +95,7 @@ def ndpi_slide(file: TiffFile) -> SlideSpec:
                 planes.add(plane)
                 continue
             levels.append(_level(file, directory, levels))
+            smallest = directory
         elif lens in _ASSOCIATED and _ASSOCIATED[int(lens)] not in associated:
             name = _ASSOCIATED[int(lens)]
             try:
@@ -114,6 +124,7 @@ def ndpi_slide(file: TiffFile) -> SlideSpec:
             **properties,
         },
         associated=associated,
+        quickhash=_quickhash(file, smallest, directories[0]),
     )
 
 
@@ -309,6 +320,16 @@ def _array(
         dimension_names=("y", "x", "c"),
         attributes={"tiff_ifd": directory.ifd.index, "image": name},
     )
+
+
+def _quickhash(file: TiffFile, smallest: NdpiDirectory, first: NdpiDirectory) -> Quickhash | None:
+    """Of the smallest level's one JPEG; a level of tiles, which no scanner writes, has none."""
+    if Tag.TileOffsets in smallest.ifd.fields:
+        return None
+    tags = (Tag.StripOffsets, Tag.StripByteCounts)
+    offset, nbytes = (np.array([smallest.large_integer(tag)], np.int64) for tag in tags)
+    texts = {tag.name: first.ifd.text(tag) or "" for tag in TEXT_TAGS}
+    return quickhash_of(file.key, offset, nbytes, texts)
 
 
 def _mpp(first: NdpiDirectory) -> tuple[float | None, float | None]:

@@ -24,6 +24,7 @@ import numpy as np
 
 from zarrgpu.errors import MetadataError, RequestError, UnsupportedFormatError, ZarrGPUError
 from zarrgpu.formats.ndpi_jpeg import read_level_jpeg
+from zarrgpu.formats.quickhash import tiff_quickhash
 from zarrgpu.formats.slide_properties import (
     level_properties,
     mpp_properties,
@@ -117,6 +118,7 @@ def philips_slide(file: TiffFile) -> SlideSpec:
         properties=properties | said,
         associated=associated,
         downsamples=ratios,
+        quickhash=tiff_quickhash(file.key, pages[-1], file.first),
     )
 
 

@@ -20,6 +20,7 @@ from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.aperio import read_icc_profile
 from zarrgpu.formats.geotiff import scaled_geotransform
 from zarrgpu.formats.planes import MAX_PLANES, manifest_of, stack_planes
+from zarrgpu.formats.quickhash import tiff_quickhash
 from zarrgpu.formats.slide_properties import (
     bounds_properties,
     level_properties,
@@ -105,6 +106,7 @@ def pyramid_slide(
         properties=properties,
         associated=associated,
         icc_profile=icc_profile,
+        quickhash=tiff_quickhash(file.key, levels[-1], first),
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from zarrgpu.errors import MetadataError
+from zarrgpu.formats.quickhash import tiff_quickhash
 from zarrgpu.formats.slide_properties import level_properties, number_text, tiff_properties
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tile_placement import PlacedTiles, place_tiles
@@ -38,8 +39,7 @@ def is_trestle(file: TiffFile) -> bool:
 def trestle_slide(file: TiffFile) -> SlideSpec:
     """Describe a Trestle slide.
 
-    Levels have axes ``(y, x, c)``. Properties are those of OpenSlide by name and value, except
-    ``quickhash-1``.
+    Levels have axes ``(y, x, c)``. Properties are those of OpenSlide by name and value.
 
     Raises
     ------
@@ -79,6 +79,7 @@ def trestle_slide(file: TiffFile) -> SlideSpec:
         mpp=(mpp[0] or None, mpp[1] or None),
         properties=properties,
         associated={},
+        quickhash=tiff_quickhash(file.key, file.pages[len(levels) - 1], first),
     )
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from zarrgpu.errors import MetadataError, RequestError, UnsupportedFormatError
+from zarrgpu.formats.quickhash import tiff_quickhash
 from zarrgpu.formats.slide_properties import (
     associated_properties,
     level_properties,
@@ -68,8 +69,8 @@ def is_ventana(file: TiffFile) -> bool:
 def ventana_slide(file: TiffFile) -> SlideSpec:
     """Describe a Ventana slide.
 
-    Levels have axes ``(y, x, c)``. Properties are those of OpenSlide by name and value, except
-    ``quickhash-1``. What no tile covers reads as 0.
+    Levels have axes ``(y, x, c)``. Properties are those of OpenSlide by name and value. What
+    no tile covers reads as 0.
 
     Raises
     ------
@@ -117,6 +118,7 @@ def ventana_slide(file: TiffFile) -> SlideSpec:
         },
         associated=associated,
         downsamples=tuple(shrinks),
+        quickhash=tiff_quickhash(file.key, pages[-1], first),
     )
 
 

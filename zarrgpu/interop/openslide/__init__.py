@@ -5,7 +5,7 @@
 an `OpenSlideUnsupportedFormatError`; what it reads besides (OME-Zarr, URLs) opens too. Differences:
 a coarser level begins at its nearest pixel, where OpenSlide shifts by the fraction of one; a tile
 that was never stored is the fill value, not transparent; an error does not close the slide;
-``openslide.quickhash-1`` is not computed; an associated image has no ``info["icc_profile"]``; there
+an associated image has no ``info["icc_profile"]``; there
 is no ``ImageSlide``.
 
 Needs Pillow.

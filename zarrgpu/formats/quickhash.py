@@ -1,0 +1,54 @@
+"""What OpenSlide hashes of a TIFF, so that the same slide has the same identity here.
+
+Source: openslide-decode-tifflike.c and openslide-hash.c: the stored chunks of the smallest level,
+in the order of their table, then name and text of each of nine tags, each ended by a zero, whether
+the tag is there or not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zarrgpu.formats.tiff_tags import TEXT_TAGS
+from zarrgpu.model import Quickhash
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from zarrgpu.formats.tiff_page import TiffPage
+
+_MAX_NBYTES: Final = 5 << 20
+"""A smallest level that is larger has no hash."""
+
+
+def tiff_quickhash(key: str, smallest: TiffPage, described: TiffPage) -> Quickhash | None:
+    """Parts of a slide's hash.
+
+    Parameters
+    ----------
+    key : str
+        Of the file.
+    smallest : TiffPage
+        Whose chunks are hashed: the level of lowest resolution.
+    described : TiffPage
+        Whose texts are hashed.
+
+    Returns
+    -------
+    Quickhash, or None where OpenSlide gives none: the level takes more than 5 MiB.
+    """
+    return quickhash_of(key, smallest.offsets, smallest.nbytes, described.text)
+
+
+def quickhash_of(
+    key: str, offset: NDArray[np.int64], nbytes: NDArray[np.int64], text: Mapping[str, str]
+) -> Quickhash | None:
+    """Parts of a slide's hash, from a chunk table and texts by tag name."""
+    if int(nbytes.sum()) > _MAX_NBYTES:
+        return None
+    parts = [part for tag in TEXT_TAGS for part in (f"tiff.{tag.name}", text.get(tag.name, ""))]
+    hashed = b"".join(part.encode() + b"\0" for part in parts)
+    return Quickhash(key=key, offset=offset, nbytes=nbytes, text=hashed)
