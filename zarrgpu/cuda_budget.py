@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from zarrgpu.codecs.device import DeviceChain
 from zarrgpu.devices.driver import Driver
+from zarrgpu.devices.ring import SLOTS
 from zarrgpu.errors import MemoryBudgetError
 from zarrgpu.model import ReadOptions
 from zarrgpu.plan.tables import Int64s, ReadPlan, ReadTable
@@ -88,6 +89,12 @@ def cut_waves(
         return plan, waves
     chunks = replace(chunks, read=read)
     return replace(plan, reads=ReadTable.of_chunks(chunks), chunks=chunks), waves
+
+
+def slots_for(cost: NDArray[np.float64], options: ReadOptions) -> int:
+    """Slots of which each holds the largest chunk within its share of the budget."""
+    fitting = int(options.memory_budget_bytes // max(cost.max(initial=1), 1))
+    return min(max(fitting, 1), SLOTS)
 
 
 def smaller_wave(cost: NDArray[np.float64], rows: Int64s) -> float:

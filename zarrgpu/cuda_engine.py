@@ -20,20 +20,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.codecs.device import DeviceChain, device_chain
+from zarrgpu.codecs.device_calls import possible_calls
 from zarrgpu.cuda_budget import (
     TEMPORARY_SHARE,
     chunk_costs,
     cut_waves,
     no_memory_error,
+    slots_for,
     smaller_wave,
 )
 from zarrgpu.cuda_decode import WaveContext, refuse_host_decoded
 from zarrgpu.cuda_delivery import Delivery
 from zarrgpu.cuda_direct import check_files, gds_in_use
 from zarrgpu.cuda_wave import start_wave
+from zarrgpu.cuda_work import calls_of
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.driver import DeviceMemory
-from zarrgpu.devices.ring import SLOTS, RunningWave, SlotRing
+from zarrgpu.devices.ring import RunningWave, SlotRing
 from zarrgpu.errors import DataError, MemoryBudgetError, UnsupportedCodecError
 from zarrgpu.fetch import ArraySource
 from zarrgpu.gather_tables import check_device_dtype
@@ -41,6 +44,9 @@ from zarrgpu.model import ReadOptions
 from zarrgpu.output import OutputFormat
 from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
 from zarrgpu.stats import ReadStats
+
+KEPT = 1 << 20
+"""Level of the copies that caches keep: after all others."""
 
 
 def start(
@@ -122,8 +128,7 @@ class Execution:
         self._ring = ring
         self._shared = shared
         self._cost = cost
-        fitting = int(context.options.memory_budget_bytes // max(cost.max(initial=1), 1))
-        self._slots = min(max(fitting, 1), SLOTS)
+        self._slots = slots_for(cost, context.options)
         self._wave_nbytes = context.options.memory_budget_bytes / self._slots
         self._waves: list[RunningWave] = []
 
@@ -264,3 +269,35 @@ def _refuse_host_decoding(
             names = sources[index].chain.names
             msg = f"{plan.arrays[index].source!r}: {names} has no device decoder, and strict is set"
             raise UnsupportedCodecError(msg)
+
+
+def describe_launches(
+    plan: ReadPlan, sources: tuple[ArraySource, ...], options: ReadOptions, device: CudaDevice
+) -> str:
+    """Say how many waves a plan is cut into, and which calls each makes at most.
+
+    Parameters
+    ----------
+    plan, sources, options, device
+        As for `start`.
+    """
+    chains = [device_chain(source.chain, device.driver.image_formats) for source in sources]
+    try:
+        cost = chunk_costs(plan, chains, options)
+    except MemoryBudgetError as error:
+        return f"none: {error}"
+    nbytes = options.memory_budget_bytes / slots_for(cost, options)
+    _, waves = cut_waves(plan, cost, nbytes)
+    calls: set[tuple[int, str]] = set()
+    for index in np.unique(plan.chunks.array).tolist():
+        chain = chains[index]
+        calls |= possible_calls(chain) if chain is not None else set()
+        if sources[index].cache is not None:  # what a cache keeps is copied once more
+            calls.add((KEPT, "copy_segments"))
+    names = [name for _, name in sorted(calls)]
+    number = sum(calls_of(name) for name in names) + 1
+    count = max(len(waves), 1 if len(plan.fills) else 0)
+    return (
+        f"{count} wave{'' if count == 1 else 's'} of at most {number} calls: "
+        f"{', '.join(dict.fromkeys([*names, 'gather']))}"
+    )

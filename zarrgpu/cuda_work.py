@@ -13,6 +13,7 @@ from typing import Any, Final, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from zarrgpu.devices.batches import library_parts
 from zarrgpu.devices.cuda import ALIGNMENT, Slot
 from zarrgpu.devices.driver import (
     ChecksumBatch,
@@ -178,6 +179,12 @@ def submit(slot: Slot, works: Sequence[Work]) -> Callable[[], Int64s]:
     return failed_rows
 
 
+def calls_of(name: str) -> int:
+    """Launches and library calls of a step, if it is not cut for its temporary memory."""
+    step = KERNEL_STEPS.get(name)
+    return 1 if step is None else len(step.kernels)
+
+
 def step_work(driver: Driver, name: str, columns: Columns, stream: Stream) -> Work:
     """Work of a step whose columns hold device addresses."""
     if name == "crc32c":
@@ -256,40 +263,6 @@ def _decompress_work(
         run,
         lambda results: row[(results[1] != 0) | (results[0] != nbytes.astype(np.uint64))],
     )
-
-
-def library_parts(
-    driver: Driver, library_format: LibraryFormat, nbytes: Int64s, temp_nbytes: float
-) -> list[tuple[int, int]]:
-    """Cut a batch into runs of streams that the library decodes in bounded temporary memory.
-
-    Parameters
-    ----------
-    nbytes : int64 (n,)
-        Decoded size of each stream.
-    temp_nbytes : float
-        Bound; a stream that exceeds it by itself is a part of its own.
-
-    Returns
-    -------
-    list of (int, int)
-        First row of each part and the one after its last.
-    """
-    n, ends = len(nbytes), np.cumsum(nbytes)
-    count = 1
-    while True:
-        even = np.searchsorted(ends, ends[-1] * np.arange(1, count) / count, side="right")
-        cuts = np.arange(n + 1) if count >= n else np.unique(np.concatenate([[0], even, [n]]))
-        parts = list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
-        temporary = [
-            driver.decompress_temp_nbytes(
-                library_format, b - a, int(nbytes[a:b].max()), int(nbytes[a:b].sum())
-            )
-            for a, b in parts
-        ]
-        if count >= n or max(temporary) <= temp_nbytes:
-            return parts
-        count = min(n, max(2 * count, int(temporary[0] // max(temp_nbytes, 1)) + 1))
 
 
 def _image_work(

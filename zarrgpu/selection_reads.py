@@ -25,6 +25,7 @@ from zarrgpu.plan.cuts import Cut, count_crossed, orthogonal_cuts, point_cuts
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import ReadPlan
 from zarrgpu.plan.touches import MAX_PIECES
+from zarrgpu.read_explanation import explain_read
 from zarrgpu.selections import Fields, Orthogonal, Points, Selection, check_fields
 
 MAX_CHUNKS = 1 << 26
@@ -58,9 +59,7 @@ class ExplainedPlan:
 
     def explain(self) -> str:
         """Text: bytes to fetch, chunks to decode, pieces to place, and where each step runs."""
-        text = reader.explain_read(
-            self.plan, self._sources, self._output, self._device, ReadOptions()
-        )
+        text = explain_read(self.plan, self._sources, self._output, self._device, ReadOptions())
         return (
             f"{text}\n  first of several plans: too many pieces for one" if self.is_part else text
         )

@@ -22,7 +22,14 @@ def format_nbytes(nbytes: float) -> str:
     return f"{nbytes:.1f} TiB"
 
 
-def explain(plan: ReadPlan, *, result: str, holds: str, steps: Sequence[tuple[str, str]]) -> str:
+def explain(
+    plan: ReadPlan,
+    *,
+    result: str,
+    holds: str,
+    steps: Sequence[tuple[str, str]],
+    launches: str = "",
+) -> str:
     """Describe a plan in a few lines.
 
     Parameters
@@ -34,6 +41,8 @@ def explain(plan: ReadPlan, *, result: str, holds: str, steps: Sequence[tuple[st
         Memory that the read takes besides the result.
     steps : sequence of (step, where)
         Where each stage runs and why.
+    launches : str
+        Calls that a device is given; empty where there are none.
     """
     request, chunks = plan.request, plan.chunks
     decoded = f"{count(len(chunks), 'chunk')}, {format_nbytes(plan.decoded_nbytes)}"
@@ -44,6 +53,7 @@ def explain(plan: ReadPlan, *, result: str, holds: str, steps: Sequence[tuple[st
         f"  gather   {count(len(plan.pieces), 'piece')}, {count(len(plan.fills), 'fill')}",
         f"  deliver  {result}",
         f"  hold     {holds}",
+        *([f"  launch   {launches}"] if launches else []),
     ]
     width = max((len(step) for step, _ in steps), default=0)
     lines += [f"  {step:<{width}}  on {where}" for step, where in steps]
