@@ -252,6 +252,14 @@ def test_a_cache_holds_chunks_where_reads_run(cuda):
     same(copy.read(device=cuda), DATA, device=cuda)
 
 
+def test_an_explanation_says_what_is_kept_where(cuda):
+    array = opened(zg.ChunkCache(MIB, MIB // 2), codecs=CHAINS["zstd"])
+    on_gpu, on_cpu = (array.plan(device=device).explain() for device in (cuda, "cpu"))
+    assert f"on {cuda.name}, at most 512.0 KiB of decoded chunks" in on_gpu
+    assert "on cpu, at most 1.0 MiB of decoded chunks" in on_cpu
+    assert "decoded chunks" not in zg.open(array.source.store).plan(device=cuda).explain()
+
+
 def test_between_what_is_held_only_small_gaps_are_fetched(cuda):
     recipe = Recipe(chunks=(4, 100), shards=(64, 100), codecs=CHAINS["none"])
     data = values((64, 100), "u1")

@@ -41,6 +41,8 @@ def explain_read(
         names = " + ".join(codec.name for codec in source.chain.codecs) or "bytes"
         steps[f"decode {names}"] = _placement(where, source, output, options)
     steps["gather"] = where.name
+    if kept := _kept(sources, where):
+        steps["cache"] = kept
     launches = ""
     if isinstance(where, CudaDevice):
         expanded = sources_of(plan, sources)
@@ -65,6 +67,14 @@ def _placement(
     if chain is None:
         return "host (no device decoder for this chain), then copied"
     return f"{device.name} ({chain.description})"
+
+
+def _kept(sources: Sequence[ArraySource], device: Device) -> str:
+    """Where decoded chunks are kept between reads, and how many bytes at most; empty if nowhere."""
+    caches = {id(source.cache): source.cache for source in sources if source.cache is not None}
+    on_device = isinstance(device, CudaDevice)
+    nbytes = sum(c.device_bytes if on_device else c.max_bytes for c in caches.values())
+    return f"{device.name}, at most {format_nbytes(nbytes)} of decoded chunks" if nbytes else ""
 
 
 def _holds(
