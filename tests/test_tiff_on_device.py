@@ -62,7 +62,8 @@ def test_every_compression_and_type(compression, cuda):
         image = ramp((*SHAPE[:2], samples), dtype)
         data = write(
             image if samples > 1 else image[..., 0], byteorder="<>"[number % 2],
-            planarconfig=planar if samples > 1 else None, compression=compression, predictor=predictor, **layout,
+            planarconfig=planar if samples > 1 else None, compression=compression,
+            predictor=predictor, **layout,
         )  # fmt: skip
         check(data, cuda, image)
 
