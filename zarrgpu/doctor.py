@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from zarrgpu.codecs.device import DEVICE_DECODERS
 from zarrgpu.codecs.registry import CODECS
 from zarrgpu.devices.cuda import CudaDevice
-from zarrgpu.devices.driver import Driver
+from zarrgpu.devices.driver import Driver, ImageFormat
 from zarrgpu.devices.host import available_cores
 from zarrgpu.devices.native import LIBRARY, native_library
+from zarrgpu.devices.nvcomp import load_nvcomp
+from zarrgpu.devices.nvjpeg import load_nvjpeg
+from zarrgpu.devices.nvjpeg2k import load_nvjpeg2k
 from zarrgpu.devices.resolve import cuda_problem, resolve_device
+from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
 from zarrgpu.plan.explain import format_nbytes
 
 OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
@@ -35,6 +41,18 @@ OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
         "zarrgpu[cuda13]",
     ),
     (
+        "nvidia.nvjpeg",
+        ("nvidia-nvjpeg", "nvidia-nvjpeg-cu12"),
+        "JPEG on a GPU",
+        "zarrgpu[cuda13]",
+    ),
+    (
+        "nvidia.nvjpeg2k",
+        ("nvidia-nvjpeg2k-cu13", "nvidia-nvjpeg2k-cu12"),
+        "JPEG 2000 on a GPU",
+        "zarrgpu[cuda13]",
+    ),
+    (
         "kvikio",
         ("kvikio-cu12", "kvikio-cu13"),
         "files straight into a GPU's memory",
@@ -42,6 +60,17 @@ OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ),
 )
 """Module, its distributions, what it is for, what to install."""
+
+_LIBRARIES: dict[str, Callable[[], Any]] = {
+    "nvCOMP": load_nvcomp, "nvJPEG": load_nvjpeg, "nvJPEG2000": load_nvjpeg2k,
+}  # fmt: skip
+_NVIMGCODEC = ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12")
+
+IMAGE_CODECS: dict[str, ImageFormat] = {
+    "jpeg": "jpeg", "imagecodecs_jpeg": "jpeg", "imagecodecs_jpeg8": "jpeg",
+    "jpeg2k": "jpeg2k", "imagecodecs_jpeg2k": "jpeg2k",
+}  # fmt: skip
+"""Codec -> the images that a device must have a library for."""
 
 
 def examine() -> list[str]:
@@ -106,14 +135,54 @@ def _codecs() -> list[str]:
 def _gpu() -> list[str]:
     problem = cuda_problem()
     if problem:
-        return [f"  none: {problem}", "  everything runs on the host, with the same results"]
+        return [
+            f"  none: {problem}",
+            "  everything runs on the host, with the same results",
+            *_libraries(),
+        ]
     device = resolve_device("cuda")
     assert isinstance(device, CudaDevice)
-    free, total = device.driver.memory_info()
-    return [
-        f"  {device.name}: {device.driver.description}",
+    return [*describe_device(device.driver), *_libraries()]
+
+
+def describe_device(driver: Driver) -> list[str]:
+    """Lines about a device: what it is, how files reach it, and which codecs it decodes."""
+    free, total = driver.memory_info()
+    on_device: list[str] = []
+    lacking: list[str] = []
+    for name in sorted(DEVICE_DECODERS):
+        wanted = IMAGE_CODECS.get(name)
+        (on_device if wanted is None or wanted in driver.image_formats else lacking).append(name)
+    lines = [
+        f"  {driver.name}: {driver.description}",
         f"  memory {format_nbytes(free)} free of {format_nbytes(total)}",
-        f"  {_gds(device.driver)}",
+        f"  {_gds(driver)}",
+        f"  decodes {', '.join(on_device)}",
+    ]
+    if lacking:
+        lines.append(f"  lacks the libraries below for {', '.join(lacking)}")
+    hosts = sorted(CODECS.keys() - DEVICE_DECODERS.keys())
+    return [*lines, f"  no decoder for {', '.join(hosts)}: these are decoded on the host"]
+
+
+def _libraries() -> list[str]:
+    """The libraries that decode on a GPU, each of which loads without one, or what to install."""
+    lines = []
+    for name, load in _LIBRARIES.items():
+        try:
+            library = load()
+        except MissingDependencyError as error:
+            lines.append(f"  {name:<14} not found; {str(error).rpartition('; ')[2]}")
+            continue
+        except DeviceUnavailableError as error:
+            lines.append(f"  {name:<14} {error}")
+            continue
+        lines.append(f"  {name:<14} {'.'.join(map(str, library.version))}")
+    found = next((v for n in _NVIMGCODEC if (v := _version(n))), None)
+    installed = f"{found}, not used" if found else "not needed"
+    return [
+        *lines,
+        f"  {'nvImageCodec':<14} {installed}: nvJPEG and nvJPEG2000 are called themselves",
     ]
 
 

@@ -129,6 +129,8 @@ class CupyDriver:
         self._gds_problem: str | None = None
         with self.activate():
             properties = cupy.cuda.runtime.getDeviceProperties(device_id)
+            cuda = cupy.cuda.runtime.driverGetVersion()
+        self._cuda_version = f"{cuda // 1000}.{cuda % 1000 // 10}"
         self._model = properties["name"].decode()
         self._architecture = properties["major"] * 10 + properties["minor"]
 
@@ -142,7 +144,8 @@ class CupyDriver:
         """Model, architecture and library versions."""
         major, minor = self._nvcomp.version
         return (
-            f"{self._model} (sm_{self._architecture}), CuPy {self._cupy.__version__}, "
+            f"{self._model} (sm_{self._architecture}), driver of CUDA {self._cuda_version}, "
+            f"CuPy {self._cupy.__version__}, "
             + ", ".join([f"nvCOMP {major}.{minor}", *self.image_formats.values()])
         )
 
