@@ -238,6 +238,7 @@ class JpegDecoder:
         for backend in self.backends.values():  # the last one stays for the search
             status = _try(self.library, backend, batch, rows, stream)
             if status == 0:
+                batch.statuses[rows] = 0
                 return
         batch.statuses[rows] = status
         suspects, failures = _halves(rows), 0
