@@ -309,6 +309,29 @@ def test_memory_is_not_reused_under_the_consumers_stream(monkeypatch, pixels, ha
     assert all(map(np.array_equal, host_copies(copies), host)) is not forget
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("hand_over", ["current stream", "dlpack"])
+def test_a_slow_consumer_sees_its_own_batches(pixels, hand_over):
+    """On a GPU: each batch is used long after it was let go of, on a stream of the consumer's."""
+    cupy = pytest.importorskip("cupy")
+    device = open_device("cuda")
+    slide = slide_of(pixels, chunks=(3, 16, 16))
+    host = [np.array(batch.images) for batch in loader_of(slide, "cpu")]
+    mine = cupy.cuda.Stream(non_blocking=True)
+    iterator, sums, work = iter(loader_of(slide, device)), [], cupy.ones(1 << 24, "f4")
+    for _ in host:
+        with mine if hand_over == "current stream" else nullcontext():
+            batch = next(iterator)
+        with mine:
+            images = cupy.from_dlpack(batch) if hand_over == "dlpack" else batch.images
+            for _ in range(20):
+                work = cupy.sqrt(work)
+            sums.append(images + (work[0] * 0).astype("u1"))
+        del batch, images
+    mine.synchronize()
+    np.testing.assert_array_equal([s.get() for s in sums], host)
+
+
 def test_consumers_that_order_themselves_are_not_noted(pixels):
     device = open_device("lazy")
     stream = device.driver.create_stream()

@@ -1,4 +1,9 @@
-"""Letting CuPy take its memory from another library's allocator."""
+"""Letting CuPy take its memory from another library's allocator.
+
+All device memory of zarrgpu comes from CuPy's current allocator, so what is set there holds here:
+RMM's is set by ``cupy.cuda.set_allocator(rmm.allocators.cupy.rmm_cupy_allocator)``, torch's by
+`interop.torch.use_torch_allocator`. Either must order memory by streams, as both do.
+"""
 
 from __future__ import annotations
 

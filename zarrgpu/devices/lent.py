@@ -29,7 +29,11 @@ class Lent:
         self.memory.record_stream(self.driver.current_stream())
 
     def to_stream(self, number: int | None) -> None:
-        """Note that a stream uses it, by DLPack's number: None is the default stream."""
+        """Note that a stream uses it, by DLPack's number: None is the default stream.
+
+        A stream of each thread (2) means another one where the memory is let go of on another
+        thread: wait for it yourself.
+        """
         if number != _UNORDERED:
             stream = self.driver.external_stream(DEFAULT_STREAM if number is None else number)
             self.memory.record_stream(stream)
