@@ -17,7 +17,7 @@ import zarrgpu as zg
 from tests.gpu.devices import open_device, same
 from tests.test_cuda_corruption import FUZZED, change
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values, write
-from zarrgpu import cuda_direct, cuda_headers, reader
+from zarrgpu import cuda_direct, cuda_headers, doctor, reader
 from zarrgpu.codecs.device import decode_tables, device_chain
 from zarrgpu.codecs.device_headers import chain_headers
 from zarrgpu.cuda_headers import Arrived, bring_headers
@@ -26,6 +26,7 @@ from zarrgpu.errors import DataError, DeviceUnavailableError, ReadCancelledError
 from zarrgpu.model import ReadOptions
 from zarrgpu.output import output_format
 from zarrgpu.plan.request import ReadRequest
+from zarrgpu.read_explanation import explain_read
 from zarrgpu.stats import ReadStats
 
 _CRC32 = ("numcodecs.crc32", {"location": "start"})
@@ -281,10 +282,10 @@ def test_parts_of_uncompressed_chunks(device, tmp_path):
 @pytest.mark.parametrize("compression", [None, "zlib", "zstd", "lzw", "packbits"])
 def test_tiles_of_tiff_files(device, compression, tmp_path):
     tifffile = pytest.importorskip("tifffile")
-    data = values((300, 260), "u2")
+    data = values((40, 44), "u2")
     path = tmp_path / "image.tif"
     predictor = compression in ("zlib", "zstd", "lzw")
-    tifffile.imwrite(path, data, tile=(64, 64), compression=compression, predictor=predictor)
+    tifffile.imwrite(path, data, tile=(16, 32), compression=compression, predictor=predictor)
     image = zg.open(path)
     array = image.levels[0] if hasattr(image, "levels") else image
     np.testing.assert_array_equal(np.array(array.read(device="cpu"))[..., 0], data)
@@ -313,6 +314,27 @@ def test_it_is_used_where_it_can_be(emulated, stored):
         assert (stats.direct_bytes > 0) == (options != PINNED)
     with pytest.raises(DeviceUnavailableError, match=r"gds=True.*made without it"):
         read(stored, plain, DIRECT)
+
+
+def test_explain_and_the_doctor_say_which_way(emulated, stored, tmp_path):
+    plain = open_device("lazy")
+    data = values((3, 40), "u2")
+    elsewhere = zg.open(MemoryStore(encode(data, Recipe(chunks=(1, 40)))))
+    bz2 = Recipe(chunks=(1, 40), codecs=(("numcodecs.bz2", {"level": 1}),))
+    on_host = zg.open(write(tmp_path / "bz2", encode(data, bz2)))
+    for array, device, options, way in (
+        (stored, emulated, ReadOptions(), "on emulated:0, GPUDirect by preadv, from "),
+        (stored, emulated, PINNED, "on host, through pinned memory, from "),
+        (stored, plain, ReadOptions(), "on host, through pinned memory, from "),
+        (elsewhere, emulated, ReadOptions(), "on host, through pinned memory, from "),
+        (on_host, emulated, ReadOptions(), "on host, through pinned memory, from "),
+    ):
+        plan = array.plan(..., device=device).plan
+        output = output_format(array.spec.dtype)
+        text = explain_read(plan, (array.source,), output, device, options)
+        assert way in text, text
+    assert doctor._gds(emulated.driver) == "files by GPUDirect Storage, with preadv"
+    assert "made without it" in doctor._gds(plain.driver)
 
 
 def test_stores_without_files_are_refused_where_it_must_be(emulated, tmp_path):

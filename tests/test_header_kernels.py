@@ -145,17 +145,22 @@ def mutated(rng, made, n):
                 raw[at & ~3 : (at & ~3) + 4] = struct.pack("<i", word)
         if rng.random() < 0.3:
             raw = raw[: int(rng.integers(0, len(raw)))]
+            if len(raw) >= 16 and rng.random() < 0.7:  # a Blosc container that says so
+                raw[12:16] = struct.pack("<i", len(raw))
+                chunks.append(bytes(raw))
+                nbytes.append(size)
+                continue
         chunks.append(bytes(raw) + bytes(int(rng.integers(0, 2))))
         nbytes.append(size if rng.random() < 0.9 else int(rng.integers(0, 9000)))
     return chunks, nbytes
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_changed_bytes_are_refused_where_the_reference_refuses(seed):
     rng = np.random.default_rng(seed)
     status = []
     for kernel, made in (("blosc_headers", containers(seed)), ("zstd_headers", frames()[:8])):
-        chunks, nbytes = mutated(rng, made, 300)
+        chunks, nbytes = mutated(rng, made, 200)
         status += check(kernel, chunks, nbytes, records=20_000 if seed == 0 else 2000)
     assert {JobStatus.OK, JobStatus.CORRUPT} <= set(status)
 
@@ -164,12 +169,12 @@ def test_changed_bytes_are_refused_where_the_reference_refuses(seed):
 def test_under_sanitizers(sanitizer):
     rng = np.random.default_rng(9)
     made = containers(3)
-    chunks, nbytes = mutated(rng, made, 60)
-    chunks += [chunk for chunk, _ in made[::5]]
-    nbytes += [n for _, n in made[::5]]
+    chunks, nbytes = mutated(rng, made, 50)
+    chunks += [chunk for chunk, _ in made[::9]]
+    nbytes += [n for _, n in made[::9]]
     check("blosc_headers", chunks, nbytes, sanitizer=sanitizer, misalign=3)
     made = frames()[2:6]
-    chunks, nbytes = mutated(rng, made, 30)
+    chunks, nbytes = mutated(rng, made, 15)
     check("zstd_headers", [*chunks, made[1][0]], [*nbytes, made[1][1]], sanitizer=sanitizer)
 
 

@@ -12,6 +12,7 @@ from tests import kernel_bench
 from tests import test_blosclz_kernel as blosclz
 from tests import test_checksum_kernels as checksums
 from tests import test_element_kernels as elements
+from tests import test_header_kernels as headers
 from tests import test_tiff_kernels as tiff
 from tests.emulator.build import build_library, require_compiler, sanitizer_problem
 from tests.emulator.standalone import SanitizerReportError
@@ -22,6 +23,18 @@ SEEN = [
     # what is left out, what stands there instead, which sanitizer, and who runs the kernel
     ("blosclz.cu", "__syncwarp();", "", "thread", blosclz.test_blosclz_under_sanitizers),
     ("blosclz.cu", "distance > s.done", "false", "address", None),
+    (
+        "blosc_headers.cu", "atomicAdd(reinterpret_cast<i32*>(job.target), 1)",
+        "(*reinterpret_cast<i32*>(job.target))++", "thread", headers.test_under_sanitizers,
+    ),
+    (
+        "blosc_headers.cu", "if (from < job.source_nbytes) value", "value", "address",
+        headers.test_under_sanitizers,
+    ),
+    (
+        "blosc_headers.cu", "place + HEADER_RECORD_NBYTES > job.target_nbytes", "index < 0",
+        "address", headers.test_rooms_that_are_too_small,
+    ),
     (
         "convert.cu", "atomicMax(status + index, i32(STATUS_INEXACT));",
         "status[index] = STATUS_INEXACT;", "thread", elements.test_element_kernels_under_sanitizers,
@@ -93,6 +106,8 @@ def test_the_sanitizers_see(tmp_path, monkeypatch, name, text, instead, sanitize
 
 
 FAILING = [
+    ("blosc_headers.cu", "size > decoded || end > job.source_nbytes", "size > decoded",
+     lambda: headers.test_under_sanitizers("address")),
     ("checksum_verify.cu", "crc_power(bytes_after(run), polynomial)", "CRC_ONE",
      lambda: checksums.test_checksums_under_sanitizers("address", 1)),
     ("checksum_verify.cu", "s1 * (values(bytes_after(run)) % base)", "0",
