@@ -29,6 +29,7 @@ from tests.zarr_cases import CHAINS, MemoryStore, Recipe, corrupt, encode, store
 from zarrgpu import cuda_direct, reader
 from zarrgpu.cuda_cache import without_cached
 from zarrgpu.demo.svs import write_svs
+from zarrgpu.devices.chunk_slots import ChunkSlots, _slab_stream
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.device_chunks import DeviceChunks
 from zarrgpu.errors import ChunkDecodeError, DeviceUnavailableError, MemoryBudgetError
@@ -51,7 +52,7 @@ def part(array: zg.Array, device: CudaDevice) -> DeviceChunks:
 
 
 def is_at_rest(array: zg.Array, device: CudaDevice) -> bool:
-    return not part(array, device)._slots["pins"].any()
+    return not part(array, device)._memory.table["pins"].any()
 
 
 def read_stats(array: zg.Array, device: CudaDevice, starts, size, **how) -> ReadStats:
@@ -77,15 +78,15 @@ def read_stats(array: zg.Array, device: CudaDevice, starts, size, **how) -> Read
 @pytest.fixture
 def poisoned(monkeypatch):
     """Overwrite slots on the emulated device as soon as they are free."""
-    set_free = DeviceChunks._set_free
+    set_free = ChunkSlots.set_free
 
-    def poison(self: DeviceChunks, slot: np.ndarray) -> None:
+    def poison(self: ChunkSlots, slot: np.ndarray) -> None:
         for row in slot.tolist():
-            place = self._slots[row]
+            place = self.table[row]
             ctypes.memset(int(place["address"]), 0xEE, int(place["nbytes"]))
         set_free(self, slot)
 
-    monkeypatch.setattr(DeviceChunks, "_set_free", poison)
+    monkeypatch.setattr(ChunkSlots, "set_free", poison)
 
 
 # ---- the same bytes ------------------------------------------------------------------------------
@@ -451,7 +452,7 @@ def test_a_cache_takes_what_the_device_has_and_gives_it_back(chain):
 def test_allocations_of_the_cache_that_fail_fail_no_read(monkeypatch, kind, fitting):
     device = open_device(kind)
     array = opened(zg.ChunkCache(0, MIB), codecs=CHAINS["zstd"])
-    own, allocate, given = part(array, device)._stream, device.driver.allocate, []
+    own, allocate, given = _slab_stream(device.driver), device.driver.allocate, []
 
     def refuse(nbytes: int, stream):
         if stream is own:

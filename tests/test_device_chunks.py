@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gpu.devices import open_device
-from zarrgpu.devices.device_chunks import _PATIENCE, DeviceChunks, give_back_caches
+from zarrgpu.devices.chunk_slots import _PATIENCE
+from zarrgpu.devices.device_chunks import DeviceChunks, give_back_caches
 
 KIB = 1 << 10
 
@@ -51,21 +52,22 @@ def held(cache: DeviceChunks, *chunks: int, owner: int = 7) -> list[bool]:
 
 def check(cache: DeviceChunks) -> None:
     """What must hold whatever was done."""
-    table, free = cache._slots, sorted(slot for slots in cache._free.values() for slot in slots)
-    assert cache.nbytes == sum(slab.memory.nbytes for slab in cache._slabs.values())
+    memory, table = cache._memory, cache._memory.table
+    free = sorted(slot for slots in memory._free.values() for slot in slots)
+    assert cache.nbytes == sum(slab.memory.nbytes for slab in memory.slabs.values())
     assert cache.nbytes <= cache.max_bytes
     assert (table["pins"] >= 0).all()
     live = table["slab"] >= 0
     used = (table["pins"] > 0) | table["published"]
     assert not (used & ~live).any()
     assert free == np.flatnonzero(live & ~used).tolist()
-    assert sorted(cache._spare) == np.flatnonzero(~live).tolist()
+    assert sorted(memory._spare) == np.flatnonzero(~live).tolist()
     assert sorted(cache._index.values()) == np.flatnonzero(table["published"]).tolist()
     for (owner, chunk), slot in cache._index.items():
         assert (owner, chunk) == (table["owner"][slot], table["chunk"][slot])
     places = np.sort(table[live], order="address")
     assert (places["address"][1:] >= (places["address"] + places["nbytes"])[:-1]).all()
-    for number, slab in cache._slabs.items():
+    for number, slab in memory.slabs.items():
         inside = table[slab.slots]
         assert (inside["slab"] == number).all()
         assert (inside["address"] >= slab.memory.ptr).all()
@@ -141,7 +143,7 @@ def test_what_is_cleared_in_use_is_freed_later_and_not_found(driver):
     cache = DeviceChunks(driver, 2 * KIB)
     keep(cache, 0)
     found = cache.find(numbers(7, 7), numbers(0, 0), verified=True)
-    assert (cache._slots["pins"] == 2).sum() == 1
+    assert (cache._memory.table["pins"] == 2).sum() == 1
     reserved, clears = cache.reserve(numbers(KIB))
     cache.clear()
     check(cache)

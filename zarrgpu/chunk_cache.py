@@ -33,7 +33,9 @@ class CachedChunk(NamedTuple):
 class DevicePart(Protocol):
     """What a cache holds on one device: `devices.device_chunks`, which this module lies below."""
 
-    nbytes: int
+    @property
+    def nbytes(self) -> int:
+        """Device memory held."""
 
     def __len__(self) -> int: ...
 
