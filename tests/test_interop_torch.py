@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset  # noqa: E402
 from zarrgpu.interop.torch import as_iterable_dataset, as_map_dataset, to_torch  # noqa: E402
 
 PATCHES = 37
-FIELDS = {"images", "locations", "slides", "indices", "valid"}
+FIELDS = {"images", "locations", "slides", "indices", "valid", "symmetries"}
 
 
 @pytest.fixture(scope="module")
