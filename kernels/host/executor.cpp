@@ -347,6 +347,16 @@ EXPORT int64_t zarrgpu_crc32c(const uint8_t* data, int64_t nbytes, int64_t by_ta
     return zarrgpu::crc32c(data, nbytes, by_tables);
 }
 
+// Rows `first` to `first + count`, and columns of them, of one image; 1 if done. For tests.
+EXPORT int64_t zarrgpu_decode_image(const zarrgpu::Image* image, int64_t codec, const uint8_t* src,
+                                    int64_t src_nbytes, int64_t first, int64_t count,
+                                    int64_t first_column, int64_t end_column, uint8_t* dst) {
+    using namespace zarrgpu;
+    return codec == JPEG ? decode_jpeg(*image, src, src_nbytes, first, count, dst)
+                         : decode_jpeg2k(*image, src, src_nbytes, first, count,
+                                         {first_column, end_column}, dst);
+}
+
 // Bits of the float16 nearest to a number, for the test of the way without an instruction.
 EXPORT int64_t zarrgpu_half_bits(int64_t float_bits) {
     const uint32_t bits = static_cast<uint32_t>(float_bits);
