@@ -24,11 +24,8 @@ pytest.importorskip(
 )
 
 from tests.benchmarks import kernels as kernel_resources
-from tests.benchmarks.kernels import ARCHITECTURES
+from tests.benchmarks.kernels import ARCHITECTURES, OPTIMISED
 from tests.nvrtc_bindings import BindingsNvrtc
-
-OPTIMISED = 90
-"""The one that is optimised as a user's device would be (H100, H200)."""
 
 MAX_REGISTERS = 96
 """Of 65,536 an SM: 20 warps or more in flight."""
@@ -84,8 +81,7 @@ def test_the_record_is_of_these_sources():
         kernels |= source["kernels"]
         if same_compiler:
             now = kernel_resources.resources(compile_all()[name, OPTIMISED].log)
-            written = {k: used[f"sm_{OPTIMISED}"] for k, used in source["kernels"].items()}
-            assert written == now
+            assert kernel_resources.written(name, OPTIMISED) == now
     assert kernels.keys() == KERNELS.keys()
     for by_architecture in kernels.values():
         assert list(by_architecture) == [f"sm_{a}" for a in ARCHITECTURES]
@@ -98,7 +94,9 @@ def test_a_changed_header_makes_the_record_out_of_date(tmp_path, monkeypatch):
     monkeypatch.setattr(kernel_resources, "kernels_folder", lambda: tmp_path)
     before = kernel_resources.out_of_date()
     header = tmp_path / "checksum.cuh"
-    header.write_text(header.read_text() + "// changed\n")
+    header.write_text(header.read_text() + "// a comment\n")
+    assert kernel_resources.out_of_date() == before
+    header.write_text(header.read_text() + "constexpr int CHANGED = 1;\n")
     assert {"checksum_parts.cu", "checksum_verify.cu"} <= set(kernel_resources.out_of_date())
     assert "copy_segments.cu" not in set(kernel_resources.out_of_date()) - set(before)
 

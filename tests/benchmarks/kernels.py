@@ -3,8 +3,9 @@
 usage: python -m tests.benchmarks.kernels [--all] [--check]
 
 Writes docs/benchmarks/kernels.json by NVRTC, fully optimised as on a user's machine; no GPU is
-needed. Only sources that changed since, or headers of theirs, are compiled again; --all compiles
-them all, --check only says which are out of date.
+needed. Sources that changed since, or headers of theirs, are compiled again, and those that now use
+other resources on one architecture, as they do after a change of common.cuh that matters to them;
+--all compiles them all, --check only says which sources changed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,13 @@ _ENTRY = re.compile(
     r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
     re.DOTALL,
 )
+SHARED = "common.cuh"
+"""What every kernel includes, and most of which most kernels do not use."""
+
+OPTIMISED = 90
+"""The architecture that tests compile for as a user's device would (H100, H200)."""
+
+_COMMENT = re.compile(r"//[^\n]*")
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"', re.MULTILINE)
 
 
@@ -49,14 +57,15 @@ def resources(log: str) -> dict[str, dict[str, int]]:
 
 
 def source_hash(name: str) -> str:
-    """Of a .cu file and of all headers that it includes, by whatever way."""
+    """Of a .cu file and of all headers that it includes, without comments, but for `SHARED`."""
     known: dict[str, str] = {}
     waiting = [name]
     while waiting:
         file = waiting.pop()
-        if file not in known:
-            known[file] = (kernels_folder() / file).read_text()
-            waiting += _INCLUDE.findall(known[file])
+        if file not in known and file != SHARED:
+            text = (kernels_folder() / file).read_text()
+            waiting += _INCLUDE.findall(text)
+            known[file] = " ".join(_COMMENT.sub(" ", text).split())
     texts = [f"{file}\0{known[file]}" for file in sorted(known)]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:32]
 
@@ -73,15 +82,33 @@ def out_of_date() -> list[str]:
     return sorted(name for name in {*written, *now} if written.get(name) != now.get(name))
 
 
+def used_by(name: str, architecture: int) -> dict[str, dict[str, int]]:
+    """Compile one source for one architecture: resources of its kernels."""
+    options = ("--ptxas-options=-v",)
+    module = compile_module(name, architecture, BindingsNvrtc(), extra_options=options)
+    return resources(module.log)
+
+
 def compile_source(name: str) -> dict[str, Any]:
     """Hash and resources of the kernels of one source, by architecture."""
     kernels: dict[str, dict[str, Any]] = {}
     for architecture in ARCHITECTURES:
-        options = ("--ptxas-options=-v",)
-        log = compile_module(name, architecture, BindingsNvrtc(), extra_options=options).log
-        for kernel, used in resources(log).items():
+        for kernel, used in used_by(name, architecture).items():
             kernels.setdefault(kernel, {})[f"sm_{architecture}"] = used
     return {"hash": source_hash(name), "kernels": kernels}
+
+
+def written(name: str, architecture: int) -> dict[str, dict[str, int]]:
+    """What the record says of a source and an architecture."""
+    source = read_record()["sources"].get(name, {"kernels": {}})
+    return {k: by.get(f"sm_{architecture}", {}) for k, by in source["kernels"].items()}
+
+
+def renewed(name: str) -> dict[str, Any] | None:
+    """A source's part of the record anew, if it is not as it was."""
+    if name not in out_of_date() and used_by(name, OPTIMISED) == written(name, OPTIMISED):
+        return None
+    return compile_source(name)
 
 
 def main() -> int:
@@ -94,10 +121,10 @@ def main() -> int:
     if args.check:
         print("out of date:", ", ".join(changed) or "nothing")
         return int(bool(changed))
-    names = [name for name in source_names() if args.all or name in changed]
+    renew = compile_source if args.all else renewed
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        made = dict(zip(names, pool.map(compile_source, names), strict=True))
-    sources = {**read_record()["sources"], **made}
+        made = dict(zip(source_names(), pool.map(renew, source_names()), strict=True))
+    sources = {**read_record()["sources"], **{name: one for name, one in made.items() if one}}
     document = {
         "what": "kernels compiled by NVRTC, fully optimised: a thread's registers, a block's "
         "static shared memory, bytes spilled (stores and loads) and stack",
@@ -106,7 +133,7 @@ def main() -> int:
         "sources": {name: sources[name] for name in source_names()},
     }
     RECORD.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"{RECORD}: compiled {len(made)} of {len(sources)} sources")
+    print(f"{RECORD}: renewed {sum(map(bool, made.values()))} of {len(sources)} sources")
     return 0
 
 

@@ -17,8 +17,10 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -183,7 +185,7 @@ def watch(name: str, seconds: float, options: list[str]) -> dict[str, Any]:
     died = ""
     try:
         ran = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=seconds + 60
+            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=seconds + 30
         )
         out, errors, code = ran.stdout, ran.stderr, ran.returncode
     except subprocess.TimeoutExpired as stopped:
@@ -198,16 +200,27 @@ def watch(name: str, seconds: float, options: list[str]) -> dict[str, Any]:
     return found
 
 
-def run_all(seconds: float, jobs: int, *, rehearse: bool) -> dict[str, Any]:
-    """Every codec, `jobs` at a time, within about `seconds` in all."""
+def run_all(
+    seconds: float, jobs: int, *, rehearse: bool, save: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Every codec, `jobs` at a time, within about `seconds` in all; `save` after each."""
     runs = names()
     options = []
     if rehearse:
         runs, options = ["slide jpeg-rgb", "unchecked zstd"], ["--rehearse"]
-    each = max(1.0, seconds * jobs / len(runs) - 3)  # a process takes a few seconds to begin
+    each = max(1.0, seconds * jobs / len(runs) - 4)  # a process takes a few seconds to begin
+    found: dict[str, Any] = {name: {"died": "not run: no time left"} for name in runs}
+    lock = threading.Lock()
+
+    def one(name: str) -> None:
+        result = watch(name, each, options)
+        with lock:
+            found[name] = result
+            save(found)
+
     with ThreadPoolExecutor(jobs) as pool:
-        found = pool.map(lambda name: watch(name, each, options), runs)
-        return dict(zip(runs, found, strict=True))
+        list(pool.map(one, runs))
+    return found
 
 
 def main() -> int:
@@ -225,10 +238,13 @@ def main() -> int:
         rounds = 1 if args.rehearse or args.seed is not None else 1 << 30
         work(args.codec, args.seed or 0, args.seconds, n, rehearse=args.rehearse, rounds=rounds)
         return 0
-    found = run_all(args.seconds, args.jobs, rehearse=args.rehearse)
+
+    def save(found: dict[str, Any]) -> None:
+        document = {"what": __doc__.splitlines()[0], "rehearsal": args.rehearse, "runs": found}
+        args.out.write_text(json.dumps(document, indent=1) + "\n")
+
+    found = run_all(args.seconds, args.jobs, rehearse=args.rehearse, save=save)
     bad = [name for name, run in found.items() if "died" in run]
-    document = {"what": __doc__.splitlines()[0], "rehearsal": args.rehearse, "runs": found}
-    args.out.write_text(json.dumps(document, indent=1) + "\n")
     for name, run in found.items():
         said = f"{run['chunks']} chunks, {run['readable']} readable"
         print(f"{name:28} {said}{', DIED: ' + run['died'] if 'died' in run else ''}")

@@ -32,7 +32,7 @@ WANTED = (
 GLIBC = ("2_39", "2_35", "2_34", "2_31", "2_28", "2_27", "2_24", "2_17")
 PLATFORMS = (*(f"manylinux_{g}_x86_64" for g in GLIBC), "manylinux2014_x86_64", "any")
 UNUSED = re.compile(
-    r"libopencv_ext|/include/|nsys-plugins/|/tools/|/tests?/|\.a$|\.pyx$|/_cffi\.|libnvcomp_cpu"
+    r"/bin/nvlzcat$|libopencv_ext|/include/|nsys-plugins/|/tools/|/tests?/|\.a$|\.pyx$|/_cffi\.|libnvcomp_cpu"
     r"|/data/|/test_data/"
 )
 IMAGECODECS_UNUSED = re.compile(
