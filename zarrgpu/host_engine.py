@@ -341,9 +341,10 @@ def _fitting_threads(
         return 1
     whole = np.array([spec.chunk_nbytes for spec in plan.arrays], np.int64)[plan.chunks.array]
     sizes = whole
-    if plan.chunks.windows is not None:  # parts of zstd chunks take the room of the whole
-        zstd = np.array([any(c.name == "zstd" for c in s.codecs) for s in plan.arrays], np.bool_)
-        sizes = np.where(zstd[plan.chunks.array], whole, plan.chunks.windows.nbytes)
+    if plan.chunks.windows is not None:  # parts of these take the room of the whole
+        names = {"zstd", "jpeg", "jpeg2k"}
+        roomy = np.array([any(c.name in names for c in s.codecs) for s in plan.arrays], np.bool_)
+        sizes = np.where(roomy[plan.chunks.array], whole, plan.chunks.windows.nbytes)
     decoded = int(np.where(plan.chunks.direct, 0, sizes).max())
     if decoded > options.memory_budget_bytes:
         spec = plan.arrays[plan.chunks.array[int(np.argmax(sizes))]]

@@ -52,8 +52,21 @@ bool read_size(const uint8_t* body, int64_t nbytes, const Image& image, Coding& 
     return true;
 }
 
+// Whether each resolution has one precinct, no smaller than a code-block (B.6, B.7).
+bool are_single(const uint8_t* precincts, const Coding& coding) {
+    for (int r = 0; r <= coding.levels; r++) {
+        const int across = precincts[r] & 15, down = precincts[r] >> 4, halved = r ? 1 : 0;
+        const int shift = coding.levels - r, round = (1 << shift) - 1;
+        if ((coding.width + round) >> shift > 1 << across) return false;
+        if ((coding.height + round) >> shift > 1 << down) return false;
+        if (coding.block_width > 1 << across >> halved) return false;
+        if (coding.block_height > 1 << down >> halved) return false;
+    }
+    return true;
+}
+
 bool read_style(const uint8_t* body, int64_t nbytes, Coding& coding) {
-    if (nbytes != 10 || body[0] != 0) return false;  // precincts, or markers between packets
+    if (nbytes < 10 || body[0] > 1) return false;  // with markers between packets
     coding.progression = body[1];
     coding.layers = static_cast<int>(big16(body + 2));
     coding.component_transform = body[4];
@@ -61,10 +74,13 @@ bool read_style(const uint8_t* body, int64_t nbytes, Coding& coding) {
     coding.block_width = 4 << (body[6] & 15);
     coding.block_height = 4 << (body[7] & 15);
     coding.reversible = body[9];
-    return coding.progression <= 4 && coding.layers >= 1 && coding.layers <= MAX_LAYERS &&
-           body[4] <= 1 && (!body[4] || coding.samples == 3) && coding.levels <= MAX_LEVELS &&
-           coding.block_width <= BLOCK_SIDE && coding.block_height <= BLOCK_SIDE && !body[8] &&
-           body[9] <= 1;
+    const bool good = coding.progression <= 4 && coding.layers >= 1 &&
+                      coding.layers <= MAX_LAYERS && body[4] <= 1 &&
+                      (!body[4] || coding.samples == 3) && coding.levels <= MAX_LEVELS &&
+                      coding.block_width <= BLOCK_SIDE && coding.block_height <= BLOCK_SIDE &&
+                      !body[8] && body[9] <= 1;
+    if (!good || nbytes != 10 + (body[0] ? coding.levels + 1 : 0)) return false;
+    return !body[0] || are_single(body + 10, coding);
 }
 
 bool read_quantisation(const uint8_t* body, int64_t nbytes, Coding& coding) {

@@ -147,6 +147,7 @@ class NativeLibrary:
         self.sizes = _function(library, "zarrgpu_sizes", ctypes.c_int64, 1)
         self.resample = _function(library, "zarrgpu_resample", None, 1)
         self.crc32c = _function(library, "zarrgpu_crc32c", ctypes.c_int64, 3)
+        self.decode_image = _function(library, "zarrgpu_decode_image", ctypes.c_int64, 9)
         self.half_bits = _function(library, "zarrgpu_half_bits", ctypes.c_int64, 1)
         functions = [_address_of(name, _candidates(kind)) for name, kind in _FUNCTIONS]
         self._table = np.array(functions, np.int64)

@@ -3,7 +3,8 @@
 A window is a run of whole rows of a stored chunk: single elements on the slowest axes, a range on
 the next, everything on the rest, so that its bytes are one range of the decoded chunk. Of an
 uncompressed chunk only that range is fetched; of a Blosc chunk only its blocks are decoded; of a
-zstd chunk nothing after it.
+zstd chunk nothing after it; of a JPEG image nothing after it, and of what comes before only the
+entropy code; of a JPEG 2000 image the code-blocks that it depends on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from zarrgpu.plan.locate import ChunkLocations
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.plan.tables import ChunkWindows, Int64s, PieceTable
 
-_DECODED_IN_PARTS = ("blosc", "zstd")
+_IMAGES = ("jpeg", "jpeg2k")
+_DECODED_IN_PARTS = ("blosc", "zstd", *_IMAGES)
 _LEAST_NBYTES = 16 << 10
 """Decoded bytes that a window must save, whatever the store says."""
 
@@ -85,6 +87,10 @@ def _is_zstd(spec: ArraySpec) -> bool:
     return tuple(codec.name for codec in spec.codecs) == ("zstd",)
 
 
+def _is_image(spec: ArraySpec) -> bool:
+    return tuple(codec.name for codec in spec.codecs) in {(name,) for name in _IMAGES}
+
+
 def _has_parts(spec: ArraySpec) -> bool:
     names = tuple(codec.name for codec in spec.codecs)
     in_parts = not names or (len(names) == 1 and names[0] in _DECODED_IN_PARTS)
@@ -125,7 +131,7 @@ def _fill_windows(
     windows.origin[:, rows], windows.shape[:, rows] = origin, shape
     windows.start[rows], windows.nbytes[rows] = start * spec.dtype.itemsize, nbytes
     windows.whole[rows] = saved < (_ZSTD_LEAST_NBYTES if _is_zstd(spec) else least)
-    if not _is_zstd(spec):
+    if not (_is_zstd(spec) or _is_image(spec)):  # whose parts cost nothing more than the whole
         windows.whole[rows] |= 2 * nbytes > spec.chunk_nbytes
 
 
