@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 import zarrgpu as zg
 from tests import tiff_arrays
 from tests.gpu.cases import boxes, ome_image, read_options, slices, stored_arrays
-from tests.gpu.devices import open_device, same, to_host
+from tests.gpu.devices import is_emulated, open_device, same, to_host
 from tests.synthetic_slides import tissue
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, corrupt, encode, store_of, values, write
 from zarrgpu import cuda_direct, reader
+from zarrgpu.codecs.device_images import TOLERANCE
 from zarrgpu.cuda_cache import without_cached
 from zarrgpu.demo.svs import write_svs
 from zarrgpu.devices.chunk_slots import ChunkSlots, _slab_stream
@@ -92,7 +93,7 @@ def poisoned(monkeypatch):
 # ---- the same bytes ------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(stored_arrays(), st.integers(0, 20), st.data())
 def test_a_cache_changes_nothing(cuda, case, max_chunks, data):
     whole, array = case
@@ -180,14 +181,16 @@ def test_pages_and_slides_of_files(cuda, tmp_path):
     strips = tiff_arrays.write(image, rowsperstrip=32, compression=8)
     (tmp_path / "b.tif").write_bytes(strips)
     page = zg.open(tmp_path / "b.tif", cache=cache)
-    wanted = zg.open(tmp_path / "b.tif").read(device="cpu")
+    image = zg.open(tmp_path / "b.tif").read(device="cpu")
     for _ in range(3):
         for level, dtype in ((0, None), (1, "f2"), (0, "f4")):
             where = [[(3, 5), (40, 30), (-4, 60)], level, (40, 33)]
             how = {"device": cuda, "dtype": dtype}
-            got = slide.read_regions(*where, **how)
-            same(got, to_host(plain.read_regions(*where, **how)), device=cuda)
-        same(page.read(device=cuda), wanted, device=cuda)
+            got, wanted = (to_host(s.read_regions(*where, **how)) for s in (slide, plain))
+            # libraries may choose another decoder for a smaller batch
+            limit = 0 if is_emulated(cuda) else 2 * TOLERANCE["jpeg"]
+            np.testing.assert_allclose(got.astype("f4"), wanted.astype("f4"), atol=limit, rtol=0)
+        same(page.read(device=cuda), image, device=cuda)
     assert cache.hits >= 2 * cache.misses
 
 
@@ -414,7 +417,7 @@ def test_threads_share_a_cache(poisoned, kind):
         return np.array_equal(to_host(got)[0], data[y : y + 18, x : x + 18])
 
     with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(right, range(60)))
+        assert all(pool.map(right, range(40)))
     assert is_at_rest(arrays[0], device)
     assert cache.device_nbytes[device.name] <= 7 * CHUNK_NBYTES
 
