@@ -114,7 +114,7 @@ def test_an_installation_finds_its_kernels(how: str, wheel: Path, tmp_path: Path
 
 def test_every_distribution_that_is_asked_for_is_pinned(project: dict) -> None:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    made = ("demo", "slides", "torch", "cuda12", "cuda13")
+    made = ("demo", "slides", "torch", "cuda12", "cuda13", "gds", "gds12")
     asked = [*project["dependencies"]]
     asked += [need for extra in made for need in project["optional-dependencies"][extra]]
     asked += [need for group in groups.values() for need in group]

@@ -163,7 +163,10 @@ def _headers_of_arrived(
             arrived.append(Arrived(headers, place, wave.offset[place], wave.nbytes[place]))
     if not arrived:
         return np.empty(0, np.uint8), np.empty(0, np.int64)
-    return bring_headers(context.driver, landing_of(slot), fetcher.arriving_nbytes, arrived)
+    landing = landing_of(slot)
+    found = bring_headers(context.driver, landing, fetcher.arriving_nbytes, arrived)
+    slot.launches += landing.slot.launches
+    return found
 
 
 def refuse_host_decoded(context: WaveContext, rows: Int64s) -> None:

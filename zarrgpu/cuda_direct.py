@@ -61,9 +61,7 @@ def check_files(sources: tuple[ArraySource, ...], options: ReadOptions) -> None:
             raise StoreError(msg)
 
 
-def describe_fetch(
-    driver: Driver, sources: Sequence[ArraySource], options: ReadOptions
-) -> str:
+def describe_fetch(driver: Driver, sources: Sequence[ArraySource], options: ReadOptions) -> str:
     """Which way encoded bytes take to the device, for people."""
     if options.gds is False or driver.gds_problem:
         return "host, through pinned memory"

@@ -89,9 +89,9 @@ class WaveFetcher:
 
     def choose_direct(self, rows: Int64s) -> NDArray[np.bool_]:
         """Choose those of the given rows of the chunk table that `fetch` shall not bring here."""
-        reads = self._plan.chunks.read[rows].astype(np.int64)
         if not gds_in_use(self._slot.driver, self._options):
             return np.zeros(len(rows), np.bool_)
+        reads = self._plan.chunks.read[rows].astype(np.int64)
         self._direct = plan_direct(
             self._plan, self._sources, self._chains, np.unique(reads), self._options
         )

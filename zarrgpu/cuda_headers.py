@@ -114,6 +114,7 @@ def bring_headers(
         Places of chunks that no tables can be made for.
     """
     mirror = _empty_mirror(nbytes)
+    landing.slot.launches = 0
     refused = [np.empty(0, np.int64)]
     usable = []
     for part in arrived:
@@ -186,6 +187,7 @@ def _search(
         grid = grid_blocks(int(start[-1]), driver.block_threads)
         args = [job, len(search.start), first, search.tile, status]
         driver.launch(search.kernel, grid, driver.block_threads, args, stream)
+    slot.launches = len(searches)
     tables.fetch_results()
     slot.done.record(stream)
     slot.done.synchronize()
@@ -213,11 +215,12 @@ def _take_records(
     search: _Search, content: ByteArray, statuses: NDArray[np.generic], mirror: ByteArray
 ) -> Int64s:
     """Place the records of chunks that the kernel understands."""
-    good = np.asarray(statuses == JobStatus.OK)
+    good: NDArray[np.bool_] = np.asarray(statuses, np.int32) == int(JobStatus.OK)
     first = (np.cumsum(search.room) - search.room) // _RECORD_NBYTES
     end = search.start + search.nbytes
     place_records(mirror, search.start[good], end[good], content.view(HEADER_RECORD), first[good])
-    return search.place[~good]
+    refused: Int64s = search.place[~good]
+    return refused
 
 
 _TAKE: dict[bool, Callable[[_Search, ByteArray, NDArray[np.generic], ByteArray], Int64s]] = {
