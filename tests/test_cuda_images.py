@@ -8,6 +8,7 @@ inverse DCT is libjpeg's: the pixels are the host's bit for bit. On a GPU they a
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass
 
 import imagecodecs
@@ -18,7 +19,14 @@ from PIL import Image
 import zarrgpu as zg
 from tests.emulator.images import HostJpeg2k, image_engine
 from tests.gpu.devices import is_emulated, open_device, to_host
-from tests.synthetic_slides import encode_j2k, encode_jpeg, rgb_to_ycbcr, tissue
+from tests.synthetic_slides import (
+    SlideRecipe,
+    encode_j2k,
+    encode_jpeg,
+    make_svs,
+    rgb_to_ycbcr,
+    tissue,
+)
 from tests.zarr_cases import MemoryStore
 from zarrgpu import reader
 from zarrgpu.array import Array
@@ -208,11 +216,89 @@ def test_jpeg2k_that_the_device_leaves_to_the_host(cuda):
     """JP2 boxes, no end marker, offsets; each is read all the same."""
     case = j2k("j2k-rgb")
     boxed = imagecodecs.jpeg2k_encode(pictures(1)[0], reversible=True, level=0, codecformat="jp2")
+    boxed = boxed.replace(b"\0\0\0\x10", b"\0\0\0\x12", 1)  # another colour space: sYCC
     streams = [*case.streams[:2], bytes(boxed), case.streams[3][:-2], case.streams[4]]
     array = case.changed(streams).array()
     agree(array.read(device=cuda), array.read(device="cpu"), cuda, lossless=True)
     with pytest.raises(UnsupportedCodecError, match=r"tile \(2, 0, 0\).*strict"):
         array.read(device=cuda, options=zg.ReadOptions(strict=True))
+
+
+# ---- Zarr and slides -----------------------------------------------------------------------------
+
+
+def zarr_store(codec: dict, encode, shape: tuple[int, ...], dtype: str, zarr_format: int):
+    """Array of two images, stored by an image codec as its only one."""
+    chunk = (1, *shape[1:])
+    keys = {f"c/{i}{'/0' * (len(shape) - 1)}": i for i in range(2)}
+    if zarr_format == 3:
+        document = {
+            "zarr_format": 3, "node_type": "array", "shape": shape, "data_type": dtype,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+            "chunk_key_encoding": {"name": "default"}, "fill_value": 0, "codecs": [codec],
+        }  # fmt: skip
+        objects = {"zarr.json": json.dumps(document).encode()}
+    else:
+        document = {
+            "zarr_format": 2, "shape": shape, "chunks": chunk, "dtype": dtype, "fill_value": 0,
+            "order": "C", "filters": None, "compressor": codec,
+        }  # fmt: skip
+        objects = {".zarray": json.dumps(document).encode()}
+        keys = {key[2:].replace("/", "."): i for key, i in keys.items()}
+    return MemoryStore(objects | {key: bytes(encode(i)) for key, i in keys.items()})
+
+
+def encode_rgb(i: int, **options) -> bytes:
+    picture = tissue(40, 56, seed=i)
+    return imagecodecs.jpeg8_encode(picture, level=85, colorspace="rgb", **options)
+
+
+def test_zarr_jpeg_with_colours_in_the_metadata(cuda):
+    """v3 `jpeg`: what is stored is said, and a stream that says otherwise is not believed."""
+    for space, subsampling in (("ycbcr", "420"), ("rgb", "444")):
+        codec = {"name": "jpeg", "configuration": {"encoded_color_space": space}}
+
+        def encode(i, space=space, subsampling=subsampling):
+            return encode_rgb(i, outcolorspace=space, subsampling=subsampling)
+
+        array = zg.open(zarr_store(codec, encode, (2, 40, 56, 3), "uint8", 3))
+        strict = zg.ReadOptions(strict=True)
+        agree(array.read(device=cuda, options=strict), array.read(device="cpu"), cuda)
+    plain = {"name": "jpeg", "configuration": {}}
+    array = zg.open(zarr_store(plain, encode, (2, 40, 56, 3), "uint8", 3))
+    agree(array.read(device=cuda), array.read(device="cpu"), cuda, lossless=True)
+    with pytest.raises(UnsupportedCodecError, match="no device decoder"):
+        array.read(device=cuda, options=strict)
+
+
+@pytest.mark.parametrize("dtype", ["|u1", "<u2", "<i2", ">u2"])
+def test_zarr_jpeg2k(cuda, dtype):
+    info = np.iinfo(dtype)
+    rng = np.random.default_rng(3)
+    native = np.dtype(dtype).newbyteorder("=")
+    data = rng.integers(info.min, info.max, (2, 33, 41), native, endpoint=True)
+
+    def encode(i):  # one bare, one in boxes as imagecodecs makes them
+        codecformat = ("j2k", "jp2")[i]
+        return imagecodecs.jpeg2k_encode(data[i], reversible=True, level=0, codecformat=codecformat)
+
+    array = zg.open(zarr_store({"id": "imagecodecs_jpeg2k"}, encode, data.shape, dtype, 2))
+    strict = zg.ReadOptions(strict=dtype != ">u2")  # no kernel swaps what an image library gives
+    agree(array.read(device=cuda, options=strict), data, cuda, lossless=True)
+
+
+@pytest.mark.parametrize("kind", ["jpeg-rgb", "jpeg-420", "j2k-rgb", "j2k-ycbcr"])
+def test_regions_of_slides(cuda, kind, tmp_path):
+    path = tmp_path / "slide.svs"
+    path.write_bytes(make_svs(SlideRecipe(kind=kind)))
+    slide = zg.open_slide(path)
+    locations = np.array([(0, 0), (-5, 20), (100, 77), (31, 130)])
+    for level in range(slide.level_count):
+        wanted = slide.read_regions(locations, level, (50, 40), device="cpu")
+        got = slide.read_regions(
+            locations, level, (50, 40), device=cuda, options=zg.ReadOptions(strict=True)
+        )
+        agree(got, wanted, cuda, kind.split("-")[0].replace("j2k", "jpeg2k"))
 
 
 def test_several_slides_with_tables_of_their_own_share_a_batch(cuda):

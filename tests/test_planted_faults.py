@@ -13,6 +13,7 @@ from tests import test_blosclz_kernel as blosclz
 from tests import test_checksum_kernels as checksums
 from tests import test_element_kernels as elements
 from tests import test_header_kernels as headers
+from tests import test_image_kernels as images
 from tests import test_tiff_kernels as tiff
 from tests.emulator.build import build_library, require_compiler, sanitizer_problem
 from tests.emulator.standalone import SanitizerReportError
@@ -21,6 +22,14 @@ from zarrgpu.devices.tables import KERNELS
 
 SEEN = [
     # what is left out, what stands there instead, which sanitizer, and who runs the kernel
+    (
+        "jpeg_scan.cu", "atomicMax(status + index, i32(STATUS_CORRUPT));",
+        "status[index] = STATUS_CORRUPT;", "thread", images.test_image_kernels_under_sanitizers,
+    ),
+    (
+        "jpeg_scan.cu", "byte < end && byte < at + 4", "byte < at + 40", "address",
+        images.test_image_kernels_under_sanitizers,
+    ),
     ("blosclz.cu", "__syncwarp();", "", "thread", blosclz.test_blosclz_under_sanitizers),
     ("blosclz.cu", "distance > s.done", "false", "address", None),
     (
@@ -106,6 +115,8 @@ def test_the_sanitizers_see(tmp_path, monkeypatch, name, text, instead, sanitize
 
 
 FAILING = [
+    ("ycbcr.cu", "neighbour(j, y, chroma_height(job))", "j",
+     lambda: images.test_image_kernels_under_sanitizers("address")),
     ("blosc_headers.cu", "size > decoded || end > job.source_nbytes", "size > decoded",
      lambda: headers.test_under_sanitizers("address")),
     ("checksum_verify.cu", "crc_power(bytes_after(run), polynomial)", "CRC_ONE",

@@ -56,6 +56,7 @@ DEVICE_DECODERS = {
     "jpeg2k": "nvJPEG2000 and own kernels",
     "imagecodecs_jpeg": "nvJPEG and own kernels, where the metadata tell the colours",
     "imagecodecs_jpeg8": "nvJPEG and own kernels, where the metadata tell the colours",
+    "zarr_jpeg": "nvJPEG and own kernels, where the metadata tell the colours",
     "imagecodecs_jpeg2k": "nvJPEG2000 and own kernels",
 }
 """Codec -> what decodes it on a CUDA device."""

@@ -226,8 +226,9 @@ def _jpeg2k(tables: DecodeTables, image: DeviceImage, offset: Int64s, nbytes: In
     rows = np.flatnonzero(tables.on_device)
     color = np.where(full[rows], int(image.color), int(ImageColor.OPENJPEG_SYCC))
     across, down = headers.across[rows], headers.down[rows]
-    stream_nbytes = headers.end[rows] - offset[rows]
-    _planes(tables, image, rows, offset[rows], stream_nbytes, across, down, color)
+    start = headers.start[rows]
+    stream_nbytes = headers.end[rows] - start
+    _planes(tables, image, rows, start, stream_nbytes, across, down, color)
 
 
 def _is_expected(headers: JpegHeaders | CodestreamHeaders, image: DeviceImage) -> Any:

@@ -1,8 +1,9 @@
 """What n JPEG 2000 codestreams say of themselves, and whether they are complete: all at once.
 
 Spec: ITU-T T.800, annex A. As `jpeg_headers`: each step looks at one marker segment, or tile-part,
-of every stream. What is not common is left to the host: JP2 boxes, offsets of image or tiles, a
-missing end marker, components of different depths.
+of every stream. What is not common is left to the host: JP2 boxes other than those that OpenJPEG
+writes around plain sRGB and grey, offsets of image or tiles, a missing end marker, components of
+different depths.
 """
 
 from __future__ import annotations
@@ -24,6 +25,16 @@ _SIZ_NBYTES: Final = 42
 _MAX_COMPONENTS: Final = 4
 _MAX_STEPS: Final = 60
 _MAX_TILES: Final = 64
+_BOXES: Final = (
+    *b"\0\0\0\x0cjP  \r\n\x87\n", *b"\0\0\0\x14ftypjp2 \0\0\0\0jp2 ",
+    *b"\0\0\0\x2djp2h\0\0\0\x16ihdr", *[-1] * 11, 7, 0, 0,
+    *b"\0\0\0\x0fcolr\1\0\0\0\0\0", -1,
+)  # fmt: skip
+"""Boxes before that of the codestream: signature, file type, and a header of size, depth (-1: any)
+and an enumerated colour space."""
+_BOXES_NBYTES: Final = len(_BOXES)
+_COLOR_AT: Final = _BOXES_NBYTES - 1
+_SRGB, _GREY = 16, 17
 _SOT, _EOC = 0xFF90, 0xFFD9
 _MAIN_MARKERS: Final = (0xFF52, 0xFF53, 0xFF5C, 0xFF5D, 0xFF64, 0xFF55)
 """COD, COC, QCD, QCC, COM, TLM: the others change how packets are read."""
@@ -41,8 +52,8 @@ class CodestreamHeaders:
     signed : bool (n,)
     across, down : int64 (n,)
         Pixels that a sample of the second and third component is for; of the others, 1.
-    end : int64 (n,)
-        Behind the end marker, in the payload.
+    start, end : int64 (n,)
+        In the payload: the codestream, and behind its end marker.
     """
 
     understood: NDArray[np.bool_]
@@ -53,6 +64,7 @@ class CodestreamHeaders:
     signed: NDArray[np.bool_]
     across: Int64s
     down: Int64s
+    start: Int64s
     end: Int64s
 
 
@@ -65,13 +77,13 @@ def parse_codestreams(payload: ByteArray, offset: Int64s, nbytes: Int64s) -> Cod
     offset, nbytes : int64 (n,)
         Each stream in `payload`.
     """
-    n, limit = len(offset), offset + nbytes
+    n, (offset, limit) = len(offset), _unboxed(payload, offset, nbytes)
     columns = np.zeros((5, n), np.int64)
     across, down = np.ones((2, n), np.int64)
     headers = CodestreamHeaders(
-        understood=nbytes > _SIZ_NBYTES + 3 * _MAX_COMPONENTS, height=columns[0], width=columns[1],
-        samples=columns[2], precision=columns[3], signed=np.zeros(n, np.bool_), across=across,
-        down=down, end=columns[4],
+        understood=limit - offset > _SIZ_NBYTES + 3 * _MAX_COMPONENTS, height=columns[0],
+        width=columns[1], samples=columns[2], precision=columns[3], signed=np.zeros(n, np.bool_),
+        across=across, down=down, start=offset, end=columns[4],
     )  # fmt: skip
     rows = np.flatnonzero(headers.understood)
     at = offset.copy()
@@ -84,6 +96,24 @@ def parse_codestreams(payload: ByteArray, offset: Int64s, nbytes: Int64s) -> Cod
         _step(payload, at, limit, rows, headers, running)
     headers.understood[:] &= ~running
     return headers
+
+
+def _unboxed(payload: ByteArray, offset: Int64s, nbytes: Int64s) -> tuple[Int64s, Int64s]:
+    """Where each codestream begins, and where it or its box ends at the latest (I.4, I.5)."""
+    limit = offset + nbytes
+    rows = np.flatnonzero(nbytes > _BOXES_NBYTES + 8)
+    raw = read_bytes(payload, offset[rows], _BOXES_NBYTES + 8)
+    fixed = [i for i, value in enumerate(_BOXES) if value >= 0]
+    boxed = (raw[:, fixed] == np.array(_BOXES)[fixed]).all(axis=1)
+    boxed &= (raw[:, _COLOR_AT] == _SRGB) | (raw[:, _COLOR_AT] == _GREY)
+    boxed &= (raw[:, _BOXES_NBYTES + 4 :] == tuple(b"jp2c")).all(axis=1)
+    size = _words(raw, _BOXES_NBYTES, 1)[:, 0]
+    end = np.where(size == 0, limit[rows], offset[rows] + _BOXES_NBYTES + size)
+    boxed &= (size != 1) & (end <= limit[rows])  # 1: a longer size follows
+    start = offset.copy()
+    start[rows[boxed]] += _BOXES_NBYTES + 8
+    limit[rows[boxed]] = end[boxed]
+    return start, limit
 
 
 def _words(raw: NDArray[np.uint8], first: int, count: int) -> Int64s:
