@@ -28,7 +28,8 @@ class ReadStats:
     patches : int
         Boxes delivered.
     waves, launches : int
-        On a CUDA device: parts that reads were cut into, and calls of kernels and of libraries.
+        On a CUDA device: parts that reads were cut into, and the calls of kernels and libraries
+        that decode and place them.
     seconds : float
         Wall time inside reads. Reads of a loader overlap, so it may exceed the time that passed.
     plan_seconds : float
