@@ -359,6 +359,20 @@ def test_reads_that_fail_are_made_again_through_host_memory(emulated, stored):
     assert emulated.driver.file_reads_open == 0
 
 
+def test_file_systems_that_cannot_are_left_alone(emulated, stored):
+    """Where no file can be read directly, it is tried with the first waves and then no more."""
+    root = stored.source.store.root
+    wanted, _, _ = read(stored, "cpu", None)
+    emulated.driver.broken_files = {f"{root}/c/{row}/0" for row in range(6)}
+    for tried in (6, 6, 6):
+        got, _, stats = read(stored, emulated, ReadOptions())
+        same(got, wanted, device=emulated)
+        assert (stats.direct_bytes, len(emulated.driver.file_reads)) == (0, tried)
+    emulated.driver.broken_files = set()
+    _, _, stats = read(stored, emulated, DIRECT)  # it is asked for
+    assert stats.direct_bytes == stats.fetched_bytes
+
+
 def test_files_that_shrink_meanwhile(emulated, stored, monkeypatch):
     path = f"{stored.source.store.root}/c/3/0"
     begin = emulated.driver.read_files

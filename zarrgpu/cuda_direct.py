@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,13 +92,16 @@ class DirectReads:
         Of all of them, with what is read besides.
     reads : list of FileRead
         Targets count from the start of what arrives.
+    devices : list of int
+        Numbers of their file systems.
     """
 
     row: Int64s
     start: Int64s
     nbytes: Int64s
     arriving_nbytes: int
-    reads: list[FileRead] = field(repr=False)
+    reads: list[FileRead]
+    devices: list[int]
 
 
 def plan_direct(
@@ -107,47 +110,65 @@ def plan_direct(
     chains: list[DeviceChain | None],
     rows: Int64s,
     options: ReadOptions,
+    refused: Collection[int] = (),
 ) -> DirectReads:
-    """Choose, of some rows of the read table, those to be read straight into device memory."""
+    """Choose, of some rows of the read table, those to be read straight into device memory.
+
+    `refused` are the numbers of file systems that these shall not be on.
+    """
     table = plan.reads
     usable = np.array([chain_headers(chain) is not None for chain in chains], np.bool_)
     array, nbytes = table.array[rows].astype(np.int64), table.nbytes[rows]
     rows = rows[usable[array] & ((nbytes < 0) | (nbytes >= MIN_DIRECT_NBYTES))]
     if not len(rows):
         empty = np.empty(0, np.int64)
-        return DirectReads(empty, empty, empty, 0, [])
+        return DirectReads(empty, empty, empty, 0, [], [])
     objects, which = np.unique(
         np.stack([table.array[rows].astype(np.int64), table.object_id[rows]]),
         axis=1,
         return_inverse=True,
     )
+    which = which.reshape(-1)
     threads = max((num_io_threads(source.store, options) for source in sources), default=1)
-    files = run_threads(
-        lambda pair: (pair, *_find_file(sources[pair[0]], pair[1])),
+    found = run_threads(
+        lambda pair: (pair, _find_file(sources[pair[0]], pair[1], refused)),
         list(zip(*objects.tolist(), strict=True)),
         threads,
     )
-    files.sort(key=lambda found: found[0])
-    size = np.array([found[2] for found in files], np.int64)[which.reshape(-1)]
+    files = [file for _, file in sorted(found, key=lambda each: each[0])]
+    size = np.array([file.nbytes for file in files], np.int64)[which]
     offset, nbytes = table.offset[rows].copy(), table.nbytes[rows].copy()
     good = _size_is_right(plan, sources, rows, size)
     whole = nbytes < 0
     offset[whole], nbytes[whole] = 0, size[whole]
     good &= (offset >= 0) & (nbytes >= MIN_DIRECT_NBYTES) & (offset + nbytes <= size)
-    return _placed(rows[good], offset[good], nbytes[good], size[good],
-                   [files[i][1] for i in which.reshape(-1)[good].tolist()])  # fmt: skip
+    chosen = [files[i] for i in which[good].tolist()]
+    return _placed(rows[good], offset[good], nbytes[good], chosen)
 
 
-def _find_file(source: ArraySource, object_id: int) -> tuple[str, int]:
-    """Path and size of an object's file; a size below 0 where the pinned path must look."""
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file and its file system; fewer bytes than 0 where the pinned path must look."""
+
+    path: str
+    nbytes: int
+    device: int
+
+
+_NO_FILE = _File("", -1, -1)
+
+
+def _find_file(source: ArraySource, object_id: int, refused: Collection[int]) -> _File:
     try:
         path = local_file(source.store, object_key(source.spec, object_id))
         if path is None:
-            return "", -1
+            return _NO_FILE
         found = os.stat(path)  # noqa: PTH116 - a string
     except (DataError, OSError, ValueError):
-        return "", -1
-    return (path, found.st_size) if stat.S_ISREG(found.st_mode) else ("", -1)
+        return _NO_FILE
+    if not stat.S_ISREG(found.st_mode) or found.st_dev in refused:
+        return _NO_FILE
+    return _File(path, found.st_size, found.st_dev)
 
 
 def _size_is_right(
@@ -163,19 +184,19 @@ def _size_is_right(
     return np.where(whole, (size > 0) & (size <= limit), right)
 
 
-def _placed(
-    rows: Int64s, offset: Int64s, nbytes: Int64s, size: Int64s, paths: list[str]
-) -> DirectReads:
+def _placed(rows: Int64s, offset: Int64s, nbytes: Int64s, files: list[_File]) -> DirectReads:
     """Widen reads to whole blocks, one behind the other."""
+    size = np.array([file.nbytes for file in files], np.int64)
     first = offset // FILE_ALIGNMENT * FILE_ALIGNMENT
     room = -(-(offset + nbytes - first) // FILE_ALIGNMENT) * FILE_ALIGNMENT
     at = np.cumsum(room) - room
     got = np.minimum(room, size - first)
     reads = [
-        FileRead(path=path, offset=a, nbytes=b, target=c)
-        for path, a, b, c in zip(paths, first.tolist(), got.tolist(), at.tolist(), strict=True)
+        FileRead(path=file.path, offset=a, nbytes=b, target=c)
+        for file, a, b, c in zip(files, first.tolist(), got.tolist(), at.tolist(), strict=True)
     ]
-    return DirectReads(rows, at + offset - first, nbytes, int(room.sum()), reads)
+    devices = [file.device for file in files]
+    return DirectReads(rows, at + offset - first, nbytes, int(room.sum()), reads, devices)
 
 
 def start_direct(
@@ -191,7 +212,8 @@ def start_direct(
     """
     if not direct.reads:
         return lambda: np.empty(0, np.bool_)
-    base = landing_of(slot).room(direct.arriving_nbytes)
+    landing = landing_of(slot)
+    base = landing.room(direct.arriving_nbytes)
     reads = [
         FileRead(path=r.path, offset=r.offset, nbytes=r.nbytes, target=base + r.target)
         for r in direct.reads
@@ -208,6 +230,10 @@ def start_direct(
                     f"memory of {driver.name} ({problem}), and gds=True; read with gds=None"
                 )
                 raise StoreError(msg)
-        return np.array([not problem for problem in problems], np.bool_)
+        good = np.array([not problem for problem in problems], np.bool_)
+        # what fails again and again would cost more than it can save
+        there = np.array(direct.devices)
+        landing.refused |= set(there.tolist()) - set(there[good].tolist())
+        return good
 
     return finish

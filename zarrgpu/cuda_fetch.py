@@ -92,8 +92,10 @@ class WaveFetcher:
         if not gds_in_use(self._slot.driver, self._options):
             return np.zeros(len(rows), np.bool_)
         reads = self._plan.chunks.read[rows].astype(np.int64)
+        landing = self._slot.landing
+        refused = () if landing is None or self._options.gds else landing.refused
         self._direct = plan_direct(
-            self._plan, self._sources, self._chains, np.unique(reads), self._options
+            self._plan, self._sources, self._chains, np.unique(reads), self._options, refused
         )
         return np.isin(reads, self._direct.row)
 

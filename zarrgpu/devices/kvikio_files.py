@@ -44,7 +44,11 @@ def find_problem() -> str:
         )
     if not _NVIDIA_FS.exists():
         return f"the kernel module nvidia-fs is not loaded ({_NVIDIA_FS} is missing)"
-    if not kvikio.cufile_driver.get("is_gds_available"):
+    try:
+        available = kvikio.cufile_driver.get("is_gds_available")
+    except RuntimeError as error:
+        return f"cuFile does not say whether GPUDirect Storage is there: {_text(error)}"
+    if not available:
         return "cuFile finds no GPUDirect Storage; /usr/local/cuda/gds/tools/gdscheck says why"
     return ""
 

@@ -23,10 +23,13 @@ class Landing:
     ----------
     slot : Slot
         Stream, tables, and pinned memory for what goes back to the host.
+    refused : set of int
+        Numbers of file systems (``st_dev``) of which no file could be read directly.
     """
 
     def __init__(self, driver: Driver) -> None:
         self.slot = Slot(driver)
+        self.refused: set[int] = set()
         self._driver = driver
         self._memory: DeviceMemory | None = None
 
