@@ -11,11 +11,13 @@ import platform
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.harness import processor, versions
 from tests.gpu.devices import is_emulated, open_device
+from zarrgpu.devices import kernel_sources
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.host import available_cores
 
@@ -23,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "zarrgpu", "numpy", "numcodecs", "imagecodecs", "zarr", "tensorstore", "torch", "cupy-cuda12x",
     "cupy-cuda13x", "nvidia-libnvcomp-cu12", "nvidia-libnvcomp-cu13", "hypothesis", "pytest",
+    "nvidia-nvjpeg", "nvidia-nvjpeg2k-cu13", "kvikio-cu13", "zarrs", "google-crc32c",
 )  # fmt: skip
 
 
@@ -62,6 +65,32 @@ def _output(*command: str) -> str:
     return done.stdout.strip() if not done.returncode else ""
 
 
+def compile_kernels() -> dict[str, float]:
+    """Compile every kernel for the card, side by side, so that no test waits for it: seconds.
+
+    They are kept on the disk; ``all`` is what a first read in a new environment waits at most.
+    """
+    import cupy
+
+    from zarrgpu.devices.cupy_driver import _CupyNvrtc
+
+    architecture = int(cupy.cuda.Device().compute_capability)
+
+    def one(name: str) -> float:
+        began = time.perf_counter()
+        kernel_sources.load_module(name, architecture, _CupyNvrtc())
+        return round(time.perf_counter() - began, 2)
+
+    began = time.perf_counter()
+    names = kernel_sources.source_names()
+    with ThreadPoolExecutor(available_cores()) as pool:
+        found = dict(zip(names, pool.map(one, names), strict=True))
+    return {**found, "all": round(time.perf_counter() - began, 2)}
+
+
 if __name__ == "__main__":
     opened = open_device("emulated" if "--rehearse" in sys.argv else "cuda")
-    print(json.dumps(describe(opened), indent=1))
+    facts = describe(opened)
+    if not is_emulated(opened):
+        facts["kernels_compiled_s"] = compile_kernels()
+    print(json.dumps(facts, indent=1))

@@ -105,7 +105,7 @@ def volume(*, rehearse: bool) -> np.ndarray:
 
 
 def image_geometry(*, rehearse: bool) -> Geometry:
-    side = 16 if rehearse else 256
+    side = 32 if rehearse else 256
     return Geometry(
         chunks=(side, side, 3), patch=(side, side, 3), n_patches=8 if rehearse else 1024
     )

@@ -98,6 +98,37 @@ def check_case(name: str, case: dict) -> None:
     assert (case["shards"] is None) == (case["zarr_format"] == 2)
 
 
+NOTING = """#!/bin/bash
+echo "$@" >>{log}
+case "$*" in *tests.gpu.marked* | *tests.gpu.targets*) exec {python} "$@" ;; esac
+case "$*" in *racecheck*) exit 9 ;; esac
+"""
+
+
+def test_on_a_gpu_every_test_and_part_is_run_once(tmp_path):
+    """What the script would start, noted in place of being run; one sanitizer finds something."""
+    log, folder = tmp_path / "log", tmp_path / "bin"
+    folder.mkdir()
+    for name in ("python", "compute-sanitizer"):
+        (folder / name).write_text(NOTING.format(log=log, python=sys.executable))
+        (folder / name).chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    done = run(tmp_path, PYTHON=str(folder / "python"), PATH=path, WHEELS=str(tmp_path))
+    assert done.returncode == 1
+    assert "racecheck  FAILED (9)" in done.stdout
+    assert done.stdout.count("FAILED") == 1
+    calls = log.read_text().splitlines()
+    tested = [word for c in calls if c.startswith("-m pytest") for word in c.split()]
+    for file in marked.marked_files():
+        assert tested.count(str(file.relative_to(ROOT))) == 1
+    for part in bench.PARTS:
+        assert sum(f"tests.gpu.bench {tmp_path}/bench.json --part {part} " in c for c in calls) == 1
+    for tool in ("memcheck", "racecheck", "synccheck", "initcheck"):
+        assert sum(c.startswith(f"--tool {tool} ") for c in calls) == 1
+    assert sum("tests.gpu.mutations" in c for c in calls) == 1
+    assert "tests.gpu.targets" in calls[-1]
+
+
 def test_a_run_without_a_gpu_says_so_and_measures_nothing(tmp_path):
     done = run(tmp_path, CUDA_VISIBLE_DEVICES="", WHEELS=str(tmp_path))
     assert done.returncode == 1
