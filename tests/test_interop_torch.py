@@ -159,3 +159,33 @@ def test_workers_refuse_a_gpu(image: Path) -> None:
     settings = {"num_workers": 1, "multiprocessing_context": "fork"}
     with pytest.raises(DeviceUnavailableError, match="use num_workers=0"):
         next(iter(DataLoader(as_iterable_dataset(loader), batch_size=None, **settings)))
+
+
+def test_bfloat16_becomes_torchs(image: Path) -> None:
+    plain = [to_torch(batch) for batch in make_loader(image)]
+    for batch, want in zip(make_loader(image, dtype="bfloat16"), plain, strict=True):
+        tensor = to_torch(batch)
+        assert tensor.dtype == torch.bfloat16
+        assert torch.equal(tensor, want.to(torch.bfloat16))
+        assert tensor.data_ptr() == batch.images.ctypes.data
+
+
+def test_integers_come_as_losses_want_them(image: Path) -> None:
+    plain = [to_torch(batch) for batch in make_loader(image, dtype="uint16")]
+    for batch, want in zip(make_loader(image, dtype="int64"), plain, strict=True):
+        assert to_torch(batch).dtype == torch.int64
+        assert torch.equal(to_torch(batch), want.to(torch.int64))
+
+
+def test_both_datasets_tell_how_patches_were_turned(image: Path) -> None:
+    loader = make_loader(image, augment="flips+rotations")
+    want = {int(i): int(s) for b in loader for i, s in zip(b.indices, b.symmetries, strict=True)}
+    loader.set_epoch(0)
+    read = {int(i): p for b in loader for i, p in zip(b.indices, b.images, strict=True)}
+    loader.set_epoch(0)
+    dataset = as_map_dataset(loader)
+    for batch in (*as_iterable_dataset(loader), dataset.__getitems__([3, 30, 4])):
+        items = zip(batch["indices"], batch["symmetries"], batch["images"], strict=True)
+        for index, symmetry, picture in items:
+            assert int(symmetry) == want[int(index)]
+            assert np.array_equal(picture.numpy(), read[int(index)])

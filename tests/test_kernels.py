@@ -456,6 +456,88 @@ def test_gather_casts_and_normalises(shapes, source, out, scaled, tile, seed):
     run_gather(rng, source, out, scaled=scaled, shapes=shapes, tile=tile)
 
 
+def ways_to_read(itemsize):
+    """Boxes (6, 20, 3): side by side, of a shuffled block, evenly spaced, backwards, one by one."""
+    shape, n = (6, 20, 3), 6 * 20 * 3
+    inside = 100 * 3 + 2  # of rows of 100 x 3
+    rows = (300, 3, 1)
+    for misalign in range(4):
+        yield shape, rows, inside, 2000, 0, misalign
+    yield shape, (60, 3, 1), 0, n, 0, 1  # nothing to read on either side of it
+    for block in (n, 64, 100, 7):
+        yield shape, (60, 3, 1), 0, n, block * itemsize, 0
+        yield shape, rows, inside, 2000, block * itemsize, 3
+    yield (3, 6, 20), (1, 300, 3), inside, 2000, 0, 0
+    yield (3, 6, 20), (1, 300, -3), inside + 57, 2000, 0, 0
+    yield (3, 6, 20), (1, 300, 3), inside, 2000, 0, 1
+    yield (6, 20, 3), (300, -3, 1), inside + 57, 2000, 0, 0
+    yield (6, 20, 3), (-300, 3, 1), inside + 1500, 2000, 0, 2
+    yield (1, 6, 60), (1, 300, -1), inside + 59, 2000, 0, 0
+    yield (1, 60, 6), (1, 1, 300), inside, 2000, 0, 0
+    yield shape, rows, inside, 0, 0, 0  # a fill
+
+
+@pytest.mark.parametrize("channels", ["one", "innermost", "outermost", "none"])
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [("u1", "f2"), ("i1", "bfloat16"), (">u2", "bfloat16"), ("<i2", "f4"), ("f2", "f4"),
+     ("<f4", "f2"), (">u4", "f8"), ("i4", "bfloat16"), (">f8", "f4"), ("u1", "u1"), (">u2", ">u2"),
+     (">f4", ">f4"), ("<c8", "<c8"), ("V16", "V16"), ("u1", "i8")],
+)  # fmt: skip
+def test_each_way_to_read_an_item(source, out, channels):
+    read_each_way(source, out, channels)
+
+
+@pytest.mark.parametrize("sanitizer", sanitized.args[1][1:])
+@pytest.mark.parametrize(("source", "out"), [("u1", "f2"), (">u2", "bfloat16"), ("<i4", "f4")])
+def test_each_way_to_read_an_item_under_sanitizers(source, out, sanitizer):
+    """No word beside the source is read, and nothing at an odd place."""
+    read_each_way(source, out, "innermost", sanitizer)
+
+
+def read_each_way(source, out, channels, sanitizer=None):
+    source_dtype, out_dtype = np.dtype(source), native(out)
+    scaled = channels != "none"
+    if scaled and ((out_dtype.kind in "iucV" and out != "bfloat16") or source == out):
+        pytest.skip("nothing is normalised that is not delivered as floats")
+    rng, bench = np.random.default_rng(8), Bench()
+    dim = {"one": -1, "innermost": 2, "outermost": 0, "none": -1}[channels]
+    n_channels = {"one": 1, "innermost": 64, "outermost": 8, "none": 1}[channels]
+    scale, offset = rng.standard_normal((2, n_channels)).astype(np.float32)
+    pieces, addresses, start = [], [], 3
+    for shape, strides, first, n, block, misalign in ways_to_read(source_dtype.itemsize):
+        chunk = random_elements(rng, source_dtype, n) if n else None
+        if chunk is not None and block and source_dtype.itemsize > 1:
+            parts = [chunk[i : i + block] for i in range(0, chunk.size, block)]
+            shuffled = [reference.shuffle_bytes(part, source_dtype.itemsize) for part in parts]
+            chunk = np.concatenate(shuffled)
+        target_strides = (shape[1] * shape[2], shape[2], 1)
+        pieces.append(reference.Piece(
+            chunk=chunk, extents=shape, source_offset=first, target_offset=start,
+            source_strides=strides, target_strides=target_strides, block_nbytes=block,
+        ))  # fmt: skip
+        addresses.append(0 if chunk is None else bench.put(chunk, misalign))
+        start += math.prod(shape) + 5
+    fill = random_elements(rng, source_dtype.newbyteorder("="), 1).view(
+        source_dtype.newbyteorder("=")
+    )[0]
+    target = bench.empty(start * out_dtype.itemsize)
+    want = target.array.copy().view(out_dtype)
+    scales = (scale, offset) if scaled else (None, None)
+    for piece in pieces:
+        reference.gather(want, piece, source_dtype, fill, *scales, dim)
+    places = (bench.put(scale), bench.put(offset), n_channels) if scaled else (0, 0, 0)
+    jobs, layouts = gather_tables(
+        pieces, addresses, source_dtype, out_dtype, target.ptr, target.nbytes, fill, places, dim
+    )
+    sizes = [math.prod(piece.extents) for piece in pieces]
+    status, got = bench.run(
+        "gather", jobs, sizes, 200, layouts=layouts, watch=target, sanitizer=sanitizer
+    )
+    assert (status == 0).all()
+    np.testing.assert_array_equal(got, want.view(np.uint8))
+
+
 @given(boxes(), st.sampled_from(WIDENED), tiles, st.integers(0, 2**32))
 @settings(max_examples=100, deadline=None)
 def test_gather_widens_integers(shapes, types, tile, seed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import zarrgpu as zg
 from tests.zarr_cases import DTYPES, MemoryStore, Recipe, encode, values
 from zarrgpu import reader
-from zarrgpu.errors import SelectionError
+from zarrgpu.errors import MissingDependencyError, SelectionError
 from zarrgpu.output import output_format
 from zarrgpu.plan.request import ReadRequest
 
@@ -41,6 +42,13 @@ def test_casts_are_numpys_without_a_warning(stored, wanted, big_endian):
         wished = whole.astype(wanted)
     assert got.dtype == np.dtype(wanted)
     np.testing.assert_array_equal(got, wished)
+
+
+def test_bfloat16_needs_ml_dtypes(monkeypatch):
+    array = zg.open(MemoryStore(encode(np.zeros((4, 4), "u1"), Recipe(chunks=(4, 4)))))
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'zarrgpu\[extended\]'"):
+        array.read(device="cpu", dtype="bfloat16")
 
 
 @pytest.mark.parametrize("stored", ["u1", "i2", "f4", "f8"])

@@ -158,9 +158,10 @@ def _parse_dtype(dtype: DTypeLike) -> np.dtype[Any]:
         try:
             from ml_dtypes import bfloat16
         except ImportError as error:
-            msg = "bfloat16 is a type of ml_dtypes, which is not installed: pip install ml-dtypes"
+            msg = "bfloat16 is ml_dtypes', which is not installed: pip install 'zarrgpu[extended]'"
             raise MissingDependencyError(msg) from error
-        return np.dtype(bfloat16)
+        made: np.dtype[Any] = np.dtype(bfloat16)
+        return made
     try:
         return np.dtype(dtype)
     except TypeError as error:
