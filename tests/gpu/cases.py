@@ -139,7 +139,7 @@ def boxes(shape: tuple[int, ...]) -> st.SearchStrategy[tuple[np.ndarray, tuple[i
 def read_options(*specs: ArraySpec) -> st.SearchStrategy[zg.ReadOptions]:
     """Options with a memory budget for a few chunks of these arrays, or for all."""
     chunk = max(spec.chunk_nbytes for spec in specs)
-    least = 1500 + max(7 * chunk, *(_index_nbytes(spec) for spec in specs), 0)
+    least = 1500 + max(9 * chunk, *(_index_nbytes(spec) for spec in specs), 0)
     return st.builds(
         zg.ReadOptions,
         memory_budget_bytes=st.sampled_from([least, least + 13 * chunk, 1 << 30]),
