@@ -192,7 +192,7 @@ def test_the_real_nvjpeg_has_every_function(path):
         assert library.create_handle(nvjpeg.BACKENDS["gpu_hybrid"]) is None
         decoder = nvjpeg.JpegDecoder(library, lambda: None)
         with pytest.raises(DeviceUnavailableError, match="no decoder for this device"):
-            _ = decoder.backends
+            decoder.open()
 
 
 @pytest.mark.parametrize("path", JPEG2K_LIBRARIES)
@@ -257,10 +257,10 @@ def test_a_library_that_is_absent_leaves_its_format_out():
 
     driver = EmulatedDriver()
     decoders = ImageDecoders(
-        driver.create_event, driver.create_stream,
+        driver.create_event, driver.create_stream, driver.activate,
         {"jpeg": emulated.nvjpeg_on_host, "jpeg2k": absent},
     )  # fmt: skip
-    assert dict(decoders.formats) == {"jpeg": "nvJPEG 13.3"}
+    assert dict(decoders) == {"jpeg": "nvJPEG 13.3"}
 
 
 @pytest.mark.parametrize("module", [nvjpeg, nvjpeg2k])

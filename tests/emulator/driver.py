@@ -94,7 +94,10 @@ class EmulatedDriver:
         """Paths that `read_files` cannot read."""
         libraries = {"jpeg": nvjpeg_on_host, "jpeg2k": lambda: HostJpeg2k(self.external_stream)}
         self._images = ImageDecoders(
-            self.create_event, self.create_stream, {name: libraries[name] for name in image_formats}
+            self.create_event,
+            self.create_stream,
+            self.activate,
+            {name: libraries[name] for name in image_formats},
         )
         self._guard = ForkGuard(self.name)
         self._handles = itertools.count(3)  # 1 and 2 mean the default stream
@@ -311,7 +314,7 @@ class EmulatedDriver:
 
     @property
     def image_formats(self) -> Mapping[ImageFormat, str]:
-        return self._images.formats
+        return self._images
 
     def decode_images(
         self, image_format: ImageFormat, batch: ImageBatch, stream: EmulatedStream

@@ -198,7 +198,7 @@ def _image_of(
     codecs: list[tuple[Codec, int | None]], image_formats: Collection[ImageFormat]
 ) -> DeviceImage | None:
     """How a device with libraries for `image_formats` decodes the last of the codecs."""
-    image = device_image(codecs[-1][0]) if codecs and image_formats else None
+    image = device_image(codecs[-1][0]) if codecs else None
     if image is None or image.image_format not in image_formats:
         return None
     return image if image.decoded_nbytes == codecs[-1][1] else None

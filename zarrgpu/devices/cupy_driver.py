@@ -122,7 +122,7 @@ class CupyDriver:
         self._nvtx = Nvtx(cupy)
         self._device = cupy.cuda.Device(device_id)
         self._nvcomp = nvcomp.load_nvcomp()
-        self._images = ImageDecoders(self.create_event, self.create_stream)
+        self._images = ImageDecoders(self.create_event, self.create_stream, self.activate)
         self._functions: dict[str, Any] = {}
         self._modules: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -266,7 +266,7 @@ class CupyDriver:
     @property
     def image_formats(self) -> Mapping[ImageFormat, str]:
         """What there is of nvJPEG and nvJPEG2000."""
-        return self._images.formats
+        return self._images
 
     def decode_images(self, image_format: ImageFormat, batch: ImageBatch, stream: Stream) -> None:
         """Decode images with nvJPEG or nvJPEG2000."""

@@ -211,9 +211,14 @@ class JpegDecoder:
         self._backends: dict[str, _States] | None = None
         self._lock = threading.Lock()
 
-    @property
-    def backends(self) -> dict[str, _States]:
-        """Those that the device has, best first; their handles are made at first use."""
+    def open(self) -> dict[str, _States]:
+        """Give the backends that the device has, best first, with handles made at first use.
+
+        Raises
+        ------
+        DeviceUnavailableError
+            If it has none: no GPU, or a driver that is older than the library.
+        """
         with self._lock:
             if self._backends is None:
                 found = {}
@@ -235,7 +240,8 @@ class JpegDecoder:
 
     def _decode(self, batch: ImageBatch, rows: NDArray[np.int64], stream: Stream) -> None:
         """Decode images that share their tables, and find those that cannot be."""
-        for backend in self.backends.values():  # the last one stays for the search
+        backends = list(self.open().values())
+        for backend in backends:  # the last one stays for the search
             status = _try(self.library, backend, batch, rows, stream)
             if status == 0:
                 batch.statuses[rows] = 0
