@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,7 @@ def check_parts(codec, encoded, seed=0, turns=4):
 # --- law 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     height=st.integers(2, 90),
     width=st.integers(2, 90),
@@ -144,7 +145,7 @@ def test_every_run_of_rows_of_a_jpeg_image(subsampling):
             np.testing.assert_array_equal(got, truth[first:end])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     height=st.integers(1, 200),
     width=st.integers(1, 200),
@@ -162,6 +163,21 @@ def test_parts_of_a_jpeg2k_image(height, width, samples, reversible, mct, resolu
     )  # fmt: skip
     colorspace = "gray" if samples == 1 else "ycbcr" if seed % 3 == 0 else "rgb"
     check_parts(jpeg2k_codec(height, width, samples, colorspace), encoded, seed)
+
+
+@pytest.mark.parametrize("progression", ["LRCP", "RLCP", "RPCL", "PCRL", "CPRL"])
+def test_any_progression_of_layers_and_code_blocks(progression):
+    image = pytest.importorskip("PIL.Image")
+    for seed, (height, width, side, irreversible) in enumerate(
+        [(75, 130, 16, True), (130, 75, 32, False), (60, 61, 4, True), (128, 128, 64, True)]
+    ):
+        stream = io.BytesIO()
+        image.fromarray(pixels_of(height, width, 3, seed)).save(
+            stream, "JPEG2000", no_jp2=True, progression=progression, irreversible=irreversible,
+            quality_layers=[60, 20, 5], codeblock_size=(side, 64 if side == 4 else side),
+            num_resolutions=4 + seed % 3,
+        )  # fmt: skip
+        check_parts(jpeg2k_codec(height, width), stream.getvalue(), seed)
 
 
 def tiles(name: str, count: int):
@@ -220,7 +236,7 @@ def check_damage(codec, good: bytes, turns: int) -> int:
 @pytest.mark.parametrize("subsampling", ["444", "420"])
 def test_damaged_jpeg_ends_alike(subsampling):
     encoded = imagecodecs.jpeg8_encode(pixels_of(64, 64, 3), level=85, subsampling=subsampling)
-    assert 20 < check_damage(jpeg_codec(64, 64), encoded, 800)
+    assert check_damage(jpeg_codec(64, 64), encoded, 400) > 20
 
 
 @pytest.mark.parametrize("reversible", [True, False])
@@ -228,7 +244,7 @@ def test_damaged_jpeg2k_ends_alike(reversible):
     encoded = imagecodecs.jpeg2k_encode(
         pixels_of(100, 80, 3), level=50, codecformat="j2k", reversible=reversible, mct=True
     )
-    assert 20 < check_damage(jpeg2k_codec(100, 80), encoded, 800)
+    assert check_damage(jpeg2k_codec(100, 80), encoded, 400) > 20
 
 
 def test_what_is_not_plain_is_left():

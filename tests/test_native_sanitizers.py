@@ -49,6 +49,7 @@ def run(sanitizer: str, folder: Path, fault: tuple[str, str, str] | None = None)
         "LD_PRELOAD": found.stdout.strip(),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
         "TSAN_OPTIONS": "exitcode=66",
+        "OPENBLAS_NUM_THREADS": "1",  # its threads are not the sanitizer's
     }
     return subprocess.run(
         [sys.executable, "-m", "tests.native_damage", str(library), str(folder / "arrays")],
