@@ -245,6 +245,30 @@ def test_a_failed_allocation_anywhere_in_a_wave_is_survived(monkeypatch):
     assert len(calls) < number  # the last time none was left to fail
 
 
+def test_a_retry_on_the_host_that_does_not_fit_goes_chunk_by_chunk(monkeypatch):
+    from tests.emulator import decoders
+
+    monkeypatch.setitem(decoders._DECODERS, "zstd", lambda source, room: b"")
+    data = values((8, 64, 64), "u1")
+    array = zg.open(store_of(data, chunks=(1, 64, 64), codecs=CHAINS["zstd"]))
+    device, stats = open_device("lazy"), ReadStats()
+    copy, sizes = device.driver.copy_to_device, []
+
+    def fails_once(target, source, nbytes, stream):
+        sizes.append(nbytes)
+        if len(sizes) == 3:  # payload and tables of the wave, then of what is placed anew
+            raise MemoryBudgetError("out of memory")
+        copy(target, source, nbytes, stream)
+
+    monkeypatch.setattr(device.driver, "copy_to_device", fails_once)
+    got, _ = reader.read(
+        (array.source,), _whole(array.spec), output=output_format(array.dtype), device=device,
+        stats=stats,
+    )  # fmt: skip
+    same(got[0], data, device=device)
+    assert (stats.chunks_retried, stats.waves) == (8, 9)
+
+
 def test_memory_for_not_even_one_chunk_is_an_error_with_the_numbers():
     device = open_device("emulated", total_nbytes=5 * MIB)
     data = values((2, 1024, 1024), "u1")

@@ -231,12 +231,20 @@ class Execution:
         spent = np.cumsum(sizes[context.plan.chunks.array[rows]])
         part = spent // max(context.options.memory_budget_bytes // self._slots, 1)
         for some in np.split(rows, np.flatnonzero(np.diff(part)) + 1):
-            if len(self._finished(self._start(on_host, some, None))):
-                msg = "the gather kernel refused a job; this is a bug in zarrgpu, please report it"
-                raise AssertionError(msg)
+            try:
+                self._place_anew(on_host, some)
+            except MemoryBudgetError:
+                self._ring.drain()
+                for row in some:
+                    self._place_anew(on_host, np.array([row]))
         context.stats.chunks_retried += len(rows)
         if context.options.strict:
             refuse_host_decoded(context, rows)
+
+    def _place_anew(self, context: WaveContext, rows: Int64s) -> None:
+        if len(self._finished(self._start(context, rows, None))):
+            msg = "the gather kernel refused a job; this is a bug in zarrgpu, please report it"
+            raise AssertionError(msg)
 
     def _abandon(self) -> None:
         """Wait for what was issued, whatever became of it."""

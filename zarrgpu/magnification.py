@@ -260,8 +260,10 @@ def start_scaled_patches(
 
     def others(_: Any, first_ok: NDArray[np.bool_]) -> tuple[Any, NDArray[np.bool_]]:
         ok[parts[0]] = first_ok
+        spent = stats.seconds
         for rows in parts[1:]:
             ok[rows] = start(rows).finish()[1]
+        stats.seconds = spent  # who finishes this counts its time
         return result, ok
 
     return first.then(others, memory)

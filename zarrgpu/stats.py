@@ -24,7 +24,7 @@ class ReadStats:
         Bytes of results.
     chunks_decoded, chunks_cached, chunks_missing : int
     chunks_retried : int
-        Of those decoded: on the host, after a device could not.
+        Of those decoded: once more, on the host, after a device could not.
     patches : int
         Boxes delivered.
     waves, launches : int
