@@ -40,7 +40,9 @@ _NEEDS_BARRIERS = re.compile(r"__syncthreads|__syncwarp|_sync\(|__shared__")
 
 def build_library(source: Path, kernels: tuple[str, ...]) -> Path:
     """Shared library with ``emulate_<kernel>`` for each kernel of a .cu file."""
-    return _build(source, kernels, ["-shared", "-fPIC"], "so")
+    # _FORTIFY_SOURCE refuses a longjmp to another stack
+    fibers = ["-DEMULATOR_FIBERS", "-U_FORTIFY_SOURCE"]
+    return _build(source, kernels, ["-shared", "-fPIC", *fibers], "so")
 
 
 def build_program(source: Path, kernels: tuple[str, ...], sanitizer: Sanitizer) -> Path:

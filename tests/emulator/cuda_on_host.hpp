@@ -1,10 +1,10 @@
 // CUDA C++ on the host, as much of it as kernels/*.cu use.
 //
-// Every CUDA thread of a block is an OS thread, made once a launch. Kernels with barriers run one
-// block after another; the others (`independent`) let each thread run through all blocks on its own,
+// Every CUDA thread of a block is an OS thread, made once a launch, or a fiber where EMULATOR_FIBERS is
+// set: quick, but no race is seen. Kernels with barriers run one block after another; the others (`independent`) let each thread run through all blocks on its own,
 // so that ThreadSanitizer also sees two blocks writing the same byte.
-//   __syncthreads        std::barrier of the block; a thread that has returned no longer counts
-//   warp operations      std::barrier of the warp; all threads of the warp must take part
+//   __syncthreads        barrier of the block; a thread that has returned no longer counts
+//   warp operations      barrier of the warp; all threads of the warp must take part
 //   __shared__           a static, as blocks do not overlap (no dynamic shared memory)
 //   atomics              std::atomic_ref
 // Include this first: it defines words that system headers use too.
@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +25,11 @@
 #include <tuple>
 #include <utility>
 #include <vector>
+#ifdef EMULATOR_FIBERS
+#include <csetjmp>
+#include <cstdint>
+#include <ucontext.h>
+#endif
 
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
@@ -38,15 +44,107 @@ namespace emulator {
 
 using u64 = unsigned long long;
 
+#ifdef EMULATOR_FIBERS
+// The threads of a block as fibers of one OS thread, which take turns at barriers: no waiting for
+// the system to schedule each of them. Plain builds only: a race needs threads to be seen.
+class Fibers {
+  public:
+    // Run body(0) ... body(n - 1); each may yield.
+    void run(unsigned n, const std::function<void(unsigned)>& body) {
+        if (fibers_.size() < n) fibers_.resize(n);
+        body_ = &body;
+        left_ = n;
+        for (unsigned i = 0; i < fibers_.size(); ++i) fibers_[i].done = i >= n;
+        for (unsigned i = 0; i < n; ++i) prepare(i);
+        current_ = 0;
+        if (_setjmp(caller_) == 0) _longjmp(fibers_[0].place, 1);
+    }
+    // Let the next one that is not done go on.
+    void yield() {
+        const unsigned mine = current_;
+        current_ = next();
+        if (current_ == mine) return;
+        if (_setjmp(fibers_[mine].place) == 0) _longjmp(fibers_[current_].place, 1);
+        threadIdx.x = mine;
+    }
+
+  private:
+    static constexpr std::size_t STACK = 256 << 10;
+    struct Fiber {
+        jmp_buf place;
+        std::unique_ptr<char[]> stack;
+        bool done;
+    };
+    std::vector<Fiber> fibers_;
+    unsigned current_ = 0, left_ = 0;
+    const std::function<void(unsigned)>* body_ = nullptr;
+    jmp_buf caller_;
+    ucontext_t back_;
+
+    unsigned next() const {
+        unsigned i = current_;
+        do i = i + 1 < fibers_.size() ? i + 1 : 0;
+        while (fibers_[i].done);
+        return i;
+    }
+    // Enter a stack of its own and come back at once; `place` is there from then on.
+    void prepare(unsigned index) {
+        Fiber& fiber = fibers_[index];
+        if (!fiber.stack) fiber.stack.reset(new char[STACK]);
+        ucontext_t context;
+        getcontext(&context);
+        context.uc_stack.ss_sp = fiber.stack.get();
+        context.uc_stack.ss_size = STACK;
+        context.uc_link = nullptr;
+        const auto address = reinterpret_cast<std::uintptr_t>(this);
+        makecontext(&context, reinterpret_cast<void (*)()>(&enter), 3, index,
+                    unsigned(address >> 32), unsigned(address));
+        swapcontext(&back_, &context);
+    }
+    static void enter(unsigned index, unsigned high, unsigned low) {
+        Fibers& self = *reinterpret_cast<Fibers*>(std::uintptr_t(high) << 32 | low);
+        if (_setjmp(self.fibers_[index].place) == 0) setcontext(&self.back_);
+        (*self.body_)(index);
+        self.fibers_[index].done = true;
+        if (--self.left_ == 0) _longjmp(self.caller_, 1);
+        self.current_ = self.next();
+        _longjmp(self.fibers_[self.current_].place, 1);
+    }
+};
+static Fibers fibers;
+
+class Barrier {
+  public:
+    explicit Barrier(unsigned n) : expected_(n) {}
+    void arrive_and_wait() {
+        const unsigned before = generation_;
+        if (++arrived_ == expected_) complete();
+        while (generation_ == before) fibers.yield();
+    }
+    void arrive_and_drop() {
+        if (--expected_ == arrived_ && arrived_) complete();
+    }
+
+  private:
+    unsigned expected_, arrived_ = 0, generation_ = 0;
+    void complete() {
+        arrived_ = 0;
+        ++generation_;
+    }
+};
+#else
+typedef std::barrier<> Barrier;
+#endif
+
 struct Warp {
-    std::optional<std::barrier<>> barrier;
+    std::optional<Barrier> barrier;
     u64 slots[32];
 };
 
 // The barriers of the block that runs now.
 struct Block {
     unsigned n_threads;
-    std::optional<std::barrier<>> barrier;
+    std::optional<Barrier> barrier;
     std::vector<Warp> warps;
 
     explicit Block(unsigned n) : n_threads(n), warps((n + 31) / 32) { start(); }
@@ -101,6 +199,27 @@ std::tuple<P...> read_arguments(void** args, std::index_sequence<I...>) {
     return {*static_cast<P*>(args[I])...};
 }
 
+#ifdef EMULATOR_FIBERS
+template <typename... P>
+void run(void (*kernel)(P...), const Launch& launch, void** args) {
+    const auto values = read_arguments<P...>(args, std::index_sequence_for<P...>{});
+    Block shared(launch.block);
+    blockDim.x = launch.block;
+    gridDim.x = launch.grid;
+    block = launch.independent ? nullptr : &shared;
+    const std::function<void(unsigned)> body = [&](unsigned index) {
+        threadIdx.x = index;
+        std::apply(kernel, values);
+        if (!launch.independent) shared.leave(index);
+    };
+    for (unsigned b = 0; b < launch.grid; ++b) {
+        blockIdx.x = b;
+        shared.start();
+        if (!launch.independent) fibers.run(launch.block, body);
+        for (unsigned i = 0; launch.independent && i < launch.block; ++i) body(i);
+    }
+}
+#else
 template <typename... P>
 void run(void (*kernel)(P...), const Launch& launch, void** args) {
     const auto values = read_arguments<P...>(args, std::index_sequence_for<P...>{});
@@ -130,6 +249,8 @@ void run(void (*kernel)(P...), const Launch& launch, void** args) {
         });
     }
 }
+
+#endif
 
 // ------------------------------------------------------------------ stand-alone programs
 // The sanitizers' runtimes do not load into Python, so their builds are programs: they read a
