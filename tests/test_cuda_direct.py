@@ -7,6 +7,8 @@ tests run where kvikio and GPUDirect are there.
 from __future__ import annotations
 
 import ctypes
+import gzip
+import io
 import os
 from dataclasses import replace
 
@@ -20,6 +22,7 @@ from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values, write
 from zarrgpu import cuda_direct, cuda_headers, doctor, reader
 from zarrgpu.codecs.device import decode_tables, device_chain
 from zarrgpu.codecs.device_headers import chain_headers
+from zarrgpu.cuda_fetch import WaveFetcher
 from zarrgpu.cuda_headers import Arrived, bring_headers
 from zarrgpu.devices.landing import Landing
 from zarrgpu.errors import DataError, DeviceUnavailableError, ReadCancelledError, StoreError
@@ -257,6 +260,46 @@ def test_small_reads_go_through_host_memory(device, tmp_path):
     last = Recipe(chunks=(1, 16_000), shards=(3, 48_000))
     mixed = zg.open(write(tmp_path / "mixed", encode(data, last)))
     check(mixed, device)
+
+
+@pytest.mark.usefixtures("any_size")
+def test_chunks_whose_headers_do_not_tell_enough_come_back_whole(device, tmp_path, monkeypatch):
+    """More Blosc streams than room, gzip headers with names: the device decodes them too."""
+    data = values((4, 9000), "u2")
+    tiny = {"cname": "lz4", "clevel": 5, "shuffle": "noshuffle", "blocksize": 128}
+    blosc = encode(data, Recipe(chunks=(1, 9000), codecs=(("blosc", tiny),)))
+    named = encode(data, Recipe(chunks=(1, 9000), codecs=CHAINS["gzip"]))
+    for row in (1, 3):
+        content = io.BytesIO()
+        with gzip.GzipFile("a name", "wb", 1, content) as file:
+            file.write(data[row].tobytes())
+        named[f"c/{row}/0"] = content.getvalue()
+    back: list[int] = []
+    bring_back = WaveFetcher.bring_back
+
+    def count(fetcher, wave, places):
+        back.append(len(places))
+        bring_back(fetcher, wave, places)
+
+    monkeypatch.setattr(WaveFetcher, "bring_back", count)
+    for name, objects, n in (("blosc", blosc, 4), ("named", named, 2)):
+        array = zg.open(write(tmp_path / name, objects))
+        back.clear()
+        stats = check(array, device, options=ReadOptions(gds=True, strict=True))
+        assert max(back) == n
+        assert stats.chunks_retried == 0
+
+
+@pytest.mark.usefixtures("any_size")
+def test_chunks_that_arrived_are_cached(device, tmp_path):
+    data = values((40, 30), "u2")
+    recipe = Recipe(chunks=(10, 30), codecs=CHAINS["blosc-zstd-shuffle"])
+    array = zg.open(write(tmp_path, encode(data, recipe)), cache=zg.ChunkCache(0, 1 << 20))
+    wanted, _, _ = read(zg.open(tmp_path), "cpu", None)
+    for cached in (0, 4):
+        got, _, stats = read(array, device, DIRECT)
+        same(got, wanted, device=device)
+        assert (stats.chunks_cached, stats.direct_bytes > 0) == (cached, cached == 0)
 
 
 @pytest.mark.usefixtures("any_size")

@@ -89,9 +89,11 @@ def wave_tables(
     work_nbytes = 0
     groups, refused = _groups(context, wave)
     mirror, unknown = _headers_of_arrived(context, slot, fetcher, wave, groups)
-    refused.append(unknown)
+    if len(unknown):  # these go on as if they had been fetched here
+        fetcher.bring_back(wave, unknown)
+        groups, refused = _groups(context, wave)
     for group in groups:
-        places = np.setdiff1d(group.place, unknown) if group.arrived else group.place
+        places = group.place
         tables = decode_tables(
             group.chain,
             mirror if group.arrived else slot.payload.array,
@@ -153,7 +155,7 @@ def _headers_of_arrived(
     wave: WaveRows,
     groups: list[_Group],
 ) -> tuple[ByteArray, Int64s]:
-    """What the host must see of chunks that are on the device only, and those that it must have."""
+    """What the host must see of chunks that are on the device only; those of which that is all."""
     arrived = []
     for group in groups:
         if group.arrived:

@@ -155,8 +155,8 @@ class WaveFetcher:
         bad = set(direct.row[~good].tolist())
         return [task for task in tasks if task[0] in bad]
 
-    def _bring_back(self, wave: WaveRows, places: Int64s) -> None:
-        """Copy chunks that arrived on the device into the payload."""
+    def bring_back(self, wave: WaveRows, places: Int64s) -> None:
+        """Copy chunks that arrived on the device into the payload, as if fetched there."""
         places = places[wave.state[places] == ARRIVED]
         if not len(places):
             return
@@ -173,7 +173,7 @@ class WaveFetcher:
 
     def decode_on_host(self, wave: WaveRows, places: Int64s) -> None:
         """Decode chunks that were fetched for the device and that it cannot decode."""
-        self._bring_back(wave, places)
+        self.bring_back(wave, places)
         payload = self._payload.array
 
         def decode(place: int) -> None:
