@@ -56,5 +56,4 @@ def test_settings_that_are_named_exist():
 def test_files_that_are_named_exist():
     folder = performance_page.ROOT / "docs" / "benchmarks"
     for name in set(re.findall(r"`(\w+\.json)`", TEXT)):
-        said = name == "stream_checks.json" and "Not measured yet" in TEXT
-        assert (folder / name).exists() or said, name
+        assert (folder / name).exists(), name

@@ -183,9 +183,15 @@ def watch(name: str, seconds: float, options: list[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.gpu.mutations", "--codec", name]
     command += ["--seconds", str(seconds), *options]
     died = ""
+    patience = 400 if "--rehearse" in options else 30
     try:
         ran = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=seconds + 30
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds + patience,
         )
         out, errors, code = ran.stdout, ran.stderr, ran.returncode
     except subprocess.TimeoutExpired as stopped:
