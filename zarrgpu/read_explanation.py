@@ -8,6 +8,7 @@ from zarrgpu import cuda_engine
 from zarrgpu.codecs.device import device_chain
 from zarrgpu.cuda_direct import describe_fetch
 from zarrgpu.devices.cuda import CudaDevice
+from zarrgpu.devices.images import NAMES
 from zarrgpu.devices.resolve import Device, DeviceLike, resolve_device
 from zarrgpu.devices.ring import SLOTS
 from zarrgpu.fetch import ArraySource, num_io_threads, sources_of
@@ -65,7 +66,12 @@ def _placement(
         return f"{device.name}, compiled" if compiled else device.name
     chain = device_chain(source.chain, device.driver.image_formats)
     if chain is None:
-        return "host (no device decoder for this chain), then copied"
+        images = device_chain(source.chain, ("jpeg", "jpeg2k"))
+        why = "no device decoder for this chain"
+        if images is not None and images.image is not None:
+            library, extra = NAMES[images.image.image_format], "pip install 'zarrgpu[cuda13]'"
+            why = f"{library} is not there, or not for this device: {extra} (or cuda12)"
+        return f"host ({why}), then copied"
     return f"{device.name} ({chain.description})"
 
 

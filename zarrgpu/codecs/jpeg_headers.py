@@ -8,6 +8,7 @@ components, tables that hold what they claim. The rest is the host's.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -205,8 +206,8 @@ def _frame(
     table = parts[:, :, 2]
     fine &= ((table < 4) | ~present).all(axis=1)
     headers.needed[rows, 0] = _bits(table, present)
-    same = (headers.ids[rows][:, :, None] == headers.ids[rows][:, None, :]) & present[:, None]
-    fine &= (same.sum(axis=2) <= 1).all(axis=1, where=present)  # no two of one name
+    for one, other in itertools.combinations(range(_MAX_COMPONENTS), 2):  # no two of one name
+        fine &= (parts[:, one, 0] != parts[:, other, 0]) | (samples <= other)
     return np.asarray(fine)
 
 
