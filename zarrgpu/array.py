@@ -170,7 +170,8 @@ class Array(ArrayIndexers):
         device : None, str or Device
             See `devices.resolve.resolve_device`.
         dtype : dtype, optional
-            float16, float32 or float64 to convert to; default the stored type.
+            float16, bfloat16 (ml_dtypes', also by name), float32 or float64 to convert to, or an
+            integer type that holds every stored one; default the stored type.
         out : array, optional
             C-contiguous array of the device to read into.
         options : ReadOptions, optional

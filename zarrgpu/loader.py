@@ -118,7 +118,9 @@ class PatchLoader:
     batch_size : int
     layout : "NCHW" or "NHWC"
     dtype : dtype, optional
-        float16, float32 or float64; default the stored type, or float32 when normalising.
+        float16, bfloat16 (ml_dtypes', also by name), float32 or float64, or without `normalize`
+        an integer type that holds every stored integer, as int64 for labels; default the stored
+        type, or float32 when normalising.
     normalize : (mean, std), optional
         Scalars or one value per channel, in stored units.
     device : None, str or Device

@@ -216,7 +216,8 @@ class Slide(Pyramid):
             where not given.
         layout : "NHWC" or "NCHW"
         dtype : dtype, optional
-            float16, float32 or float64 to convert to; default the stored type.
+            float16, bfloat16 (ml_dtypes', also by name), float32 or float64 to convert to, or an
+            integer type that holds every stored one; default the stored type.
         normalize : (mean, std), optional
             Scalars or one value per channel, in stored units; the result is float32 unless
             `dtype` says otherwise.
