@@ -25,6 +25,7 @@ from zarrgpu.demo.inputs import make_svs
 from zarrgpu.demo.texture import tissue_image
 from zarrgpu.devices import native
 from zarrgpu.model import ReadOptions
+from zarrgpu.native_images import image_values
 from zarrgpu.plan import windows
 
 imagecodecs = pytest.importorskip("imagecodecs")
@@ -51,7 +52,7 @@ def jpeg2k_codec(height, width, samples=3, colorspace="rgb"):
 
 def compiled(codec, encoded: bytes, first: int, count: int, columns=None):
     """Rows of an image, (count, width, samples); None where they are left to Python."""
-    values = native_engine._image_values(codec)
+    values = image_values(codec)
     tables = np.frombuffer(values.pop("tables") or b"\0", np.uint8)
     values |= {
         "tables": native.address(tables),

@@ -16,9 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.chunk_cache import CachedChunk
-from zarrgpu.codecs.base import Codec
-from zarrgpu.codecs.jpeg import JpegCodec
-from zarrgpu.codecs.jpeg2k import Jpeg2kCodec
 from zarrgpu.devices.host import run_threads
 from zarrgpu.devices.native import (
     ABSENT,
@@ -38,6 +35,7 @@ from zarrgpu.devices.native import (
 )
 from zarrgpu.fetch import ArraySource, encoded_limit
 from zarrgpu.model import ByteArray, ObjectPerChunk, is_native
+from zarrgpu.native_images import image_values, shared_reads
 from zarrgpu.native_rooms import make_rooms
 from zarrgpu.output import OutputFormat, is_bfloat16
 from zarrgpu.plan.tables import Int64s, PieceTable, ReadPlan
@@ -225,31 +223,14 @@ class NativeRun:
 
     def _make_file_table(self, places: Int64s) -> NDArray[Any]:
         """Table for `drain`: threads share the images of one read, which take long to decode."""
-        reads, chunks = self._plan.reads, self._plan.chunks
-        first = _image_reads(self._plan, self._sources)
-        if len(first) == len(reads):
+        images = [_codec_names(source)[0][0] in IMAGE_CODECS for source in self._sources]
+        columns = shared_reads(self._plan, images, places)
+        if columns is None:
             return self._table
-        last = np.append(first[1:], len(chunks))
-        own = np.repeat(np.arange(len(reads)), np.diff(np.searchsorted(first, reads.chunk_start)))
-        alone = first != reads.chunk_start[own]  # not the first of its read
-        offset = np.where(
-            alone, chunks.offset[np.minimum(first, len(chunks) - 1)], reads.offset[own]
-        )
-        end = reads.offset[own] + reads.nbytes[own]
-        more = last != reads.chunk_start[own + 1]
-        end[more] = offset[1:][more[:-1]]
-        nbytes = np.where(reads.nbytes[own] < 0, reads.nbytes[own], end - offset)
-        values = {
-            "num_reads": len(first),
-            "read_array": self._point(reads.array[own], np.int32),
-            "read_offset": self._point(offset, np.int64),
-            "read_nbytes": self._point(nbytes, np.int64),
-            "read_chunk_start": self._point(np.append(first, len(chunks)), np.int64),
-            "read_key": self._point(places[own], np.int64),
-        }
         table = self._table.copy()
-        for name, value in values.items():
-            table[PLAN.index(name)] = value
+        table[PLAN.index("num_reads")] = len(columns["read_array"])
+        for name, column in columns.items():
+            table[PLAN.index(name)] = self._point(column)
         return table
 
     def _turns(self) -> dict[str, int]:
@@ -321,7 +302,7 @@ class NativeRun:
     def _image(self, source: ArraySource) -> int:
         """Address of what the chunks of an image codec hold; 0 for other codecs."""
         codecs = source.chain.codecs
-        values = _image_values(codecs[0]) if codecs else None
+        values = image_values(codecs[0]) if codecs else None
         if values is None:
             return 0
         tables = values.pop("tables")
@@ -392,26 +373,7 @@ def _is_known(source: ArraySource, library: NativeLibrary) -> bool:
     names, _ = _codec_names(source)
     if len(names) != 1 or names[0] not in library.codecs or source.chain.object_codec is not None:
         return False
-    return names[0] not in IMAGE_CODECS or _image_values(source.chain.codecs[0]) is not None
-
-
-def _image_values(codec: Codec) -> dict[str, Any] | None:
-    """What the executor is told of an image codec; None if it does not know such images."""
-    if isinstance(codec, JpegCodec):
-        stored, delivered = codec.libjpeg_spaces
-        tables = codec.tables
-    elif isinstance(codec, Jpeg2kCodec) and codec.bits == 8 and not codec.signed:
-        stored, delivered, tables = int(codec.colorspace == "ycbcr"), 0, b""
-    else:
-        return None
-    return {
-        "height": codec.height,
-        "width": codec.width,
-        "samples": codec.samples,
-        "color_space": stored,
-        "out_color_space": delivered,
-        "tables": tables,
-    }
+    return names[0] not in IMAGE_CODECS or image_values(source.chain.codecs[0]) is not None
 
 
 def _codec_names(source: ArraySource) -> tuple[list[str], bool]:
@@ -426,28 +388,6 @@ def _swapped_nbytes(dtype: np.dtype[Any]) -> int:
     if is_native(dtype):
         return 0
     return dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize * (dtype.kind in "iufmM")
-
-
-def _image_reads(plan: ReadPlan, sources: tuple[ArraySource, ...]) -> Int64s:
-    """First chunks of the reads that `NativeRun.drain` makes: of images, each chunk is one.
-
-    What lies between two chunks of a read is read with the first, so that no more and no less is.
-    """
-    reads, chunks = plan.reads, plan.chunks
-    images = np.array(
-        [names[0] in IMAGE_CODECS for names, _ in map(_codec_names, sources)], np.bool_
-    )
-    begins = np.zeros(len(chunks), np.bool_)
-    if images.any():
-        end = chunks.offset + chunks.nbytes
-        apart = np.ones(len(chunks), np.bool_)  # behind all that lies before it in its read
-        apart[1:] = chunks.offset[1:] >= end[:-1]
-        apart[reads.chunk_start[:-1]] = True
-        sized = (chunks.nbytes >= 0) & apart
-        whole = np.logical_and.reduceat(sized, reads.chunk_start[:-1])
-        begins = (whole & images[reads.array])[chunks.read]
-    begins[reads.chunk_start[:-1]] = True
-    return np.flatnonzero(begins)
 
 
 def _local_root(source: ArraySource) -> bytes | None:
