@@ -33,10 +33,10 @@ GLIBC = ("2_39", "2_35", "2_34", "2_31", "2_28", "2_27", "2_24", "2_17")
 PLATFORMS = (*(f"manylinux_{g}_x86_64" for g in GLIBC), "manylinux2014_x86_64", "any")
 UNUSED = re.compile(
     r"/bin/nvlzcat$|libopencv_ext|/include/|nsys-plugins/|/tools/|/tests?/|\.a$|\.pyx$|/_cffi\.|libnvcomp_cpu"
-    r"|/data/|/test_data/"
+    r"|/test_files/|/test_data/"
 )
 IMAGECODECS_UNUSED = re.compile(
-    r"lib(aom|avif|jxl|SZ3|cpcodec|webpdemux|dav1d|heif|hwy|brotli|blosc2|zfp|sperr|sz)"
+    r"lib(aom|avif|jxl|SZ3|cpcodec|dav1d|heif|hwy|brotli|blosc2|zfp|sperr|sz)"
     r"|_(avif|jpegxl|sz3|pcodec|cms|cfitsio|ultrahdr|heif|spng|blosc2|brotli|zfp|sperr|mozjpeg|brunsli"
     r"|htj2k|openzl|meshopt|wavpack|dds|bcn|qoi|rcomp|aec|h5|szip|bz2|bfloat)[.\w]*\.so$"
 )
