@@ -19,9 +19,11 @@ import zarrgpu as zg
 from tests.synthetic_slides import SlideRecipe, make_svs
 from tests.zarr_cases import MemoryStore, Recipe, encode, values
 from zarrgpu import reader
+from zarrgpu.devices.native import native_library
 from zarrgpu.errors import SelectionError
 from zarrgpu.magnification import read_scaled_patches
-from zarrgpu.output import output_format
+from zarrgpu.native_engine import runs_compiled
+from zarrgpu.output import OutputFormat, output_format
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.symmetries import AUGMENTATIONS, Turns, draw_symmetries, turned_view
 
@@ -83,6 +85,12 @@ def formats(dtype: np.dtype, targets: list[str]):
             assert normalised or not np.can_cast(dtype, into)
 
 
+def is_compiled(stored: str, output: OutputFormat) -> bool:
+    """What the compiled executor converts, beside what is taken as it is."""
+    plain = output.is_plain(np.dtype(stored))
+    return plain or (stored not in ("?", "i8", "f2", "f8") and output.dtype != "f8")
+
+
 def check(stored, device, layout, options=None):
     array, padded = make_array(stored)
     on_host = device == "cpu"
@@ -107,6 +115,8 @@ def check(stored, device, layout, options=None):
             assert got.dtype == output.dtype
             got = np.asarray(got)
             assert got.tobytes() == wished.tobytes(), (stored, str(output.dtype), turns)
+            if options is not None and options.native and native_library() is not None:
+                assert runs_compiled(array.source, how) == is_compiled(stored, output), output
             tried += 1
     assert tried >= (10 if on_host else 4)
 
