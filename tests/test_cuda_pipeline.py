@@ -529,7 +529,7 @@ def test_an_explanation_names_all_calls_that_are_made(chain):
     recipe = Recipe(chunks=(10, 100), codecs=CHAINS[chain], missing=frozenset([(1, 1)]))
     array = zg.open(MemoryStore(encode(data, recipe)))
     wanted = array.read(device="cpu")
-    for budget in (1 << 30, 40_000):
+    for budget in (1 << 30, 40_000)[list(CHAINS).index(chain) % 2 :]:
         options, stats = zg.ReadOptions(memory_budget_bytes=budget), ReadStats()
         plan = reader.plan_read((array.source,), whole(array), options=options)
         text = explain_read(

@@ -14,7 +14,7 @@ from zarrgpu.errors import SelectionError
 openslide = pytest.importorskip("openslide")
 deepzoom = pytest.importorskip("openslide.deepzoom")
 
-RECIPE = SlideRecipe(height=331, width=287, tile=64, n_levels=3, kind="lzw")
+RECIPE = SlideRecipe(height=331, width=287, tile=64, n_levels=3, kind="deflate")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from zarrgpu.errors import ChunkDecodeError, MemoryBudgetError, SelectionError
 from zarrgpu.magnification import level_for_step, level_ratios, read_scaled_patches
 from zarrgpu.regions import read_regions
 
-RECIPE = SlideRecipe(height=331, width=287, tile=64, n_levels=3, kind="lzw")
+RECIPE = SlideRecipe(height=331, width=287, tile=64, n_levels=3, kind="deflate")
 MPP = 0.499
 
 
