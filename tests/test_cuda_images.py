@@ -474,3 +474,20 @@ def test_a_damaged_image_is_named(cuda):
         with pytest.raises(ChunkDecodeError, match="no end-of-image marker") as caught:
             array.read(device=device)
         assert caught.value.chunk == "tile (2, 0, 0)"
+
+
+@pytest.mark.slides
+@pytest.mark.parametrize(
+    "name", ["CMU-1-Small-Region.svs", "small.svs", "boxes_0.dcm", "tcga-jpeg2000.svs"]
+)
+def test_real_slides(cuda, shared_data, name):
+    path = shared_data / "slides" / name
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    slide = zg.open_slide(path)
+    level = min(1, slide.level_count - 1)
+    where = np.array([(0, 0), (300, 200)])
+    wanted = slide.read_regions(where, level, (120, 90), device="cpu")
+    options = zg.ReadOptions(strict=True)
+    got = slide.read_regions(where, level, (120, 90), device=cuda, options=options)
+    agree(got, wanted, cuda, "jpeg2k" if "2000" in name else "jpeg")
