@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 TOLERANCE: Final[Mapping[str, int]] = MappingProxyType({"jpeg": 4, "jpeg2k": 4})
 """Greatest difference from the host's of a sample of a lossy stream, of 255.
 
-An accurate inverse DCT is within 1 of another's samples (IEEE 1180); chroma less 128 is multiplied
-by up to 1.772, and luma is added: 1 + 1.772 and a rounding, 4 at most."""
+Reckoned, not measured: an accurate inverse DCT is within 1 of another's samples (IEEE 1180); chroma
+less 128 is multiplied by up to 1.772, and luma is added: 1 + 1.772 and a rounding, 4 at most."""
 
 _PITCH_NBYTES: Final = 64
 """Rows of planes begin at multiples of it."""

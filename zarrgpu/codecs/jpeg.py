@@ -12,6 +12,10 @@ libjpeg fills what a cut-off stream does not hold with grey and only warns, and 
 not pass warnings on. So the end-of-image marker is looked for here: entropy-coded data cannot
 contain it, hence any truncation is found. JPEG has no checksum: flipped bits inside the data are
 not found.
+
+On a CUDA device nvJPEG decodes baseline streams (`device_images`); chroma and colour are computed as
+here, bit for bit, but its inverse DCT rounds in its own way: samples may differ by
+`device_images.TOLERANCE`.
 """
 
 from __future__ import annotations

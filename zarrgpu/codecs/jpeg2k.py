@@ -10,6 +10,9 @@ from the TIFF tags. YCbCr becomes RGB by ITU-R BT.601, full range, chroma repeat
 A codestream states the length of its tile-parts, so truncation is found; only a missing or damaged
 end-of-codestream marker behind complete tile-parts is forgiven (some Aperio files lack it, and
 OpenSlide reads them). There is no checksum: flipped bits inside a tile-part are not found.
+
+On a CUDA device nvJPEG2000 decodes (`device_images`): reversible codestreams to the same bytes,
+irreversible ones to samples that may differ by `device_images.TOLERANCE`.
 """
 
 from __future__ import annotations
