@@ -16,7 +16,7 @@ import zstandard
 
 from tests.test_cuda_corruption import change
 from tests.zstd_cases import N_DECODED, block_header, frame
-from zarrgpu.codecs.blosc_streams import lz4_plausible, parse_containers
+from zarrgpu.codecs.blosc_streams import lz4_plausible
 from zarrgpu.codecs.deflate_headers import zlib_streams
 from zarrgpu.codecs.zstd_blocks import BLOCK_MAX
 from zarrgpu.codecs.zstd_frames import frames_valid
@@ -30,10 +30,10 @@ def pack(streams):
     return np.frombuffer(b"".join(streams), np.uint8), np.cumsum(nbytes) - nbytes, nbytes
 
 
-def checked(frames, sizes, **options):
+def checked(frames, sizes):
     payload, offset, nbytes = pack(frames)
     sizes = np.broadcast_to(np.asarray(sizes), nbytes.shape)
-    return frames_valid(payload, offset, nbytes, sizes, allow_checksum=True, **options)
+    return frames_valid(payload, offset, nbytes, sizes, allow_checksum=True)
 
 
 def contents(n, rng):
@@ -61,7 +61,6 @@ def test_frames_of_real_encoders_pass(level):
             ]
             sizes += [n, n]
     assert checked(frames, sizes).all()
-    assert checked(frames, sizes, headers_only=True).all()
     assert not checked(frames, np.array(sizes) + 1).any()
 
 
@@ -108,7 +107,6 @@ def test_a_block_that_cannot_be_right_is_refused(name):
     fine = frame(block(RAW_300 + b"\0"), HEAD, 0x40)
     assert numcodecs.zstd.decompress(fine) == bytes(N_DECODED)
     assert checked([wrong, fine, wrong], N_DECODED).tolist() == [False, True, False]
-    assert checked([wrong], N_DECODED, headers_only=True).all()
 
 
 def test_blocks_larger_than_the_window_are_the_hosts():
@@ -122,24 +120,32 @@ def test_blocks_larger_than_the_window_are_the_hosts():
     assert BLOCK_MAX == 1 << 17
 
 
+def is_one_frame(data, n):
+    """Whether libzstd takes all of the bytes for one frame that says and has `n` bytes."""
+    try:
+        decoder = zstandard.ZstdDecompressor().decompressobj()
+        content = decoder.decompress(data)
+        said = zstandard.frame_content_size(data)
+    except zstandard.ZstdError:
+        return False
+    return decoder.eof and not decoder.unused_data and len(content) == n == said
+
+
 def test_changed_frames_that_decode_are_not_refused():
-    """But several frames, and frames without a size, which the host decodes."""
+    """Of those that do not, what is seen without decoding is."""
     rng = np.random.default_rng(0)
-    frames, sizes, right = [], [], []
+    frames, sizes = [], []
     for _ in range(2500):
         n = int(rng.choice([40, 300, 3000]))
         raw = contents(n, rng)[int(rng.integers(6))].tobytes()
         frames.append(change(bytes(numcodecs.Zstd(int(rng.choice([1, 19]))).encode(raw)), rng))
         sizes.append(n)
-        try:
-            right.append(len(numcodecs.zstd.decompress(frames[-1])) == n)
-        except RuntimeError:
-            right.append(False)
-    ok, before = checked(frames, sizes), checked(frames, sizes, headers_only=True)
-    right = np.array(right)
-    assert not (right & before & ~ok).any()
-    assert (before & ~ok).sum() > 50
+    ok = checked(frames, sizes)
+    right = np.array([is_one_frame(f, n) for f, n in zip(frames, sizes, strict=True)])
+    odd = [frame[4] & 0b1011 for frame in np.array(frames, object)[right & ~ok]]
+    assert all(odd)  # a dictionary, or a reserved bit, that libzstd does not mind
     assert (right & ok).sum() > 100
+    assert (~right & ~ok).sum() > 1000
 
 
 def test_dynamic_deflate_codes():
@@ -170,34 +176,3 @@ def test_lz4_blocks_expand_so_far_and_no_further():
     longest = bytes(numcodecs.LZ4().encode(bytes(1 << 20)))
     assert lz4_plausible(np.array([len(longest) - 4]), 1 << 20).all()
     assert lz4_plausible(np.array([3, 4]), 1000).tolist() == [False, True]
-
-
-def test_headers_alone_are_enough_where_that_is_said():
-    """As the bytes of chunks that lie on the device are known to the host."""
-    rng = np.random.default_rng(2)
-    raw = rng.poisson(400, 150_000).astype("u2")
-    chunk = bytes(numcodecs.Blosc("zstd", 3, 1, typesize=2).encode(raw))
-    payload, offset, nbytes = pack([chunk])
-    whole = parse_containers(payload, offset, nbytes, raw.nbytes)
-    assert whole.understood.all()
-    sparse = np.zeros_like(payload)
-    sparse[:200] = payload[:200]
-    for at in [*whole.stream_source.tolist(), *(whole.stream_source - 4).tolist()]:
-        sparse[at : at + 24] = payload[at : at + 24]
-    for at, nbytes_in in zip(
-        whole.stream_source.tolist(), whole.stream_nbytes.tolist(), strict=True
-    ):
-        follow = at + _frame_header(payload[at : at + 5].tolist())
-        while follow + 3 <= at + nbytes_in:
-            sparse[follow : follow + 3] = payload[follow : follow + 3]
-            size = int.from_bytes(payload[follow : follow + 3].tobytes(), "little") >> 3
-            follow += 3 + size
-    known = parse_containers(sparse, offset, nbytes, raw.nbytes, headers_only=True)
-    assert known.understood.all()
-    np.testing.assert_array_equal(known.stream_source, whole.stream_source)
-    assert not parse_containers(sparse, offset, nbytes, raw.nbytes).understood.any()
-
-
-def _frame_header(data):
-    single, code = data[4] >> 5 & 1, data[4] >> 6
-    return 6 - single + (single if code == 0 else 1 << code)

@@ -86,8 +86,6 @@ def parse_containers(
     offset: Int64s,
     nbytes: Int64s,
     decoded_nbytes: int,
-    *,
-    headers_only: bool = False,
 ) -> BloscStreams:
     """Take n containers apart.
 
@@ -98,8 +96,6 @@ def parse_containers(
         Where each container lies in `payload`.
     decoded_nbytes : int
         Size that every container must decode to.
-    headers_only : bool
-        As for `zstd_frames.frames_valid`.
     """
     header = _headers(payload, offset, nbytes)
     flags, typesize = header[:, 2].astype(np.int64), header[:, 3].astype(np.int64)
@@ -138,7 +134,6 @@ def parse_containers(
         number,
         block_target,
         block_nbytes,
-        headers_only=headers_only,
     )
     understood[broken] = False
     kept = understood[streams["row"]]
@@ -184,8 +179,6 @@ def _walk_blocks(
     number: Int64s,
     block_target: Int64s,
     block_nbytes: Int64s,
-    *,
-    headers_only: bool,
 ) -> tuple[dict[str, Int64s], Int64s]:
     """Follow the streams of all blocks at once; return them and the containers that break off."""
     start = read_int32(payload, offset[row] + HEADER_NBYTES + 4 * number)
@@ -215,9 +208,7 @@ def _walk_blocks(
         here, size = here[good], size[good]
         source = offset[row[here]] + at[here] + 4
         code = np.where(size == decoded[here], STORED, flags[row[here]] >> 5)
-        valid = _streams_valid(
-            payload, source, size, decoded[here], code, headers_only=headers_only
-        )
+        valid = _streams_valid(payload, source, size, decoded[here], code)
         broken.append(row[here[~valid]])
         parts.append(
             {
@@ -245,16 +236,13 @@ def _streams_valid(
     nbytes: Int64s,
     decoded: Int64s,
     code: Int64s,
-    *,
-    headers_only: bool,
 ) -> NDArray[np.bool_]:
     """Which streams of a block have a header that agrees with their sizes."""
     valid = np.ones(len(source), np.bool_)
     rows = np.flatnonzero(code == ZSTD)
     valid[rows] = frames_valid(
-        payload, source[rows], nbytes[rows], decoded[rows], allow_checksum=False,
-        headers_only=headers_only,
-    )  # fmt: skip
+        payload, source[rows], nbytes[rows], decoded[rows], allow_checksum=False
+    )
     rows = np.flatnonzero(code == ZLIB)
     valid[rows] = zlib_streams(payload, source[rows], nbytes[rows], decoded[rows]).valid
     rows = np.flatnonzero(code == SNAPPY)

@@ -212,7 +212,6 @@ def decode_tables(
     *,
     itemsize: int,
     verify_checksums: bool,
-    headers_only: bool = False,
 ) -> DecodeTables:
     """Say what a device has to do to decode n fetched chunks of one array.
 
@@ -226,8 +225,6 @@ def decode_tables(
     itemsize : int
         Size of a decoded element.
     verify_checksums : bool
-    headers_only : bool
-        `payload` has the headers of chunks in their places, and not what is between them.
     """
     n = len(offset)
     tables = DecodeTables(
@@ -236,7 +233,6 @@ def decode_tables(
         result=np.zeros(n, np.int64),
         shuffle_block_nbytes=np.zeros(n, np.int64),
         verify=verify_checksums,
-        headers_only=headers_only,
     )
     for checksum in chain.checksums:
         offset, nbytes = _take_off(tables, checksum, offset, nbytes)

@@ -76,8 +76,6 @@ class DecodeTables:
         Block size of results that are still shuffled by bytes, else 0.
     verify : bool
         Whether checksums are verified.
-    headers_only : bool
-        The payload has the headers of chunks in their places, and not what is between them.
     steps : list of Step
     work_nbytes : int
         Size of the work area.
@@ -88,7 +86,6 @@ class DecodeTables:
     result: Int64s
     shuffle_block_nbytes: Int64s
     verify: bool
-    headers_only: bool = False
     steps: list[Step] = field(default_factory=list)
     work_nbytes: int = 0
 

@@ -52,9 +52,7 @@ def zstd(tables: DecodeTables, offset: Int64s, nbytes: Int64s, decoded: int, ite
     """One frame a chunk; a content checksum is verified."""
     del item
     full = np.full(len(offset), decoded, np.int64)
-    tables.on_device &= frames_valid(
-        tables.payload, offset, nbytes, full, allow_checksum=True, headers_only=tables.headers_only
-    )
+    tables.on_device &= frames_valid(tables.payload, offset, nbytes, full, allow_checksum=True)
     rows = _whole_streams(tables, "zstd", offset, nbytes, decoded)
     rows = rows[have_checksums(tables.payload, offset[rows])]
     end = (offset + nbytes)[rows]
@@ -176,9 +174,7 @@ def blosc(tables: DecodeTables, offset: Int64s, nbytes: Int64s, decoded: int, it
 
     A byte shuffle of whole elements of `item` bytes is left to the gather.
     """
-    parsed = parse_containers(
-        tables.payload, offset, nbytes, decoded, headers_only=tables.headers_only
-    )
+    parsed = parse_containers(tables.payload, offset, nbytes, decoded)
     tables.on_device &= parsed.understood
     coded = np.flatnonzero(tables.on_device & ~parsed.memcpyed)
     tables.result[:] = np.where(parsed.memcpyed, offset + HEADER_NBYTES, 0)

@@ -30,7 +30,6 @@ def frames_valid(
     decoded_nbytes: Int64s,
     *,
     allow_checksum: bool,
-    headers_only: bool = False,
 ) -> NDArray[np.bool_]:
     """Which of n streams are one whole frame of the expected size and nothing else.
 
@@ -42,9 +41,6 @@ def frames_valid(
     decoded_nbytes : int64 (n,)
     allow_checksum : bool
         Whether a frame may have a content checksum, which no library verifies.
-    headers_only : bool
-        Of each frame the payload has only the headers, of the frame and of its blocks; what is in
-        the blocks is not looked at.
     """
     valid = nbytes >= _HEADER_MIN
     head = np.zeros((len(offset), _HEADER_MAX), np.uint8)
@@ -76,8 +72,6 @@ def frames_valid(
     end = offset + nbytes - np.where(has_checksum, CHECKSUM_NBYTES, 0)
     ended, blocks = _follow_blocks(payload, offset + at + size_nbytes, end, decoded_nbytes, valid)
     valid &= ended
-    if headers_only:
-        return valid
     kept = valid[blocks.frame]
     columns = (blocks.frame, blocks.number, blocks.at, blocks.nbytes, blocks.kind, blocks.decoded)
     blocks = Blocks(*(column[kept] for column in columns))
