@@ -13,8 +13,8 @@ not pass warnings on. So the end-of-image marker is looked for here: entropy-cod
 contain it, hence any truncation is found. JPEG has no checksum: flipped bits inside the data are
 not found.
 
-On a CUDA device nvJPEG decodes baseline streams (`device_images`); chroma and colour are computed as
-here, bit for bit, but its inverse DCT rounds in its own way: samples may differ by
+On a CUDA device nvJPEG decodes baseline streams (`device_images`); chroma and colour are computed
+as here, bit for bit, but its inverse DCT rounds in its own way: samples may differ by
 `device_images.TOLERANCE`.
 """
 
