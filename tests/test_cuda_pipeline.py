@@ -544,3 +544,22 @@ def test_an_explanation_names_all_calls_that_are_made(chain):
         assert made - {"plan", "fetch", "copy"} <= set(said[3].split(", "))
         assert stats.waves == int(said[1])
         assert stats.launches <= stats.waves * int(said[2])
+
+
+def test_whoever_reads_may_ask_what_it_cost(pixels):
+    device = open_device("emulated")
+    array = zg.open(store_of(pixels, chunks=(3, 16, 16), codecs=CHAINS["zstd"]))
+    slide = slide_of(pixels, chunks=(3, 16, 16))
+    for read in (
+        array.read,
+        lambda **how: array.read(([0, 2], [5, 60], [1, 3]), **how),
+        lambda **how: array.read_patches([(0, 0, 0)], (3, 16, 16), **how),
+        lambda **how: slide.read_regions([(3, 4)], 0, (20, 20), **how),
+        lambda **how: zg.read_regions([slide], [0], [(3, 4)], (20, 20), **how),
+    ):
+        stats = zg.ReadStats()
+        read(device=device, stats=stats)
+        assert stats.fetched_bytes > 0
+        assert stats.delivered_bytes > 0
+        assert stats.gather_seconds > 0
+        assert stats.launches >= 2

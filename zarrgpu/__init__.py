@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from zarrgpu.sampling import GridPatches, PatchTable, RandomPatches
     from zarrgpu.scenes import Scene, Series
     from zarrgpu.slide import Slide
+    from zarrgpu.stats import ReadStats
     from zarrgpu.validation import validate
 
 __version__ = "0.1.0"
@@ -74,6 +75,7 @@ __all__ = [
     "Problem",
     "RandomPatches",
     "ReadOptions",
+    "ReadStats",
     "RequestError",
     "Scene",
     "SelectionError",
@@ -100,7 +102,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ChunkDecodeError",
         "DataError",
         "DeviceLostError",
-    "DeviceUnavailableError",
+        "DeviceUnavailableError",
         "MemoryBudgetError",
         "MetadataError",
         "MissingDependencyError",
@@ -117,6 +119,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "hierarchy": ("UnreadableNode",),
     "loader": ("Batch", "PatchLoader"),
     "model": ("ReadOptions",),
+    "stats": ("ReadStats",),
     "magnified_slide": ("MagnifiedSlide",),
     "ome_image": ("OmeZarrImage",),
     "opening": ("detect_format", "open", "open_slide"),

@@ -27,6 +27,7 @@ from zarrgpu.selection_reads import (
     read_selection,
 )
 from zarrgpu.selections import pop_fields, resolve
+from zarrgpu.stats import ReadStats
 
 _FAR = 1 << 62
 """Further from the origin than any array or patch reaches."""
@@ -157,6 +158,7 @@ class Array(ArrayIndexers):
         dtype: DTypeLike | None = None,
         out: Any = None,
         options: ReadOptions | None = None,
+        stats: ReadStats | None = None,
     ) -> Any:
         """Read one selection.
 
@@ -175,6 +177,8 @@ class Array(ArrayIndexers):
         out : array, optional
             C-contiguous array of the device to read into.
         options : ReadOptions, optional
+        stats : ReadStats, optional
+            What the read has cost is added to it.
 
         Returns
         -------
@@ -193,6 +197,7 @@ class Array(ArrayIndexers):
             dtype=dtype,
             out=out,
             options=options,
+            stats=stats,
         )
 
     def read_patches(
@@ -204,6 +209,7 @@ class Array(ArrayIndexers):
         dtype: DTypeLike | None = None,
         out: Any = None,
         options: ReadOptions | None = None,
+        stats: ReadStats | None = None,
     ) -> Any:
         """Read N boxes of one shape in one plan: each chunk is fetched and decoded once.
 
@@ -214,7 +220,7 @@ class Array(ArrayIndexers):
             the fill value.
         shape : tuple of int
             Elements of a box.
-        device, dtype, out, options
+        device, dtype, out, options, stats
             As for `read`.
 
         Returns
@@ -230,6 +236,7 @@ class Array(ArrayIndexers):
             device=device,
             out=out,
             options=options,
+            stats=stats,
         )
         return out if out is not None else result
 

@@ -23,6 +23,7 @@ from zarrgpu.patches import (
 )
 from zarrgpu.pyramid import Pyramid
 from zarrgpu.reader import OnError
+from zarrgpu.stats import ReadStats
 from zarrgpu.thumbnail import reduce_bands, reduce_rows, source_rows, thumbnail_size
 
 _THUMBNAIL_STRIP_NBYTES = 64 << 20
@@ -46,6 +47,7 @@ def read_regions(
     options: ReadOptions | None = None,
     on_error: OnError = "raise",
     symmetries: ArrayLike | None = None,
+    stats: ReadStats | None = None,
 ) -> Any:
     """Read regions of several slides: each tile is fetched and decoded once.
 
@@ -64,7 +66,7 @@ def read_regions(
     mpp : float or (float, float), optional
         Instead of `level`: micrometres per pixel of the result, of both axes or of x and y. See
         `Slide.read_regions_mpp`.
-    position, layout, dtype, normalize, fill_value, device, out, options, on_error
+    position, layout, dtype, normalize, fill_value, device, out, options, on_error, stats
         As for `Slide.read_regions`.
     symmetries : int array (N,), optional
         How each region is flipped and turned: as a `Batch.symmetries` says, for the labels of
@@ -86,7 +88,7 @@ def read_regions(
     how: dict[str, Any] = {
         "position": position, "layout": layout, "dtype": dtype, "normalize": normalize,
         "device": device, "out": out, "options": options, "on_error": on_error,
-        "symmetries": symmetries,
+        "symmetries": symmetries, "stats": stats,
     }  # fmt: skip
     if mpp is not None:
         if level is not None:

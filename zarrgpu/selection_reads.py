@@ -27,6 +27,7 @@ from zarrgpu.plan.tables import ReadPlan
 from zarrgpu.plan.touches import MAX_PIECES
 from zarrgpu.read_explanation import explain_read
 from zarrgpu.selections import Fields, Orthogonal, Points, Selection, check_fields
+from zarrgpu.stats import ReadStats
 
 MAX_CHUNKS = 1 << 26
 """Of one read: more are a mistake, or an array that claims to be what it is not."""
@@ -77,6 +78,7 @@ def read_selection(
     dtype: DTypeLike | None = None,
     out: Any = None,
     options: ReadOptions | None = None,
+    stats: ReadStats | None = None,
 ) -> Any:
     """Read a resolved selection.
 
@@ -86,7 +88,7 @@ def read_selection(
     selection : Selection
     fields : str or list of str, optional
         Of a structured type: one gives its elements, a list a structured array of these alone.
-    device, dtype, out, options
+    device, dtype, out, options, stats
         As for `Array.read`.
 
     Returns
@@ -96,7 +98,7 @@ def read_selection(
     spec = source.spec
     names = check_fields(fields, spec.dtype, spec.source)
     if names is not None:
-        whole = read_selection(source, selection, device=device, options=options)
+        whole = read_selection(source, selection, device=device, options=options, stats=stats)
         return _deliver_fields(whole, names, dtype, out)
     check_out_shape(out, selection.result_shape)
     request, cuts = _request_and_cuts(spec, selection)
@@ -110,6 +112,7 @@ def read_selection(
             device=device,
             out=result,
             options=options,
+            stats=stats,
             cut=cut,
         )
     return out if out is not None else result.reshape(selection.result_shape)

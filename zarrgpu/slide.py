@@ -33,6 +33,7 @@ from zarrgpu.quickhash import SlideProperties
 from zarrgpu.reader import OnError
 from zarrgpu.regions import read_icc_profile, read_regions, read_thumbnail
 from zarrgpu.selection_reads import ExplainedPlan
+from zarrgpu.stats import ReadStats
 
 
 class Slide(Pyramid):
@@ -198,6 +199,7 @@ class Slide(Pyramid):
         out: Any = None,
         options: ReadOptions | None = None,
         on_error: OnError = "raise",
+        stats: ReadStats | None = None,
     ) -> Any:
         """Read N regions of one size in one plan: each tile is fetched and decoded once.
 
@@ -231,6 +233,8 @@ class Slide(Pyramid):
         on_error : "raise" or "mask"
             Whether a tile that cannot be read raises, or only its regions are marked; they are the
             fill value where they could not be read.
+        stats : ReadStats, optional
+            What the read has cost is added to it.
 
         Returns
         -------
@@ -264,6 +268,7 @@ class Slide(Pyramid):
             out=out,
             options=options,
             on_error=on_error,
+            stats=stats,
         )
 
     def read_region_mpp(
