@@ -274,19 +274,20 @@ __attribute__((noinline)) void significance_pass(Coder& state, Block& block, int
         const uint32_t rows = height - y >= 4 ? ROWS : (1u << 3 * (height - y)) - 1;
         for (int x = 0; x < width; x++, at++, values += 4) {
             uint32_t word = *at;
-            uint32_t mask = with_neighbours(word) & ~significant(word) & rows;
+            if (!word) continue;
+            uint32_t mask = with_neighbours(word) & ~significant(word) & rows, coded = 0;
             if (!mask) continue;
             do {
                 const int row3 = __builtin_ctz(mask);
-                word |= 1u << (CODED + row3);
+                coded |= mask & -mask;
                 mask &= mask - 1;
                 if (coder.mq.decode(coder.contexts[coder.zero[word >> row3 & 511]])) {
                     word = become_significant(coder, at, word, row3);
                     values[row_of(row3)] = signed_value(word, row3, value);
-                    mask |= with_neighbours(word) & ~significant(word) & rows & (8u << row3);
+                    mask |= ~significant(word) & rows & (8u << row3);  // has a neighbour now
                 }
             } while (mask);
-            *at = word;
+            *at = word | coded << CODED;
         }
     }
     state = coder;
@@ -330,8 +331,10 @@ __attribute__((noinline)) void cleanup_pass(Coder& state, Block& block, int widt
         const uint32_t rows = height - y >= 4 ? ROWS : (1u << 3 * (height - y)) - 1;
         for (int x = 0; x < width; x++, at++, values += 4) {
             uint32_t word = *at;
-            uint32_t mask = ~significant(word) & ~(word >> CODED) & ROWS & rows;
-            if (!word && height - y >= 4) {
+            uint32_t mask = rows;
+            if (word || rows != ROWS) {
+                mask &= ~significant(word) & ~(word >> CODED);
+            } else {
                 if (!coder.mq.decode(coder.contexts[RUN_CONTEXT])) continue;
                 int row = coder.mq.decode(coder.contexts[UNIFORM_CONTEXT]) << 1;
                 row |= coder.mq.decode(coder.contexts[UNIFORM_CONTEXT]);

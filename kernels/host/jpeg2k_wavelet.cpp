@@ -58,14 +58,9 @@ INLINE void lift_columns(float* __restrict to, int num_to, const float* __restri
     }
 }
 
-INLINE void scale(float* values, int count, float c) {
-    for (int i = 0; i < count; i++) values[i] *= c;
-}
-
+// Lift both halves back, which are scaled already.
 INLINE void unlift_row(float* __restrict low, int num_low, float* __restrict high, int num_high) {
-    if (num_high == 0 && num_low <= 1) return;
-    scale(low, num_low, K);
-    scale(high, num_high, TWICE_INVERSE_K);
+    if (num_high == 0) return;
     lift_row(low, num_low, high, num_high, 0, -DELTA);
     lift_row(high, num_high, low, num_low, 1, -GAMMA);
     lift_row(low, num_low, high, num_high, 0, -BETA);
@@ -74,13 +69,22 @@ INLINE void unlift_row(float* __restrict low, int num_low, float* __restrict hig
 
 INLINE void unlift_columns(float* __restrict low, int num_low, float* __restrict high,
                            int num_high) {
-    if (num_high == 0 && num_low <= 1) return;
-    scale(low, num_low * COLUMNS, K);
-    scale(high, num_high * COLUMNS, TWICE_INVERSE_K);
+    if (num_high == 0) return;
     lift_columns(low, num_low, high, num_high, 0, -DELTA);
     lift_columns(high, num_high, low, num_low, 1, -GAMMA);
     lift_columns(low, num_low, high, num_high, 0, -BETA);
     lift_columns(high, num_high, low, num_low, 1, -ALPHA);
+}
+
+// Copy coefficients, scaled as the transform wants them: low-pass or high-pass.
+template <int COUNT = 0>
+INLINE void copy_scaled(float* __restrict to, const float* __restrict from, int n, bool is_high) {
+    const float c = is_high ? TWICE_INVERSE_K : K;
+    for (int i = 0; i < (COUNT ? COUNT : n); i++) to[i] = from[i] * c;
+}
+template <int COUNT = 0>
+INLINE void copy_scaled(int32_t* __restrict to, const int32_t* __restrict from, int n, bool) {
+    memcpy(to, from, (COUNT ? COUNT : n) * sizeof(int32_t));
 }
 
 // The reversible transform, modulo 2^32 where damaged data is out of range.
@@ -158,11 +162,14 @@ INLINE void join_bands(T* plane, int stride, int width, int height, Interval row
         const int y = i / 2 + (i & 1 ? low_height : 0);
         if (y >= height) continue;
         T* row = plane + static_cast<int64_t>(y) * stride;
-        unlift_row(row, low_width, row + low_width, width - low_width);
-        memcpy(room, row, width * sizeof(T));
+        if (width == 1) continue;  // a single sample is what it was
+        copy_scaled(room, row, low_width, false);
+        copy_scaled(room + low_width, row + low_width, width - low_width, true);
+        unlift_row(room, low_width, room + low_width, width - low_width);
         interleave(row, room, room + low_width, width - low_width);
         if (width & 1) row[width - 1] = room[low_width - 1];
     }
+    if (height == 1) return;
     T* high = room + low_height * COLUMNS;
     for (int x = columns.first; x < columns.end; x += COLUMNS) {
         const int n = std::min(COLUMNS, width - x);
@@ -170,7 +177,11 @@ INLINE void join_bands(T* plane, int stride, int width, int height, Interval row
         T* column = plane + x;
         for (int y = 0; y < height; y++) {
             const T* from = column + static_cast<int64_t>(y) * stride;
-            copy_columns(room + y * COLUMNS, from, n);
+            if (n == COLUMNS) {
+                copy_scaled<COLUMNS>(room + y * COLUMNS, from, n, y >= low_height);
+            } else {
+                copy_scaled(room + y * COLUMNS, from, n, y >= low_height);
+            }
         }
         unlift_columns(room, low_height, high, height - low_height);
         for (int y = rows.first; y < rows.end; y++) {
