@@ -271,7 +271,7 @@ __attribute__((noinline)) void significance_pass(Coder& state, Block& block, int
     int32_t* values = block.values;
     uint32_t* at = block.flags + coder.stride + 1;
     for (int y = 0; y < height; y += 4, at += 2) {
-        const uint32_t rows = height - y >= 4 ? ROWS : (1u << 3 * (height - y)) - 1;
+        const uint32_t rows = height - y >= 4 ? ROWS : ROWS & ((1u << 3 * (height - y)) - 1);
         for (int x = 0; x < width; x++, at++, values += 4) {
             uint32_t word = *at;
             if (!word) continue;
@@ -328,7 +328,7 @@ __attribute__((noinline)) void cleanup_pass(Coder& state, Block& block, int widt
     int32_t* values = block.values;
     uint32_t* at = block.flags + coder.stride + 1;
     for (int y = 0; y < height; y += 4, at += 2) {
-        const uint32_t rows = height - y >= 4 ? ROWS : (1u << 3 * (height - y)) - 1;
+        const uint32_t rows = height - y >= 4 ? ROWS : ROWS & ((1u << 3 * (height - y)) - 1);
         for (int x = 0; x < width; x++, at++, values += 4) {
             uint32_t word = *at;
             uint32_t mask = rows;
