@@ -16,6 +16,10 @@ not found.
 On a CUDA device nvJPEG decodes baseline streams (`device_images`); chroma and colour are computed
 as here, bit for bit, but its inverse DCT rounds in its own way: samples may differ by
 `device_images.TOLERANCE`.
+
+The compiled executor (``kernels/host/jpeg.cpp``) decodes plain streams, of one scan without markers
+in it, and of them only the rows that are needed; what libjpeg warns of it leaves to this module.
+Entropy-coded data behind the last of these rows is not looked at, but for markers.
 """
 
 from __future__ import annotations
