@@ -181,6 +181,23 @@ def test_any_progression_of_layers_and_code_blocks(progression):
         check_parts(jpeg2k_codec(height, width), stream.getvalue(), seed)
 
 
+@pytest.mark.parametrize("more", [0, 16, 22])
+def test_as_many_bit_planes_as_are_decoded(more):
+    """Finer steps by as many powers of two, of as many more bit-planes: up to 30 and beyond."""
+    encoded = bytearray(
+        imagecodecs.jpeg2k_encode(
+            pixels_of(100, 80, 1, 1), level=45, codecformat="j2k", reversible=False
+        )
+    )
+    at = encoded.index(b"\xff\x5c") + 5
+    for place in range(at, at - 3 + int.from_bytes(encoded[at - 3 : at - 1], "big"), 2):
+        encoded[place] = min((encoded[place] >> 3) + more, 31) << 3 | encoded[place] & 7
+    codec, finer = jpeg2k_codec(100, 80, 1, "gray"), bytes(encoded)
+    got = compiled(codec, finer, 0, 100)
+    assert got is not None
+    np.testing.assert_array_equal(got, general(codec, finer))
+
+
 def tiles(name: str, count: int):
     """Codec, and tiles of a slide: spread over all of it."""
     if not (SLIDES / name).exists():

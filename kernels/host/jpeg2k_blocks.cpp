@@ -267,7 +267,7 @@ int row_of(int row3) { return row3 * 11 >> 5; }  // a third of 0, 3, 6 or 9
 // D.3.1: coefficients with a significant one around.
 __attribute__((noinline)) void significance_pass(Coder& state, Block& block, int width, int height, int plane) {
     Coder coder = state;
-    const int32_t value = 3 << plane >> 1;
+    const int32_t value = 3 << (plane - 1);
     int32_t* values = block.values;
     uint32_t* at = block.flags + coder.stride + 1;
     for (int y = 0; y < height; y += 4, at += 2) {
@@ -324,7 +324,7 @@ __attribute__((noinline)) void refinement_pass(Coder& state, Block& block, int w
 // D.3.4: all others; columns without anything around are told in runs.
 __attribute__((noinline)) void cleanup_pass(Coder& state, Block& block, int width, int height, int plane) {
     Coder coder = state;
-    const int32_t value = 3 << plane >> 1;
+    const int32_t value = 3 << (plane - 1);
     int32_t* values = block.values;
     uint32_t* at = block.flags + coder.stride + 1;
     for (int y = 0; y < height; y += 4, at += 2) {
