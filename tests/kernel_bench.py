@@ -41,6 +41,12 @@ class Bench:
         self.kept.append(memory)
         return memory
 
+    def zeros(self, nbytes: int) -> EmulatedMemory:
+        """Device memory of zeros."""
+        memory = self.empty(nbytes)
+        memory.array[:] = 0
+        return memory
+
     def put(self, array: np.ndarray, misalign: int = 0) -> int:
         """Address of a copy of an array, that many bytes off alignment."""
         content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -34,8 +34,7 @@ def run(kernel, chunks, nbytes, *, records=ROOM, misalign=0, change=None, **how)
     bench = Bench()
     jobs = np.zeros(len(chunks), HEADER_JOB)
     rooms = np.broadcast_to(records, len(chunks)) + 1
-    out = bench.empty(int(rooms.sum()) * RECORD)
-    out.array[:] = 0
+    out = bench.zeros(int(rooms.sum()) * RECORD)
     for i, chunk in enumerate(chunks):
         content = np.frombuffer(chunk, np.uint8)
         jobs[i]["source"] = bench.put(content, (i + misalign) % 7)
