@@ -25,7 +25,8 @@ from zarrgpu.codecs.device import decode_tables, device_chain
 from zarrgpu.codecs.device_headers import chain_headers
 from zarrgpu.cuda_fetch import WaveFetcher
 from zarrgpu.cuda_headers import Arrived, bring_headers
-from zarrgpu.devices.landing import Landing
+from zarrgpu.devices.cuda import Slot
+from zarrgpu.devices.landing import Landing, landing_of
 from zarrgpu.errors import DataError, DeviceUnavailableError, ReadCancelledError, StoreError
 from zarrgpu.model import ReadOptions
 from zarrgpu.output import output_format
@@ -447,6 +448,16 @@ def test_errors_meanwhile_wait_for_what_arrives(emulated, tmp_path):
         read(array, emulated, DIRECT)
     assert len(emulated.driver.file_reads) == 1
     assert emulated.driver.file_reads_open == 0
+
+
+def test_a_slot_is_idle_when_its_landing_is(emulated):
+    slot = Slot(emulated.driver)
+    landing, done = landing_of(slot), []
+    landing.slot.stream.give(lambda: done.append(True))
+    assert slot.settles()
+    assert done
+    landing.slot.stream.lost = True
+    assert not slot.settles()
 
 
 def test_cancelled_reads_end(emulated, stored):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tests.gpu.devices import open_device, same
 from tests.zarr_cases import CHAINS, corrupt, store_of, values
 from tests.zstd_cases import SKIPPABLE_FRAME
 from zarrgpu import reader
+from zarrgpu.devices import cupy_allocator
 from zarrgpu.devices.cuda import CudaDevice
 from zarrgpu.devices.ring import SLOTS
 from zarrgpu.errors import (
@@ -329,3 +331,23 @@ def test_a_forked_child_is_told_not_to_use_the_device(cuda):
     assert "used in its forked child" in message
     assert "spawn" in message
     array.read(device=cuda)
+
+
+def test_memory_past_the_pool_is_asked_for_again_with_the_pool_emptied(monkeypatch):
+    emptied: list[bool] = []
+    pool = SimpleNamespace(free_all_blocks=lambda: emptied.append(True))
+    cupy = SimpleNamespace(get_default_memory_pool=lambda: pool)
+    monkeypatch.setattr(cupy_allocator, "import_cupy", lambda: cupy)
+
+    def call():
+        if len(emptied) < needed:
+            raise MemoryBudgetError("too little")
+        return "memory"
+
+    for needed in (0, 1):
+        assert cupy_allocator.with_pool_emptied(call) == "memory"
+        assert len(emptied) == needed
+    needed = 3
+    with pytest.raises(MemoryBudgetError):
+        cupy_allocator.with_pool_emptied(call)
+    assert len(emptied) == 2

@@ -165,6 +165,51 @@ def test_what_fails_is_said_and_the_rest_is_read(kvikio, tmp_path):
     assert kvikio_files.start_reads([])() == []
 
 
+@pytest.mark.parametrize("error", [ValueError, OverflowError, KeyboardInterrupt])
+@pytest.mark.parametrize("when", ["opened", "submitted", "waited for"])
+def test_whatever_fails_all_that_was_begun_is_waited_for(
+    kvikio, monkeypatch, tmp_path, error, when
+):
+    """What arrives later would be written over what the memory is used for then."""
+    for name in "abc":
+        (tmp_path / name).write_bytes(b"\x07" * 4096)
+    memory = np.zeros((3, 4096), np.uint8)
+    reads = [
+        FileRead(path=str(tmp_path / name), offset=0, nbytes=4096, target=memory[i].ctypes.data)
+        for i, name in enumerate("abc")
+    ]
+    plain = kvikio.CuFile
+
+    def fail(*args):
+        raise error("it broke")
+
+    def cufile(path, flags):
+        if not path.endswith("b"):
+            return plain(path, flags)
+        if when == "opened":
+            fail()
+        file = plain(path, flags)
+
+        def pread(*args):
+            if when == "submitted":
+                fail()
+            future = file.pread(*args)
+            future.work = fail
+            return future
+
+        return SimpleNamespace(pread=pread, close=file.close)
+
+    monkeypatch.setattr(kvikio, "CuFile", cufile)
+    if error is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            kvikio_files.start_reads(reads)()
+    else:
+        assert kvikio_files.start_reads(reads)() == ["", "it broke", ""]
+        assert (memory[[0, 2]] == 7).all()
+    assert all(future.waited for future in kvikio.futures)
+    assert kvikio.open_files == 0
+
+
 def test_threads_are_the_users_choice_where_there_is_one(kvikio, monkeypatch):
     kvikio_files.use_threads(kvikio)
     chosen = kvikio.settings["num_threads"]

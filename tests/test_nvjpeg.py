@@ -11,6 +11,7 @@ import ctypes
 import importlib.util
 import os
 import subprocess
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +28,12 @@ from zarrgpu.devices.driver import ImageBatch
 from zarrgpu.devices.images import ImageDecoders
 from zarrgpu.devices.resolve import cuda_problem
 from zarrgpu.devices.tables import IMAGE_PLANES
-from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError, MissingDependencyError
+from zarrgpu.errors import (
+    DeviceLostError,
+    DeviceUnavailableError,
+    MemoryBudgetError,
+    MissingDependencyError,
+)
 
 HEIGHT, WIDTH = 19, 27
 
@@ -366,6 +372,29 @@ def test_images_with_other_tables_are_other_calls_of_one_batch():
         whole = tables[:-2] + stream[2:]
         np.testing.assert_array_equal(bench.pixels[i], truth(whole))
     np.testing.assert_array_equal(bench.pixels[4], truth(fine[0]))
+
+
+def test_states_are_not_lost_with_the_device():
+    """Those who want one then get an error of the device, and do not wait for ever."""
+
+    def fail(stream):
+        raise DeviceLostError("lost")
+
+    event = SimpleNamespace(record=fail, query=lambda: True, synchronize=lambda: None)
+    library = emulated.nvjpeg_on_host()
+    states = nvjpeg._States(library, library.create_handle(2), lambda: event)
+    failed: list[bool] = []
+
+    def use():
+        for _ in range(nvjpeg._MAX_STATES + 1):
+            with pytest.raises(DeviceLostError):
+                states.give_back(states.take(), None)
+            failed.append(True)
+
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert len(failed) == nvjpeg._MAX_STATES + 1
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "jpeg2k"])

@@ -371,7 +371,7 @@ nvjpegStatus_t NVJPEGAPI nvjpegDecodeBatchedParseJpegTables(nvjpegHandle_t, nvjp
                                                             const size_t length) {
     State& own = *reinterpret_cast<State*>(state);
     own.tables = Tables();
-    if (!data) return nvjpegStatus_t(0);
+    if (!data) return nvjpegStatus_t(INVALID);  // nvjpeg.h does not say what nothing means
     if (length < 4 || data[length - 2] != 0xFF || data[length - 1] != 0xD9) return nvjpegStatus_t(BAD_JPEG);
     std::vector<uint8_t> padded(data, data + length - 2);
     padded.insert(padded.end(), {0xFF, 0xFE, 0, 2});  // an empty comment, so that the walk ends well

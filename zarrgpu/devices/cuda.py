@@ -214,12 +214,12 @@ class Slot:
         return self._data.ptr
 
     def settles(self) -> bool:
-        """Wait for the stream; False if it fails, and nothing is known of the slot any more."""
+        """Wait for the streams; False if one fails, and nothing is known of the slot any more."""
         try:
             self.stream.synchronize()
         except DeviceUnavailableError:
             return False
-        return True
+        return self.landing is None or self.landing.slot.settles()
 
     def release(self) -> None:
         """Give all memory back; the stream must be idle."""

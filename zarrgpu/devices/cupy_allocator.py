@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from zarrgpu.devices.cupy_errors import import_cupy
+from zarrgpu.errors import MemoryBudgetError
+
+T = TypeVar("T")
 
 Allocate = Callable[[int, int, int], int]
 """(bytes, CUDA ordinal, ``cudaStream_t``) -> address, ordered on the stream."""
@@ -48,6 +51,19 @@ def set_allocator(allocate: Allocate, release: Release) -> Callable[[], None]:
         cuda.set_allocator(before)
 
     return set_back
+
+
+def with_pool_emptied(call: Callable[[], T]) -> T:
+    """Call something that takes device memory past CuPy's pool.
+
+    Where there is too little, what the pool holds and nobody uses is given back to the device, and
+    it is called again.
+    """
+    try:
+        return call()
+    except MemoryBudgetError:
+        import_cupy().get_default_memory_pool().free_all_blocks()
+        return call()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from zarrgpu.devices import kernel_sources, kvikio_files, nvcomp
+from zarrgpu.devices.cupy_allocator import with_pool_emptied
 from zarrgpu.devices.cupy_errors import import_cupy, typed_errors
 from zarrgpu.devices.cupy_nvrtc import CupyNvrtc
 from zarrgpu.devices.cupy_objects import (
@@ -269,9 +270,9 @@ class CupyDriver:
         return self._images
 
     def decode_images(self, image_format: ImageFormat, batch: ImageBatch, stream: Stream) -> None:
-        """Decode images with nvJPEG or nvJPEG2000."""
+        """Decode images with nvJPEG or nvJPEG2000, which take memory of their own."""
         with self.activate():
-            self._images.decode(image_format, batch, stream)
+            with_pool_emptied(lambda: self._images.decode(image_format, batch, stream))
 
     def crc32c(self, batch: ChecksumBatch, stream: Stream) -> None:
         """CRC-32C of each range with nvCOMP."""
@@ -294,7 +295,12 @@ class CupyDriver:
     def allocate_landing(self, nbytes: int) -> DeviceMemory:
         """Device memory of its own, registered for GPUDirect where that can be."""
         with self.activate():
-            return LandingMemory(self, self._cupy.cuda.memory.Memory(max(nbytes, 1)), nbytes)
+            memory = with_pool_emptied(lambda: self._plain_memory(nbytes))
+            return LandingMemory(self, memory, nbytes)
+
+    def _plain_memory(self, nbytes: int) -> Any:
+        with typed_errors(self.name):
+            return self._cupy.cuda.memory.Memory(max(nbytes, 1))
 
     def read_files(self, reads: Sequence[FileRead]) -> Callable[[], list[str]]:
         """Read files with kvikio."""

@@ -15,6 +15,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,31 +124,48 @@ def _start_group(
     """Open files and submit reads; what is returned waits for all of them and closes the files."""
     files: dict[str, Any] = {}
     futures: list[tuple[int, Any]] = []
-    for row in rows:
-        read = reads[row]
-        try:
-            if read.path not in files:
-                files[read.path] = _open(kvikio, read.path)
-            target = _Target(read.target, read.nbytes)
-            future = files[read.path].pread(target, read.nbytes, read.offset)
-        except (RuntimeError, OSError) as error:
-            problems[row] = _text(error)
-            continue
-        futures.append((row, future))
+    wait = partial(_finish_group, reads, futures, files, problems)
+    try:
+        for row in rows:
+            read = reads[row]
+            try:
+                if read.path not in files:
+                    files[read.path] = _open(kvikio, read.path)
+                target = _Target(read.target, read.nbytes)
+                future = files[read.path].pread(target, read.nbytes, read.offset)
+            except Exception as error:  # of whatever type: what it reads comes another way
+                problems[row] = _text(error)
+                continue
+            futures.append((row, future))
+    except BaseException:
+        wait()
+        raise
+    return wait
 
-    def wait() -> None:
-        for row, future in futures:
+
+def _finish_group(
+    reads: Sequence[FileRead],
+    futures: list[tuple[int, Any]],
+    files: dict[str, Any],
+    problems: list[str],
+) -> None:
+    """Wait for all reads, even if this is interrupted: none may arrive later; close the files."""
+    pending = iter(futures)
+    try:
+        for row, future in pending:
             try:
                 got = future.get()
-            except (RuntimeError, OSError) as error:
+            except Exception as error:
                 problems[row] = _text(error)
                 continue
             if got != reads[row].nbytes:
                 problems[row] = f"{got} of {reads[row].nbytes} bytes came"
+    finally:
+        for _, future in pending:
+            with suppress(Exception):
+                future.get()
         for file in files.values():
             file.close()
-
-    return wait
 
 
 def _open(kvikio: Any, path: str) -> Any:

@@ -62,7 +62,7 @@ _ALLOCATOR_FAILURE: Final = 5
 _MAX_FAILURES: Final = 16
 """Bad images that are looked for in a batch; the rest of it is then taken for bad too."""
 _MAX_STATES: Final = 4
-"""For each backend: batches in flight before the host waits for the oldest."""
+"""For each backend, with tables and without: batches in flight before the host waits for one."""
 
 _LIBRARIES: Final = ("libnvjpeg.so.13", "libnvjpeg.so.12")
 _FOLDERS: Final = ("cu13/lib", "nvjpeg/lib")
@@ -156,13 +156,15 @@ class _State:
 
     state: int
     done: Event
+    given: tuple[NDArray[Any], ...] = ()
+    """Arrays of that batch: they live as long as it may be looked at."""
 
 
 class _States:
-    """Handle of one backend and the states of it; threads take a state each."""
+    """States of a handle; threads take one each."""
 
     def __init__(self, library: NvJpeg, handle: int, create_event: Callable[[], Event]) -> None:
-        self.handle = handle
+        self._handle = handle
         self._library = library
         self._create_event = create_event
         self._idle: list[_State] = []
@@ -175,7 +177,7 @@ class _States:
             while True:
                 ready = next((s for s in self._idle if s.done.query()), None)
                 if ready is None and self._made < _MAX_STATES:
-                    made = self._library.create_state(self.handle)
+                    made = self._library.create_state(self._handle)
                     self._made += 1
                     return _State(made, self._create_event())
                 if ready is None and self._idle:
@@ -189,10 +191,29 @@ class _States:
 
     def give_back(self, state: _State, stream: Stream) -> None:
         """Let others have a state once `stream` is done with it."""
-        state.done.record(stream)
-        with self._lock:
-            self._idle.append(state)
-            self._lock.notify()
+        try:
+            state.done.record(stream)
+        finally:  # of a lost device too: others would wait for ever
+            with self._lock:
+                self._idle.append(state)
+                self._lock.notify()
+
+
+class _Backend:
+    """A handle with two kinds of states: those that were given tables, and those that never were.
+
+    What a state that has tables makes of a complete stream, and how it is rid of them, nvjpeg.h
+    does not say.
+    """
+
+    def __init__(self, library: NvJpeg, handle: int, create_event: Callable[[], Event]) -> None:
+        self.handle = handle
+        self._plain = _States(library, handle, create_event)
+        self._with_tables = _States(library, handle, create_event)
+
+    def states(self, *, tables: bool) -> _States:
+        """States for images that share tables, or for those that have none."""
+        return self._with_tables if tables else self._plain
 
 
 class JpegDecoder:
@@ -208,10 +229,10 @@ class JpegDecoder:
     def __init__(self, library: NvJpeg, create_event: Callable[[], Event]) -> None:
         self.library = library
         self._create_event = create_event
-        self._backends: dict[str, _States] | None = None
+        self._backends: dict[str, _Backend] | None = None
         self._lock = threading.Lock()
 
-    def open(self) -> dict[str, _States]:
+    def open(self) -> dict[str, _Backend]:
         """Give the backends that the device has, best first, with handles made at first use.
 
         Raises
@@ -225,7 +246,7 @@ class JpegDecoder:
                 for name, code in BACKENDS.items():
                     handle = self.library.create_handle(code)
                     if handle is not None:
-                        found[name] = _States(self.library, handle, self._create_event)
+                        found[name] = _Backend(self.library, handle, self._create_event)
                 if not found:
                     msg = f"nvjpeg: {self.library.path} has no decoder for this device"
                     raise DeviceUnavailableError(msg)
@@ -264,7 +285,7 @@ def _halves(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 def _try(
     library: NvJpeg,
-    backend: _States,
+    backend: _Backend,
     batch: ImageBatch,
     rows: NDArray[np.int64],
     stream: Stream,
@@ -273,12 +294,15 @@ def _try(
     sources, lengths = batch.sources[rows], batch.source_nbytes[rows]
     planes = np.ascontiguousarray(batch.planes[rows])
     tables, tables_nbytes = int(batch.tables[rows[0]]), int(batch.tables_nbytes[rows[0]])
-    taken = backend.take()
-    both = backend.handle, taken.state
+    states = backend.states(tables=tables != 0)
+    taken = states.take()
+    taken.given = sources, lengths, planes
+    both, status = (backend.handle, taken.state), 0
     try:
-        status = library.call(
-            "nvjpegDecodeBatchedParseJpegTables", *both, tables or None, tables_nbytes
-        )
+        if tables:
+            status = library.call(
+                "nvjpegDecodeBatchedParseJpegTables", *both, tables, tables_nbytes
+            )
         status = status or library.call(
             "nvjpegDecodeBatchedInitialize", *both, len(rows), 1, OUTPUT_UNCHANGED
         )
@@ -287,7 +311,7 @@ def _try(
             planes.ctypes.data, stream.handle,
         )  # fmt: skip
     finally:
-        backend.give_back(taken, stream)
+        states.give_back(taken, stream)
     if status not in _IMAGE_STATUSES:
         check(f"nvjpeg on {len(rows)} images", status)
     return status
