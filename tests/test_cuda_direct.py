@@ -343,6 +343,19 @@ def test_tiles_of_tiff_files(device, compression, tmp_path):
     check(array, device, direct=None if on_device else 0)
 
 
+def test_the_memory_behind_a_short_stored_strip_can_be_read(device, tmp_path):
+    """A cache keeps strips whole, and what the gather may read is told as whole strips."""
+    tifffile = pytest.importorskip("tifffile")
+    data = np.random.default_rng(0).integers(0, 256, (1300, 1000), np.uint8)
+    tifffile.imwrite(tmp_path / "image.tif", data, rowsperstrip=1200)
+    for cache in (None, zg.ChunkCache(0, 8 << 20)):
+        image = zg.open(tmp_path / "image.tif", cache=cache)
+        array = image.levels[0] if hasattr(image, "levels") else image
+        for _ in range(2):
+            got = array.read_patches([[1210, 0, 0]], (80, 1000, 1), device=device, options=DIRECT)
+            same(got[0, ..., 0], data[1210:1290], device=device)
+
+
 # ---- options and faults --------------------------------------------------------------------------
 
 

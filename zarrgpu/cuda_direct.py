@@ -89,7 +89,7 @@ class DirectReads:
     nbytes : int64 (m,)
         Wanted.
     arriving_nbytes : int
-        Of all of them, with what is read besides.
+        Of all of them, with what is read besides, and what must be readable behind them.
     reads : list of FileRead
         Targets count from the start of what arrives.
     devices : list of int
@@ -143,7 +143,14 @@ def plan_direct(
     offset[whole], nbytes[whole] = 0, size[whole]
     good &= (offset >= 0) & (nbytes >= MIN_DIRECT_NBYTES) & (offset + nbytes <= size)
     chosen = [files[i] for i in which[good].tolist()]
-    return _placed(rows[good], offset[good], nbytes[good], chosen)
+    direct = _placed(rows[good], offset[good], nbytes[good], chosen)
+    direct.arriving_nbytes += max(map(_spare_nbytes, chains)) if chosen else 0
+    return direct
+
+
+def _spare_nbytes(chain: DeviceChain | None) -> int:
+    """Memory that must be readable behind a short chunk, which may stay where it arrived."""
+    return 0 if chain is None or chain.short is None else chain.short.spare_nbytes
 
 
 @dataclass(frozen=True, slots=True)
