@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.gpu.devices import open_device
@@ -217,7 +217,8 @@ def test_a_read_without_memory_gets_that_of_the_caches(driver):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 1 << 32), st.sampled_from([3, 17, 100]))
+@example(seed=11071, kib=100)
+@given(seed=st.integers(0, 1 << 32), kib=st.sampled_from([3, 17, 100]))
 def test_whatever_is_done_in_any_order(seed, kib):
     """Finds, waves that succeed and fail, clearings, in any order and overlapping."""
     rng = np.random.default_rng(seed)
@@ -243,7 +244,8 @@ def test_whatever_is_done_in_any_order(seed, kib):
                 args = slots.slot[there], owner[there], ids[there], slots.slot[there] * 0
                 cache.publish(*args, verified=True, clears=clears)
                 kept = zip(owner[there], ids[there], slots.address[there], strict=True)
-                content.update({(o, i): int(address) for o, i, address in kept})
+                if clears == cache._clears:  # what was reserved before a clearing is not kept
+                    content.update({(o, i): int(address) for o, i, address in kept})
             cache.release(slots.slot)
         elif action == 9 and rng.random() < 0.3:
             cache.clear() if rng.random() < 0.5 else cache.give_back()
