@@ -126,3 +126,22 @@ def test_codestream_headers_are_the_host_s(kind, boxed):
         part = payload[headers.start[i] : headers.end[i]].tobytes()
         assert found.data.startswith(part)
         assert part.endswith(b"\xff\xd9")
+
+
+def test_a_codestream_must_have_every_tile_and_no_other():
+    whole = encode_j2k(tissue(HEIGHT, WIDTH), "j2k-rgb")
+    at = whole.index(b"\xff\x90")
+    sizes = (17).to_bytes(4, "big") + (7).to_bytes(4, "big")  # 2 x 3 tiles
+    head = whole[:24] + sizes + whole[32:at]
+
+    def part(tile, nbytes=10):
+        """A tile-part without data."""
+        words = [(0xFF90, 2), (nbytes, 2), (tile, 2), (14, 4), (1, 2), (0xFF93, 2)]
+        return b"".join(value.to_bytes(n, "big") for value, n in words)
+
+    every = [part(tile) for tile in range(6)]
+    fine = ([*every], every[::-1], [every[3], *every])
+    bad = (every[:5], [*every[:5], part(6)], [*every[:5], every[0]], [*every[:5], part(5, 11)])
+    streams = [head + b"".join(parts) + b"\xff\xd9" for parts in (*fine, *bad)]
+    headers = parse_codestreams(*columns(streams))
+    assert headers.understood.tolist() == [True] * len(fine) + [False] * len(bad)

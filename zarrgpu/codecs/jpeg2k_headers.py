@@ -2,13 +2,13 @@
 
 Spec: ITU-T T.800, annex A. As `jpeg_headers`: each step looks at one marker segment, or tile-part,
 of every stream. What is not common is left to the host: JP2 boxes other than those that OpenJPEG
-writes around plain sRGB and grey, offsets of image or tiles, a missing end marker, components of
-different depths.
+writes around plain sRGB and grey, offsets of image or tiles, a missing end marker, tiles that are
+missing, components of different depths.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -36,6 +36,8 @@ _BOXES_NBYTES: Final = len(_BOXES)
 _COLOR_AT: Final = _BOXES_NBYTES - 1
 _SRGB, _GREY = 16, 17
 _SOT, _EOC = 0xFF90, 0xFFD9
+_SOT_NBYTES: Final = 10
+_EVERY: Final = np.uint64((1 << _MAX_TILES) - 1)
 _MAIN_MARKERS: Final = (0xFF52, 0xFF53, 0xFF5C, 0xFF5D, 0xFF64, 0xFF55)
 """COD, COC, QCD, QCC, COM, TLM: the others change how packets are read."""
 
@@ -54,6 +56,9 @@ class CodestreamHeaders:
         Pixels that a sample of the second and third component is for; of the others, 1.
     start, end : int64 (n,)
         In the payload: the codestream, and behind its end marker.
+    tiles : int64 (n,)
+    seen : uint64 (n,)
+        Bit i: there is a part of tile i.
     """
 
     understood: NDArray[np.bool_]
@@ -66,6 +71,8 @@ class CodestreamHeaders:
     down: Int64s
     start: Int64s
     end: Int64s
+    tiles: Int64s = field(repr=False)
+    seen: NDArray[np.uint64] = field(repr=False)
 
 
 def parse_codestreams(payload: ByteArray, offset: Int64s, nbytes: Int64s) -> CodestreamHeaders:
@@ -78,12 +85,13 @@ def parse_codestreams(payload: ByteArray, offset: Int64s, nbytes: Int64s) -> Cod
         Each stream in `payload`.
     """
     n, (offset, limit) = len(offset), _unboxed(payload, offset, nbytes)
-    columns = np.zeros((5, n), np.int64)
+    columns = np.zeros((6, n), np.int64)
     across, down = np.ones((2, n), np.int64)
     headers = CodestreamHeaders(
         understood=limit - offset > _SIZ_NBYTES + 3 * _MAX_COMPONENTS, height=columns[0],
         width=columns[1], samples=columns[2], precision=columns[3], signed=np.zeros(n, np.bool_),
         across=across, down=down, start=offset, end=columns[4],
+        tiles=columns[5], seen=np.zeros(n, np.uint64),
     )  # fmt: skip
     rows = np.flatnonzero(headers.understood)
     at = offset.copy()
@@ -147,6 +155,7 @@ def _read_sizes(
         fine &= ((step == step[:, 1:2]) | ~chroma).all(axis=1)
         kept[rows] = np.where(samples >= 3, step[:, 1], 1)
     headers.height[rows], headers.width[rows], headers.samples[rows] = height, width, samples
+    headers.tiles[rows] = np.clip(tiles, 1, _MAX_TILES)
     headers.precision[rows] = (parts[:, 0, 0] & 0x7F) + 1
     headers.signed[rows] = parts[:, 0, 0] >= 0x80
     headers.understood[rows] &= fine
@@ -167,6 +176,7 @@ def _step(
     marker = raw[:, 0] << 8 | raw[:, 1]
     in_tiles = headers.end[rows] > 0
     done = in_tiles & (marker == _EOC) & (at[rows] + 2 <= limit[rows])
+    done &= headers.seen[rows] == _EVERY >> (_MAX_TILES - headers.tiles[rows]).astype(np.uint64)
     headers.end[rows[done]] = at[rows[done]] + 2
     running[rows[done]] = False
     tile = marker == _SOT
@@ -176,8 +186,11 @@ def _step(
     )  # fmt: skip
     known = np.where(in_tiles, tile, tile | np.isin(marker, _MAIN_MARKERS))
     fine = known & (size >= np.where(tile, 14, 4)) & (at[rows] + size <= limit[rows])
+    number = raw[:, 4] << 8 | raw[:, 5]
+    fine &= ~tile | ((raw[:, 2] << 8 | raw[:, 3]) == _SOT_NBYTES) & (number < headers.tiles[rows])
     refused = rows[~fine & ~done]
     headers.understood[refused] = running[refused] = False
     headers.end[rows[fine & tile]] = 1
+    headers.seen[rows[fine & tile]] |= np.uint64(1) << number[fine & tile].astype(np.uint64)
     on = rows[fine & ~done]
     at[on] += size[fine & ~done]
