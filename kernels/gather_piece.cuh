@@ -161,6 +161,12 @@ __device__ inline i32 read_piece(const GatherJob* job, const GatherLayout* layou
 
 // --------------------------------------------------------------------------------------- items
 
+// Items of up to s elements that `length` elements of a run take, the first of them at place `at` of
+// s. A run may begin up to s - 1 elements after a boundary: one item more allows for that.
+__device__ inline u32 n_items_of(u32 length, u32 at, u32 s) {
+    return s == 1 ? length : (length + at + s - 1) / s + 1;
+}
+
 // Cut elements [begin, end) of the box into items of up to `slots` elements.
 __device__ inline Tile cut_tile(const Piece& p, u32 begin, u32 end, i32 slots) {
     Tile t;
@@ -175,16 +181,14 @@ __device__ inline Tile cut_tile(const Piece& p, u32 begin, u32 end, i32 slots) {
     }
     t.slots = t.run_nelements == 1 ? 1 : slots;
     t.first_run = begin / t.run_nelements;
-    const u32 n_runs = (end - 1) / t.run_nelements - t.first_run + 1;
-    u32 from = 0, length = t.run_nelements;
-    if (n_runs == 1) {
-        from = begin - t.first_run * t.run_nelements;
-        length = end - begin;
-    }
-    // A run may begin up to slots - 1 elements after a boundary: one item more allows for that.
-    const u32 s = u32(t.slots);
+    const u32 last_run = (end - 1) / t.run_nelements, n_runs = last_run - t.first_run + 1;
+    // Of one run or two, which may be far longer than a tile, only what is in it is cut.
+    const u32 from = n_runs > 2 ? 0 : begin - t.first_run * t.run_nelements;
+    const u32 to = n_runs > 2 ? t.run_nelements : end - last_run * t.run_nelements;
+    const u32 s = u32(t.slots), length = (n_runs == 1 ? to : t.run_nelements) - from;
     t.first_item = from / s;
-    t.items_per_run = s == 1 ? length : (length + from % s + s - 1) / s + 1;
+    t.items_per_run = n_items_of(length, from % s, s);
+    if (n_runs == 2 && n_items_of(to, 0, s) > t.items_per_run) t.items_per_run = n_items_of(to, 0, s);
     t.n_items = n_runs * t.items_per_run;
     return t;
 }
@@ -255,7 +259,8 @@ __device__ __noinline__ Item find_item(const Piece& p, const Tile& t, u32 number
     item.count = 0;
     const u32 run = number / t.items_per_run;
     const u32 run_begin = (t.first_run + run) * t.run_nelements;
-    const u32 nominal = (t.first_item + number - run * t.items_per_run) * u32(t.slots);
+    const u32 first_item = run == 0 ? t.first_item : 0;
+    const u32 nominal = (first_item + number - run * t.items_per_run) * u32(t.slots);
     // Within a run the target is contiguous: any of its elements tells where the run begins.
     const u32 probe = nominal < t.run_nelements ? nominal : t.run_nelements - 1;
     item.place = locate(p, run_begin + probe);
