@@ -262,6 +262,35 @@ def test_a_loader_left_early_gives_its_slots_back(pixels):
     list(loader_of(slide, device))
 
 
+def test_a_loader_that_its_own_thread_lets_go_of_gives_its_slots_back(pixels):
+    """The garbage collector comes by on any thread, also while a window is fetched there."""
+    device = open_device("lazy")
+    slide = slide_of(pixels, Watched, chunks=(3, 16, 16))
+    loader, let_go, slots = loader_of(slide, device), threading.Event(), []
+    start_window, store = loader._start_window, slide.levels[0].source.store
+    windows = []
+
+    def close():
+        if not slots and let_go.wait(timeout=30):
+            slots.append(len(device._free))
+            iterator.close()
+            slots.append(len(device._free))
+
+    def starting(*args):
+        windows.append(threading.current_thread())
+        if len(windows) == 2:
+            store.at_fetch = close
+        return start_window(*args)
+
+    loader._start_window = starting
+    iterator = iter(loader)
+    next(iterator)
+    let_go.set()
+    windows[0].join(timeout=30)
+    assert slots == [0, 0], "they are not given back while the thread fetches into one of them"
+    assert 1 <= len(device._free) <= SLOTS
+
+
 # ---- whose memory it is --------------------------------------------------------------------------
 
 
@@ -345,9 +374,10 @@ def test_consumers_that_order_themselves_are_not_noted(pixels):
     assert sorted(memory.users) == [0, stream.handle]
 
 
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("forget", [False, True])
-def test_a_missing_wait_for_the_callers_stream_is_found(monkeypatch, forget):
-    """`out` is still in use on the caller's stream when it is read into."""
+def test_a_missing_wait_for_the_callers_stream_is_found(monkeypatch, forget, ahead):
+    """`out` is still in use on the caller's stream when it is read into, also on a ring's slots."""
     device = open_device("lazy")
     driver = device.driver
     data = values((64, 64), "u2")
@@ -360,8 +390,10 @@ def test_a_missing_wait_for_the_callers_stream_is_found(monkeypatch, forget):
         monkeypatch.setattr(EmulatedStream, "wait", lambda self, event: None)
     with driver.use_stream(mine):
         driver.copy_to_device(driver.view_array(out).ptr, pinned.ptr, data.nbytes, mine)
-        array.read(device=device, out=out)
+        ring = SlotRing(device, device.delivery_stream if ahead else None)
+        start(array, device, ring, out=out).finish()
         mine.synchronize()
+    ring.close()
     assert np.array_equal(out, data) is not forget
 
 

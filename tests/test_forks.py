@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.gpu.devices import open_device
 from zarrgpu import ChunkCache
 from zarrgpu.chunk_cache import CachedChunk
+from zarrgpu.devices.ring import SlotRing
 from zarrgpu.recycled import RecycledMemory
 
 pytestmark = [
@@ -84,3 +86,18 @@ def test_recycled_memory_is_usable_in_a_child():
         assert not np.shares_memory(kept, memory.take((4,), np.dtype("u1")))
 
     assert status_of_child(memory._lock, work) == 0
+
+
+def test_slots_that_a_loader_of_the_parent_has_are_left_alone_in_a_child():
+    """Its iterator may be closed there, by whoever collects it."""
+    device = open_device("lazy")
+    ring = SlotRing(device)
+    ring.give_back(ring.take(1))
+
+    def work() -> None:
+        ring.close()
+        assert not device._free
+
+    assert status_of_child(ring._turn, work) == 0
+    ring.close()
+    assert len(device._free) == 1

@@ -419,6 +419,48 @@ def test_read_ahead_is_bounded_ordered_and_raises_in_turn():
     assert made == list(range(6))
 
 
+@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_end_comes_once_nothing_is_worked_on(depth, closed):
+    threads = set(threading.enumerate())
+    seen: list[bool] = []
+    results = read_ahead(
+        lambda item, cancelled: item,
+        range(4),
+        depth,
+        at_end=lambda: seen.append(set(threading.enumerate()) <= threads),
+    )
+    if closed:
+        next(results)
+        results.close()
+    assert list(results) == ([] if closed else [0, 1, 2, 3])
+    assert seen == [True]
+
+
+def test_a_generator_that_is_closed_by_its_own_thread_ends_after_it():
+    """As the garbage collector may do, which comes by on any thread."""
+    ended: list[str] = []
+
+    def work(item: int, cancelled) -> int:
+        if item == 1:
+            yielded.wait(timeout=30)
+            results.close()
+            ended.append("worked")
+        return item
+
+    yielded, end = threading.Event(), threading.Event()
+
+    def at_end() -> None:
+        ended.append("end")
+        end.set()
+
+    results = read_ahead(work, range(4), 1, at_end=at_end)
+    next(results)
+    yielded.set()
+    assert end.wait(timeout=30)
+    assert ended == ["worked", "end"]
+
+
 def test_a_result_is_let_go_while_the_next_is_waited_for():
     class Result:
         pass

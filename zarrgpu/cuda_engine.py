@@ -261,7 +261,8 @@ def _deliver(
 ) -> Delivery:
     """Make room for the result, with the memory of idle slots where there is none else."""
     driver = ring.device.driver
-    stream = ring.stream if ring.stream is not None else driver.current_stream()
+    own = ring.stream if out is None else None  # the caller's memory is in use on the caller's
+    stream = own if own is not None else driver.current_stream()
     try:
         return Delivery(driver, shape, order, output, out, stream)
     except MemoryBudgetError:

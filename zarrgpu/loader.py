@@ -274,6 +274,7 @@ class PatchLoader:
                     lent = window[0].lent
                     if lent is not None:
                         lent.to_current_stream()
+                    del lent  # or its memory would live on while the next window is waited for
                     yield window.pop(0)
         finally:
             windows.close()
@@ -354,13 +355,8 @@ class PatchLoader:
             return self._start_window(table, symmetries[rows], rows, ring, cancelled)
 
         parts = [batches[i : i + step] for i in range(0, len(batches), step)]
-        windows = read_ahead(start, parts, self.prefetch, self._finish_window)
-        try:
-            yield from windows
-        finally:
-            windows.close()
-            if ring is not None:
-                ring.close()
+        at_end = [] if ring is None else [ring.close]
+        return read_ahead(start, parts, self.prefetch, self._finish_window, *at_end)
 
     def _start_window(
         self,

@@ -23,11 +23,16 @@ def _as_it_is(result: Any) -> Any:
     return result
 
 
+def _nothing() -> None:
+    pass
+
+
 def read_ahead(
     work: Callable[[Item, Cancelled], Any],
     items: Sequence[Item],
     depth: int,
     finish: Callable[[Any], Result] = _as_it_is,
+    at_end: Callable[[], None] = _nothing,
 ) -> Generator[Result, None, None]:
     """Generate ``finish(work(item))`` for all items, in order, worked on up to `depth` ahead.
 
@@ -48,14 +53,20 @@ def read_ahead(
         0 makes every result when it is asked for, without a thread.
     finish : callable, optional
         Gets what `work` returned; by default that is the result.
+    at_end : callable, optional
+        Called once nothing is worked on any more, however it ended.
     """
     if depth == 0 or not items:
-        for item in items:
-            yield finish(work(item, bool))  # bool() is False: never cancelled
+        try:
+            for item in items:
+                yield finish(work(item, bool))  # bool() is False: never cancelled
+        finally:
+            at_end()
         return
     ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
     room = threading.Semaphore(depth)
     stop = threading.Event()
+    left: list[Callable[[], None]] = []
 
     def produce() -> None:
         try:
@@ -66,6 +77,9 @@ def read_ahead(
                 ready.put(work(item, stop.is_set))
         except BaseException as error:
             ready.put(_Failure(error))
+        finally:
+            for action in left:
+                action()
 
     thread = threading.Thread(target=produce, name="zarrgpu-prefetch", daemon=True)
     thread.start()
@@ -82,4 +96,8 @@ def read_ahead(
     finally:
         stop.set()
         room.release()
-        thread.join()
+        if thread is threading.current_thread():  # the garbage collector came by while it worked
+            left.append(at_end)
+        else:
+            thread.join()
+            at_end()

@@ -274,6 +274,8 @@ class CudaDevice:
 
     def give_back(self, slots: Sequence[Slot]) -> None:
         """Take back idle slots; the last is lent first."""
+        if not slots:  # as in a forked child, where the lock may be held for ever
+            return
         with self._lock:
             self._free.extend(slots)
 

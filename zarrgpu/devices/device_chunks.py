@@ -66,7 +66,8 @@ class DeviceChunks:
         self._clears = 0
         self._lock = threading.Lock()
         tell_of_forks(self)
-        _alive.add(self)
+        with _alive_lock:
+            _alive.add(self)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -271,12 +272,15 @@ class DeviceChunks:
 
 
 _alive: WeakSet[DeviceChunks] = WeakSet()
+_alive_lock = threading.Lock()  # adding to a set that is gone through breaks off the latter
 _abandoned: list[ChunkSlots] = []
 """What a forked child has of its parent's; freeing it would call CUDA."""
 
 
 def give_back_caches(driver: Driver) -> None:
     """Let all caches on a device that ran out of memory give back what they can."""
-    for chunks in list(_alive):
+    with _alive_lock:
+        alive = list(_alive)
+    for chunks in alive:
         if chunks.driver is driver:
             chunks.give_back()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from zarrgpu.devices.cuda import CudaDevice, Slot
 from zarrgpu.devices.driver import Stream
 from zarrgpu.errors import ZarrGPUError
+from zarrgpu.forks import tell_of_forks
 
 SLOTS = 3
 """Waves in flight: one fetched, one copied to the device, one decoded."""
@@ -87,6 +88,13 @@ class SlotRing:
         self._all: list[Slot] = []
         self._idle: list[Slot] = []
         self._running: deque[RunningWave] = deque()
+        self._turn = threading.Condition()
+        tell_of_forks(self)
+
+    def after_fork(self) -> None:
+        """Forget all in a forked child, where nothing of the device may be touched, or freed."""
+        _abandoned.append((self._all, self._running))
+        self._all, self._idle, self._running = [], [], deque()
         self._turn = threading.Condition()
 
     def take(self, most: int) -> Slot:
@@ -173,3 +181,7 @@ class SlotRing:
         slot = self.device.take_slot()
         self._all.append(slot)
         return slot
+
+
+_abandoned: list[tuple[list[Slot], deque[RunningWave]]] = []
+"""What a forked child has of its parent's."""
