@@ -265,6 +265,39 @@ def test_damaged_jpeg2k_ends_alike(reversible):
     assert check_damage(jpeg2k_codec(100, 80), encoded, 400) > 20
 
 
+@pytest.mark.parametrize("reversible", [True, False])
+def test_carries_that_no_encoder_writes_end_alike(reversible):
+    """They make the MQ decoder's C larger than A, and then longer than its register."""
+    random = np.random.default_rng(1)
+    for seed in range(12):
+        good = imagecodecs.jpeg2k_encode(
+            pixels_of(32, 32, 1, seed), level=0 if reversible else 50, codecformat="j2k",
+            reversible=reversible, resolutions=1,
+        )  # fmt: skip
+        codec = jpeg2k_codec(32, 32, 1, "gray")
+        for at in random.integers(good.index(b"\xff\x93") + 12, len(good) - 12, 60).tolist():
+            times = int(random.integers(1, 5))
+            bad = good[:at] + b"\xff\x8f" * times + good[at + 2 * times :]
+            got = compiled(codec, bad, 0, 32)
+            if got is not None:
+                np.testing.assert_array_equal(got, general(codec, bad))
+
+
+def test_headers_that_openjpeg_refuses_are_left():
+    image = pytest.importorskip("PIL.Image")
+    stream = io.BytesIO()
+    image.fromarray(pixels_of(64, 64, 3)).save(stream, "JPEG2000", no_jp2=True, plt=True)
+    good, codec = stream.getvalue(), jpeg2k_codec(64, 64)
+    style, lengths = good.index(b"\xff\x52"), good.index(b"\xff\x58")
+    assert compiled(codec, good, 0, 64) is not None
+    last = lengths + 1 + int.from_bytes(good[lengths + 2 : lengths + 4], "big")
+    for at, bit in ((style + 10, 0x80), (style + 11, 0x40), (last, 0x80)):
+        bad = bytearray(good)
+        bad[at] |= bit
+        assert general(codec, bytes(bad)) is None
+        assert compiled(codec, bytes(bad), 0, 64) is None
+
+
 def test_what_is_not_plain_is_left():
     pixels = pixels_of(64, 64, 3)
     codec = jpeg2k_codec(64, 64)

@@ -100,6 +100,8 @@ class Decoder {
 
    private:
     static constexpr int64_t LEAST = static_cast<int64_t>(0x8000) << AHEAD;
+    // Bits of C that there are: damaged bytes can make it larger than A, and then it overflows.
+    static constexpr uint64_t KNOWN = (uint64_t{1} << (16 + AHEAD)) - 1;
 
     INLINE void take_slack() {
         const int64_t over = a_ - LEAST;
@@ -108,7 +110,8 @@ class Decoder {
         c_ -= slack_;
     }
 
-    // Bytes behind the sixteen bits of C, as many as there is room for (figure C.19).
+    // Bytes behind the sixteen bits of C, as many as there is room for (figure C.19). One that
+    // carries into those before it waits until they are used: damaged bytes are told by that too.
     INLINE void fill() {
         while (bits_ <= AHEAD - 16) {
             if (*at_ == 0xFF) {
@@ -116,6 +119,7 @@ class Decoder {
                     bits_ += 8;
                     c_ += static_cast<int64_t>(0xFF) << (AHEAD - bits_);
                 } else {
+                    if (at_[1] > 0x7F && bits_) return;
                     bits_ += 7;
                     c_ += static_cast<int64_t>(*++at_) << (AHEAD - bits_);
                 }
@@ -124,6 +128,12 @@ class Decoder {
                 c_ += static_cast<int64_t>(*++at_) << (AHEAD - bits_);
             }
         }
+    }
+
+    INLINE void make_room(int shift) {
+        a_ <<= shift;
+        c_ = static_cast<int64_t>(static_cast<uint64_t>(c_) << shift & KNOWN);
+        bits_ -= shift;
     }
 
     // Figures C.15 to C.18, from where A and C may have become too small.
@@ -137,11 +147,15 @@ class Decoder {
         context = NEXT.after[2 * which + less];
         c_ += lower ? qe : 0;
         a_ = lower ? qe : a_;
-        const int shift = __builtin_clzll(static_cast<uint64_t>(a_)) - (63 - 15 - AHEAD);
-        if (bits_ < shift) fill();
-        a_ <<= shift;
-        c_ <<= shift;
-        bits_ -= shift;
+        int shift = __builtin_clzll(static_cast<uint64_t>(a_)) - (63 - 15 - AHEAD);
+        if (__builtin_expect(bits_ < shift, 0)) {
+            fill();
+            for (; bits_ < shift; fill()) {
+                shift -= bits_;
+                make_room(bits_);
+            }
+        }
+        make_room(shift);
         take_slack();
         return (which & 1) ^ less;
     }

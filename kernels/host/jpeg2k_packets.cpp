@@ -71,8 +71,9 @@ bool read_style(const uint8_t* body, int64_t nbytes, Coding& coding) {
     coding.layers = static_cast<int>(big16(body + 2));
     coding.component_transform = body[4];
     coding.levels = body[5];
-    coding.block_width = 4 << (body[6] & 15);
-    coding.block_height = 4 << (body[7] & 15);
+    if (body[6] > 8 || body[7] > 8) return false;
+    coding.block_width = 4 << body[6];
+    coding.block_height = 4 << body[7];
     coding.reversible = body[9];
     const bool good = coding.progression <= 4 && coding.layers >= 1 &&
                       coding.layers <= MAX_LAYERS && body[4] <= 1 &&
@@ -98,6 +99,14 @@ bool read_quantisation(const uint8_t* body, int64_t nbytes, Coding& coding) {
         }
     }
     return true;
+}
+
+// Whether a list of lengths is whole (A.7.1, A.7.3): OpenJPEG refuses others, and uses neither.
+bool is_whole_list(int64_t marker, const uint8_t* body, int64_t nbytes) {
+    if (marker == PLT) return nbytes < 2 || body[nbytes - 1] < 0x80;
+    if (nbytes < 2) return false;
+    const int number = body[1] >> 4 & 3, length = body[1] & 0x40 ? 4 : 2;
+    return number < 3 && (nbytes - 2) % (number + length) == 0;
 }
 
 // Where the packets begin; 0 for what is not decoded here. `end` is where they end.
@@ -128,7 +137,9 @@ int64_t read_headers(const Image& image, const uint8_t* src, int64_t src_nbytes,
             if (part < 14 || part > src_nbytes - at) return 0;
             end = at + part;
             if (end + 2 <= src_nbytes && big16(src + end) == SOT) return 0;
-        } else if (marker != COM && marker != (end ? PLT : TLM)) {
+        } else if (marker == (end ? PLT : TLM)) {
+            if (!is_whole_list(marker, body, nbytes)) return 0;
+        } else if (marker != COM) {
             return 0;
         }
         at += 2 + size;
