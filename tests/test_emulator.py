@@ -17,7 +17,7 @@ import numcodecs.zstd
 import numpy as np
 import pytest
 
-from tests.emulator import EmulatedDriver, EmulationError
+from tests.emulator import EmulatedDriver, EmulationError, build
 from tests.emulator.build import blocks_are_independent, build_library, sanitizer_problem
 from tests.emulator.memory import Registry
 from tests.emulator.standalone import SanitizerReportError, run_sanitized
@@ -103,6 +103,23 @@ def test_warp_operations_and_atomics(tmp_path):
     warp = 496 + 1000 + 10000 * np.minimum(lane + 1, 31)
     np.testing.assert_array_equal(out, np.concatenate([warp, warp, warp, np.zeros(32, int)]))
     assert total[0] == 96
+
+
+def test_what_is_compiled_is_what_was_read_first(tmp_path, monkeypatch):
+    """A kernel that is edited meanwhile is not kept under the name of the one before."""
+    text = WRITES.replace("CONDITION", "<").replace("INDEX", f"i /* {os.getpid()} */")
+    source, compile_ = write_kernel(tmp_path, "writes", text), build.subprocess.run
+
+    def edited(command, **options):
+        source.write_text("#error edited")
+        return compile_(command, **options)
+
+    build.compiler_version()
+    monkeypatch.setattr(build.subprocess, "run", edited)
+    made = build_library(source, ("writes",))
+    assert "edited" in source.read_text()
+    assert ctypes.CDLL(str(made)).emulate_writes
+    made.unlink()
 
 
 @needs["thread"]

@@ -75,17 +75,22 @@ def _build(source: Path, kernels: tuple[str, ...], flags: list[str], suffix: str
     require_compiler()
     wrapper = _wrapper(source, kernels)
     key = hashlib.sha256()
-    for part in (*_FLAGS, *flags, compiler_version(), wrapper, source.read_text()):
+    # what is compiled is what the key says, even while someone edits the files
+    headers = [*sorted(kernels_folder().glob("*.cuh")), _HERE / "cuda_on_host.hpp"]
+    content = {path.name: path.read_bytes() for path in (source, *headers)}
+    for part in (*_FLAGS, *flags, compiler_version(), wrapper, content[source.name].decode()):
         key.update(part.encode() + b"\0")
-    for header in (*sorted(kernels_folder().glob("*.cuh")), _HERE / "cuda_on_host.hpp"):
-        key.update(header.read_bytes() + b"\0")
+    for header in headers:
+        key.update(content[header.name] + b"\0")
     target = cache_folder() / f"{source.stem}-{key.hexdigest()[:24]}.{suffix}"
     if target.is_file():
         return target
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         main, built = Path(folder) / "main.cpp", Path(folder) / "built"
         main.write_text(wrapper)
-        include = [f"-I{kernels_folder()}", f"-I{source.parent}", f"-I{_HERE}"]
+        for name, text in content.items():
+            (Path(folder) / name).write_bytes(text)
+        include = [f"-I{folder}"]
         command = ["g++", *_FLAGS, *flags, *include, str(main), "-o", str(built)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
