@@ -374,6 +374,37 @@ def test_images_with_other_tables_are_other_calls_of_one_batch():
     np.testing.assert_array_equal(bench.pixels[4], truth(fine[0]))
 
 
+@pytest.mark.parametrize(("status", "tried"), [(7, 1), (6, 1), (4, 2), (5, 1)])
+def test_an_engine_that_cannot_be_used_is_not_tried_again(monkeypatch, status, tried):
+    """As in a container without the capability; out of memory is another thing."""
+    bench = Bench()
+    library = emulated.nvjpeg_on_host()
+    plain, engines, failed = library.call, set(), []
+
+    def call(name, *args):
+        if name == "nvjpegDecodeBatched" and args[0] in engines:
+            failed.append(name)
+            return status
+        done = plain(name, *args)
+        if name == "nvjpegCreateEx" and args[0] == nvjpeg.BACKENDS["hardware"]:
+            engines.add(args[-1]._obj.value)
+        return done
+
+    monkeypatch.setattr(library, "call", call)
+    streams = jpegs(3)
+    for _ in range(2):
+        batch = bench.batch(streams)
+        if status == 5:
+            with pytest.raises(MemoryBudgetError):
+                bench.driver.decode_images("jpeg", batch, bench.stream)
+            break
+        bench.driver.decode_images("jpeg", batch, bench.stream)
+        bench.stream.synchronize()
+        assert not batch.statuses.any()
+        np.testing.assert_array_equal(bench.pixels[2], truth(streams[2]))
+    assert len(failed) == tried
+
+
 def test_states_are_not_lost_with_the_device():
     """Those who want one then get an error of the device, and do not wait for ever."""
 

@@ -261,21 +261,33 @@ class JpegDecoder:
 
     def _decode(self, batch: ImageBatch, rows: NDArray[np.int64], stream: Stream) -> None:
         """Decode images that share their tables, and find those that cannot be."""
-        backends = list(self.open().values())
-        for backend in backends:  # the last one stays for the search
+        backends = self.open()
+        ways = list(backends.items())
+        for name, backend in ways:  # the last one stays for the search
             status = _try(self.library, backend, batch, rows, stream)
             if status == 0:
                 batch.statuses[rows] = 0
                 return
+            if backend is ways[-1][1] or status == _ALLOCATOR_FAILURE:
+                _check_images(status, len(rows))
+            elif status not in _IMAGE_STATUSES:  # an engine that this process may not use
+                backends.pop(name, None)
         batch.statuses[rows] = status
         suspects, failures = _halves(rows), 0
         while suspects and failures < _MAX_FAILURES:
             part = suspects.pop()
             status = _try(self.library, backend, batch, part, stream)
+            _check_images(status, len(part))
             batch.statuses[part] = status
             if status:
                 suspects += _halves(part)
                 failures += len(part) == 1
+
+
+def _check_images(status: int, n: int) -> None:
+    """Raise for a status that none of `n` images is to blame for."""
+    if status not in _IMAGE_STATUSES:
+        check(f"nvjpeg on {n} images", status)
 
 
 def _halves(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -312,8 +324,6 @@ def _try(
         )  # fmt: skip
     finally:
         states.give_back(taken, stream)
-    if status not in _IMAGE_STATUSES:
-        check(f"nvjpeg on {len(rows)} images", status)
     return status
 
 
