@@ -17,7 +17,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY zarrgpu zarrgpu
 COPY kernels kernels
 COPY scripts scripts
-RUN pip install -c constraints.txt ".[cuda13,slides,cloud,torch,demo]"
+RUN pip install -c constraints.txt ".[cuda13,slides,extended,cloud,torch,demo]"
 
 WORKDIR /work
 ENTRYPOINT ["zarrgpu"]

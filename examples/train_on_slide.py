@@ -26,7 +26,13 @@ def main(path: Path) -> None:
 
     mask = foreground_mask(slide.get_thumbnail((512, 512)))
     sampler = zg.RandomPatches(slide, size=PATCH, mask=mask, num_patches=320, seed=7)
-    loader = zg.PatchLoader(sampler, batch_size=BATCH, normalize=(128.0, 64.0))  # NCHW float32
+    loader = zg.PatchLoader(  # NCHW bfloat16, each patch flipped and turned at random
+        sampler,
+        batch_size=BATCH,
+        normalize=(128.0, 64.0),
+        dtype="bfloat16",
+        augment="flips+rotations",
+    )
 
     model = nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=4),
@@ -41,8 +47,11 @@ def main(path: Path) -> None:
         for batch in loader:
             images = to_torch(batch)  # no copy: the memory that the pixels were placed in
             model.to(images.device)
-            target = (images[:, 0].mean((1, 2)) < images[:, 0].mean()).float()
-            loss = nn.functional.binary_cross_entropy_with_logits(model(images)[:, 0], target)
+            red = images[:, 0].float().mean((1, 2))
+            target = (red < red.mean()).float()
+            with torch.autocast(images.device.type, torch.bfloat16):
+                scores = model(images)[:, 0]
+            loss = nn.functional.binary_cross_entropy_with_logits(scores.float(), target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

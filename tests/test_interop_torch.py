@@ -161,6 +161,18 @@ def test_workers_refuse_a_gpu(image: Path) -> None:
         next(iter(DataLoader(as_iterable_dataset(loader), batch_size=None, **settings)))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int32])
+def test_torchs_types_are_taken(image: Path, dtype: object) -> None:
+    batch = next(iter(make_loader(image, dtype=dtype)))
+    assert to_torch(batch).dtype == dtype
+
+
+def test_bfloat16_by_dlpack_on_the_host_says_what_to_do(image: Path) -> None:
+    batch = next(iter(make_loader(image, dtype="bfloat16")))
+    with pytest.raises(BufferError, match="to_torch"):
+        torch.from_dlpack(batch)
+
+
 def test_bfloat16_becomes_torchs(image: Path) -> None:
     plain = [to_torch(batch) for batch in make_loader(image)]
     for batch, want in zip(make_loader(image, dtype="bfloat16"), plain, strict=True):

@@ -79,6 +79,7 @@ def test_it_is_read_late_once_and_in_few_requests():
     assert len(properties) == 2
     assert properties["openslide.vendor"] == "x"
     assert properties.get("nothing") is None
+    assert "'openslide.vendor': 'x'" in repr(properties)
     assert store.ranges == []
     value = properties[QUICKHASH]
     assert len(store.ranges) == 3  # a gap, and what is far away

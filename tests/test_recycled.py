@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zarrgpu.host_engine import allocate
+from zarrgpu.output import OutputFormat
 from zarrgpu.recycled import RecycledMemory, aligned_empty
 
 U2 = np.dtype("u2")
@@ -105,6 +107,12 @@ def test_a_copy_begins_empty():
     memory.take((5,), U2)
     copy = pickle.loads(pickle.dumps(memory))
     assert (copy.max_results, copy._held) == (3, [])
+
+
+def test_results_of_types_without_bytes_are_made():
+    output = OutputFormat(dtype=np.dtype("V0"))
+    result, view = allocate((2, 3), (0,), output, None)
+    assert (result.shape, view.shape, result.dtype.itemsize) == ((2, 3), (2, 3), 0)
 
 
 @pytest.mark.parametrize("shape", [(0,), (1,), (3, 5), (1 << 19, 9)])

@@ -298,6 +298,26 @@ def test_what_is_drawn_depends_on_seed_epoch_and_patch_alone(slide):
     assert [s for _, s in patches_of(other).values()] != [s for _, s in first.values()]
 
 
+def test_a_sampler_without_a_seed_has_that_of_zero(slide):
+    class Unseeded:
+        def __init__(self, sampler):
+            self.slides, self.levels, self.size = sampler.slides, sampler.levels, sampler.size
+            self.seed, self.sampler = None, sampler
+
+        def __len__(self):
+            return len(self.sampler)
+
+        def epoch_patches(self, epoch):
+            return self.sampler.epoch_patches(epoch)
+
+    sampler = zg.RandomPatches(slide, size=16, num_patches=20, seed=0)
+    made, seeded = (
+        zg.PatchLoader(s, device="cpu", augment="flips") for s in (Unseeded(sampler), sampler)
+    )
+    assert np.array_equal(made.symmetries(3), seeded.symmetries(3))
+    assert made.symmetries(3).any()
+
+
 def test_all_symmetries_are_equally_likely():
     for augment, allowed in AUGMENTATIONS.items():
         drawn = draw_symmetries(augment, 1, 2, 8000)

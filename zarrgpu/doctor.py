@@ -27,6 +27,7 @@ OPTIONAL: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("aiohttp", ("aiohttp",), "reading over http", "zarrgpu[cloud]"),
     ("s3fs", ("s3fs",), "reading from s3", "zarrgpu[cloud]"),
     ("gcsfs", ("gcsfs",), "reading from Google Cloud Storage", "zarrgpu[cloud]"),
+    ("ml_dtypes", ("ml-dtypes",), "bfloat16 and other small floats", "zarrgpu[extended]"),
     ("torch", ("torch",), "the demo's model; batches as tensors", "zarrgpu[torch]"),
     ("dask", ("dask",), "lazy arrays", "zarrgpu[dask]"),
     ("matplotlib", ("matplotlib",), "the demo's report", "zarrgpu[demo]"),

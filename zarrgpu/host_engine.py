@@ -310,7 +310,8 @@ def allocate(
     """
     if out is None:
         try:
-            make = np.empty if output.dtype.hasobject else aligned_empty
+            apart = output.dtype.hasobject or not output.dtype.itemsize
+            make = np.empty if apart else aligned_empty
             result = make(shape, output.dtype)
         except (MemoryError, ValueError) as error:
             msg = f"no memory for a result of shape {shape} and type {output.dtype}: {error}"

@@ -23,6 +23,7 @@ from zarrgpu.devices.ring import SlotRing
 from zarrgpu.errors import SelectionError
 from zarrgpu.forks import tell_of_forks
 from zarrgpu.model import ReadOptions
+from zarrgpu.output import is_bfloat16
 from zarrgpu.patches import (
     Layout,
     axis_layout,
@@ -79,7 +80,19 @@ class Batch:
         return len(self.slides)
 
     def __dlpack__(self, *, stream: int | None = None, **kwargs: Any) -> Any:
-        """Hand the images to another framework without a copy, to be used on its stream."""
+        """Hand the images to another framework without a copy, to be used on its stream.
+
+        Raises
+        ------
+        BufferError
+            For bfloat16 on the host, which NumPy does not hand out.
+        """
+        if isinstance(self.images, np.ndarray) and is_bfloat16(self.images.dtype):
+            msg = (
+                "NumPy hands no bfloat16 out by DLPack; zarrgpu.interop.torch.to_torch(batch) is a "
+                "tensor over the same memory"
+            )
+            raise BufferError(msg)
         if self.lent is None:
             return self.images.__dlpack__(stream=stream, **kwargs)
         self.lent.to_stream(stream)
@@ -285,7 +298,8 @@ class PatchLoader:
         """How each patch of an epoch of the sampler is flipped and turned; see `Batch`."""
         if self.augment is None:
             return np.zeros(len(self.sampler), np.uint8)
-        seed = int(getattr(self.sampler, "seed", 0))
+        seed = getattr(self.sampler, "seed", None)
+        seed = 0 if seed is None else parse_integer(seed, "the sampler's seed", least=0)
         return draw_symmetries(self.augment, seed, epoch, len(self.sampler))
 
     def set_epoch(self, epoch: int) -> None:

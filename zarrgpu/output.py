@@ -106,7 +106,7 @@ def output_format(
     stored : numpy.dtype
         Of the arrays read.
     dtype : dtype, optional
-        Default: the stored one, or float32 when normalising. Another type than the stored one
+        Also torch's. Default: the stored one, or float32 when normalising. Another than the stored
         must be float16, bfloat16 (of ml_dtypes, also by its name), float32 or float64, or, where
         nothing is normalised, an integer type that holds every value of the stored integers.
     normalize : (mean, std), optional
@@ -154,6 +154,8 @@ def is_bfloat16(dtype: np.dtype[Any]) -> bool:
 
 
 def _parse_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    if str(dtype).startswith("torch."):  # named as NumPy's are
+        dtype = str(dtype).removeprefix("torch.")
     if isinstance(dtype, str) and dtype == "bfloat16":
         try:
             from ml_dtypes import bfloat16

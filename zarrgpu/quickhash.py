@@ -38,10 +38,11 @@ class SlideProperties(Mapping[str, str]):
     ) -> None:
         self._properties = dict(properties)
         self._quickhash, self._store = quickhash, store
-        self._keys = {**self._properties, **({} if quickhash is None else {QUICKHASH: ""})}
+        self._keys = {**self._properties, **({} if quickhash is None else {QUICKHASH: "..."})}
 
     def __repr__(self) -> str:
-        return f"<SlideProperties of {len(self)} names>"
+        """Show all of them; the hash, if it was not read yet, as three dots."""
+        return f"<SlideProperties { ({**self._keys, **self._properties})!r}>"
 
     def __len__(self) -> int:
         return len(self._keys)

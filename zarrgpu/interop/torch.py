@@ -5,11 +5,9 @@ Three ways, the plainest first:
 1. No DataLoader: iterate over a `PatchLoader` and call `to_torch` on its batches. It reads ahead on
    threads of its own and plans many batches together.
 2. `as_iterable_dataset(loader)` where a training framework insists on a DataLoader. Workers, if
-any,
-   share out the batches of the epoch: each batch is read once, whatever their number.
+   any, share out the batches of the epoch: each batch is read once, whatever their number.
 3. `as_map_dataset(loader)` where a torch sampler must choose the patches. A batch is one plan;
-there
-   are no windows over batches.
+   there are no windows over batches.
 
 Both datasets give dictionaries of tensors: ``images``, ``locations``, ``slides``, ``indices``,
 ``valid`` and ``symmetries``, as the attributes of `Batch`. Worker processes decode on the CPU.
@@ -57,9 +55,7 @@ def to_torch(data: Any) -> Any:
     """
     torch = _torch()
     array = data.images if isinstance(data, Batch) else data
-    if isinstance(array, np.ndarray) and is_bfloat16(
-        array.dtype
-    ):  # not of DLPack
+    if isinstance(array, np.ndarray) and is_bfloat16(array.dtype):  # not of DLPack
         return torch.from_dlpack(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_dlpack(data)
 
