@@ -270,6 +270,17 @@ def test_a_retry_on_the_host_that_does_not_fit_goes_chunk_by_chunk(monkeypatch):
     same(got[0], data, device=device)
     assert (stats.chunks_retried, stats.waves) == (8, 9)
 
+    def fails_from_then_on(target, source, nbytes, stream):
+        sizes.append(nbytes)
+        if len(sizes) >= 3:
+            raise MemoryBudgetError("out of memory")
+        copy(target, source, nbytes, stream)
+
+    sizes.clear()
+    monkeypatch.setattr(device.driver, "copy_to_device", fails_from_then_on)
+    with pytest.raises(MemoryBudgetError, match=r"one chunk of \[1, 64, 64\].*out of memory"):
+        array.read(device=device)
+
 
 def test_memory_for_not_even_one_chunk_is_an_error_with_the_numbers():
     device = open_device("emulated", total_nbytes=5 * MIB)

@@ -176,6 +176,8 @@ class Array(ArrayIndexers):
             integer type that holds every stored one; default the stored type.
         out : array, optional
             C-contiguous array of the device to read into.
+            On CUDA it is written to after what CuPy's current stream was given so far: wait
+            yourself for other streams that use it.
         options : ReadOptions, optional
         stats : ReadStats, optional
             What the read has cost is added to it.

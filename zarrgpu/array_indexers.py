@@ -78,6 +78,8 @@ class ArrayIndexers:
 
     out : array, optional
         C-contiguous array of the device to read into.
+        On CUDA it is written to after what CuPy's current stream was given so far: wait
+        yourself for other streams that use it.
     fields : str or list of str, optional
         Of a structured type: one gives its elements, a list a structured array of these alone.
     device, dtype, options

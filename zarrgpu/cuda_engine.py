@@ -236,7 +236,7 @@ class Execution:
             except MemoryBudgetError:
                 self._ring.drain()
                 for row in some:
-                    self._place_anew(on_host, np.array([row]))
+                    self._place_alone(on_host, np.array([row]))
         context.stats.chunks_retried += len(rows)
         if context.options.strict:
             refuse_host_decoded(context, rows)
@@ -245,6 +245,12 @@ class Execution:
         if len(self._finished(self._start(context, rows, None))):
             msg = "the gather kernel refused a job; this is a bug in zarrgpu, please report it"
             raise AssertionError(msg)
+
+    def _place_alone(self, context: WaveContext, row: Int64s) -> None:
+        try:
+            self._place_anew(context, row)
+        except MemoryBudgetError as error:
+            raise no_memory_error(context.driver, context.plan, row, self._cost, error) from error
 
     def _abandon(self) -> None:
         """Wait for what was issued, whatever became of it."""

@@ -229,6 +229,7 @@ class Slide(Pyramid):
         device : None, str or Device
         out : array, optional
             C-contiguous array of the device, with the shape of the result, to read into.
+            On CUDA after what CuPy's current stream was given: wait for others yourself.
         options : ReadOptions, optional
         on_error : "raise" or "mask"
             Whether a tile that cannot be read raises, or only its regions are marked; they are the
