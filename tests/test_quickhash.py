@@ -100,6 +100,8 @@ def test_large_levels_have_none():
     sizes = np.array([3 << 20, (2 << 20) + 1])
     assert quickhash_of("a", sizes, sizes, {}) is None
     assert quickhash_of("a", sizes, sizes - 1, {}) is not None
+    overflowing = np.full(4, 1 << 62)
+    assert quickhash_of("a", overflowing, overflowing, {}) is None
     properties = SlideProperties({}, None, MemoryStore({}))
     assert QUICKHASH not in properties
     with pytest.raises(KeyError):

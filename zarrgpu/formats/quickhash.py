@@ -47,7 +47,7 @@ def quickhash_of(
     key: str, offset: NDArray[np.int64], nbytes: NDArray[np.int64], text: Mapping[str, str]
 ) -> Quickhash | None:
     """Parts of a slide's hash, from a chunk table and texts by tag name."""
-    if int(nbytes.sum()) > _MAX_NBYTES:
+    if (nbytes > _MAX_NBYTES).any() or int(nbytes.sum()) > _MAX_NBYTES:  # sums can overflow
         return None
     parts = [part for tag in TEXT_TAGS for part in (f"tiff.{tag.name}", text.get(tag.name, ""))]
     hashed = b"".join(part.encode() + b"\0" for part in parts)
