@@ -1,9 +1,9 @@
 """Pieces of a plan as jobs of the gather kernel: strides, merged axes, bounds.
 
 A job has up to six axes. Axes of length one are dropped, neighbours that are contiguous on both
-sides are merged, so that a 256-px RGB patch is two axes: rows, and runs of 768 bytes. Boxes that are
-flipped or turned have other strides, a layout for each symmetry; an axis that is flipped is gone
-through backwards in the source, so that writes go forwards.
+sides are merged, so that a 256-px RGB patch is two axes: rows, and runs of 768 bytes. Boxes that
+are flipped or turned have other strides, a layout for each symmetry; an axis that is flipped is
+gone through backwards in the source, so that writes go forwards.
 """
 
 from __future__ import annotations
