@@ -64,7 +64,9 @@ test-others: $(addsuffix /.installed-dev,$(OTHER_VENVS))  ## pytest on the other
 FIRST := $(addprefix tests/,test_emulator.py test_kernels.py test_nvrtc.py gpu test_checksum_kernels.py \
 	test_blosclz_kernel.py test_element_kernels.py test_planted_faults.py test_device_tables.py \
 	test_gather_tables.py test_zarr_image_codecs.py test_cast_value.py test_resample_kernel.py \
-	test_fuzz_zarr.py test_native_sanitizers.py) $(wildcard tests/test_cuda_*.py)
+	test_fuzz_zarr.py test_native_sanitizers.py test_tiff_kernels.py test_tiff_on_device.py \
+	test_image_kernels.py test_image_headers.py test_nvjpeg.py test_header_kernels.py \
+	test_stream_checks.py test_device_cache.py test_device_chunks.py) $(wildcard tests/test_cuda_*.py)
 ONCE := $(FIRST) $(addprefix tests/,test_conformance.py test_tiff_pixels.py test_tiff_fuzz.py test_fuzz_slides.py)
 
 pytest = $(1)/bin/python -m pytest -q $(PYTEST_FLAGS)
