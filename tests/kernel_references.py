@@ -6,6 +6,7 @@ import math
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import google_crc32c
@@ -196,8 +197,7 @@ def planes_to_pixels(
 
 def scan_is_plain(data: bytes, restarts: bool) -> bool:
     """Whether every 0xFF is followed by a zero, or by the number of a restart; one byte follows."""
-    pairs = zip(data, data[1:], strict=False)
-    return all(a != 0xFF or b == 0 or (restarts and 0xD0 <= b <= 0xD7) for a, b in pairs)
+    return all(a != 0xFF or b == 0 or (restarts and 0xD0 <= b <= 0xD7) for a, b in pairwise(data))
 
 
 def lzw(stream: bytes) -> bytes | None:
