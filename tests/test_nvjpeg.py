@@ -23,7 +23,7 @@ from tests.emulator import EmulatedDriver
 from tests.emulator import images as emulated
 from tests.emulator.build import require_compiler
 from tests.synthetic_slides import encode_j2k, encode_jpeg, tissue
-from zarrgpu.devices import nvjpeg, nvjpeg2k, wheels
+from zarrgpu.devices import image_library, nvjpeg, nvjpeg2k, wheels
 from zarrgpu.devices.driver import ImageBatch
 from zarrgpu.devices.images import ImageDecoders
 from zarrgpu.devices.resolve import cuda_problem
@@ -148,7 +148,8 @@ def test_what_is_written_here_is_what_was_taken_from_the_headers():
     at = [fields[name][1] for name in ("pitch_in_bytes", "pixel_type", "num_components")]
     types = [nvjpeg2k.UINT8, nvjpeg2k.UINT16, nvjpeg2k.INT16]
     assert [nvjpeg2k.IMAGE.itemsize, *at, *types, 3, 5] == JPEG2K_VALUES
-    assert (nvjpeg2k.status_name(3), nvjpeg2k.status_name(5)) == ("bad jpeg", "allocator failure")
+    shared = image_library.STATUS_NAMES
+    assert (shared[3], shared[5]) == ("bad jpeg", "allocator failure")
 
 
 @pytest.mark.parametrize("header", JPEG_HEADERS)
@@ -215,7 +216,7 @@ def test_the_real_nvjpeg2000_parses_without_a_gpu(path):
 
     stream = encode_j2k(tissue(HEIGHT, WIDTH), "j2k-rgb")
     assert parse(stream) == 0
-    assert parse(stream[40:]) in nvjpeg2k.STATUS_NAMES.keys() - {0}
+    assert parse(stream[40:]) in image_library.STATUS_NAMES.keys() - {0}
     assert library.call("nvjpeg2kStreamDestroy", bitstream) == 0
     assert library.call("nvjpeg2kDestroy", handle) == 0
 
@@ -269,14 +270,15 @@ def test_a_library_that_is_absent_leaves_its_format_out():
     assert dict(decoders) == {"jpeg": "nvJPEG 13.3"}
 
 
-@pytest.mark.parametrize("module", [nvjpeg, nvjpeg2k])
-def test_statuses_that_no_image_is_to_blame_for_are_errors(module):
-    assert module.check("it", 0) is None
-    assert module.status_name(77) == "status 77"
+@pytest.mark.parametrize("library", [nvjpeg.NvJpeg, nvjpeg2k.NvJpeg2k])
+def test_statuses_that_no_image_is_to_blame_for_are_errors(library):
+    assert library.check("it", 0) is None
+    with pytest.raises(DeviceUnavailableError, match=r"^it: status 77$"):
+        library.check("it", 77)
     with pytest.raises(MemoryBudgetError, match="it: allocator failure: out of memory"):
-        module.check("it", 5)
+        library.check("it", 5)
     with pytest.raises(DeviceUnavailableError, match="it: execution failed"):
-        module.check("it", 6)
+        library.check("it", 6)
 
 
 # ---- batches -------------------------------------------------------------------------------------

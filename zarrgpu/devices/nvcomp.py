@@ -9,17 +9,16 @@ became ``...DecompressGetTempSize`` (6, with a stream).
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
+from zarrgpu.devices.wheels import find_libraries, load_first
+from zarrgpu.errors import DeviceUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from zarrgpu.devices.driver import ChecksumBatch, DecompressBatch, LibraryFormat
 
@@ -49,6 +48,7 @@ _STATUS_NAMES: Final[Mapping[int, str]] = MappingProxyType(
 )
 
 _SONAMES = ("libnvcomp.so.6", "libnvcomp.so.5")
+_FOLDERS = ("libnvcomp/lib64", "libnvcomp/lib", "nvcomp/lib64", "nvcomp")
 _CRC32C = (0x1EDC6F41, 0xFFFFFFFF, True, True, 0xFFFFFFFF)
 _ONLY_SEGMENT = 0
 
@@ -249,30 +249,12 @@ class NvComp:
 @cache
 def load_nvcomp() -> NvComp:
     """Load the newest nvCOMP of this environment: the wheels first, then the system."""
-    refused: list[str] = []
-    for path in _candidates():
-        try:
-            return NvComp(path)
-        except DeviceUnavailableError as error:
-            refused.append(str(error))
-    msg = (
-        "nvcomp is needed to decode on the device and was not found "
-        f"({'; '.join(refused)}); run: pip install 'zarrgpu[cuda13]' (or cuda12)"
-    )
-    raise MissingDependencyError(msg)
+    return load_first(NvComp, _candidates(), "nvcomp is needed to decode")
 
 
-def _candidates() -> Iterator[str]:
-    # `nvidia` is a namespace package that many wheels share; since 5.1 the library is in
-    # nvidia/libnvcomp/lib64, before in nvidia/nvcomp.
-    spec = importlib.util.find_spec("nvidia")
-    for location in (spec.submodule_search_locations or ()) if spec else ():
-        for soname in _SONAMES:
-            for folder in ("libnvcomp/lib64", "libnvcomp/lib", "nvcomp/lib64", "nvcomp"):
-                path = Path(location) / folder / soname
-                if path.is_file():
-                    yield str(path)
-    yield from _SONAMES
+def _candidates() -> list[str]:
+    """Where nvCOMP may be: nvidia/libnvcomp since 5.1, nvidia/nvcomp before."""
+    return find_libraries(_SONAMES, _FOLDERS)
 
 
 def _function(

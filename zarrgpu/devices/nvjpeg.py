@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from zarrgpu.devices.wheels import find_libraries
-from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError, MissingDependencyError
+from zarrgpu.devices import image_library
+from zarrgpu.devices.image_library import ALLOCATOR_FAILURE, ImageLibrary
+from zarrgpu.devices.wheels import find_libraries, load_first
+from zarrgpu.errors import DeviceUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,19 +35,7 @@ if TYPE_CHECKING:
     from zarrgpu.devices.driver import Event, ImageBatch, Stream
 
 STATUS_NAMES: Final[Mapping[int, str]] = MappingProxyType(
-    {
-        0: "success",
-        1: "not initialized",
-        2: "invalid parameter",
-        3: "bad jpeg",
-        4: "jpeg not supported",
-        5: "allocator failure",
-        6: "execution failed",
-        7: "arch mismatch",
-        8: "internal error",
-        9: "implementation not supported",
-        10: "incomplete bitstream",
-    }
+    {**image_library.STATUS_NAMES, 10: "incomplete bitstream"}
 )
 """``nvjpegStatus_t``."""
 
@@ -58,7 +48,6 @@ OUTPUT_UNCHANGED: Final = 0
 
 _IMAGE_STATUSES: Final = frozenset({2, 3, 4, 8, 9, 10})
 """What an image can be to blame for."""
-_ALLOCATOR_FAILURE: Final = 5
 _MAX_FAILURES: Final = 16
 """Bad images that are looked for in a batch; the rest of it is then taken for bad too."""
 _MAX_STATES: Final = 4
@@ -66,15 +55,6 @@ _MAX_STATES: Final = 4
 
 _LIBRARIES: Final = ("libnvjpeg.so.13", "libnvjpeg.so.12")
 _FOLDERS: Final = ("cu13/lib", "nvjpeg/lib")
-
-
-def status_name(status: int) -> str:
-    """Words for an ``nvjpegStatus_t``.
-
-    >>> status_name(3)
-    'bad jpeg'
-    """
-    return STATUS_NAMES.get(status, f"status {status}")
 
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
@@ -93,61 +73,23 @@ SIGNATURES: Final[Mapping[str, tuple[type[ctypes._CDataType], ...]]] = MappingPr
 """Arguments of each function that is called; all give an ``nvjpegStatus_t``."""
 
 
-class NvJpeg:
-    """A loaded nvJPEG.
+class NvJpeg(ImageLibrary):
+    """A loaded nvJPEG."""
 
-    Parameters
-    ----------
-    path : str
-        Shared library, or its name for the system's loader.
-
-    Raises
-    ------
-    DeviceUnavailableError
-        If it does not load or lacks a function.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        try:
-            self._library = ctypes.CDLL(path)
-        except OSError as error:
-            msg = f"nvjpeg: {path} does not load ({error})"
-            raise DeviceUnavailableError(msg) from error
-        try:
-            self._functions = {name: self._library[name] for name in SIGNATURES}
-        except AttributeError as error:
-            msg = f"nvjpeg: {path} lacks a function ({error}); install nvJPEG of CUDA 12 or newer"
-            raise DeviceUnavailableError(msg) from error
-        for name, function in self._functions.items():
-            function.restype, function.argtypes = ctypes.c_int, SIGNATURES[name]
-        self.version = (self._property(0), self._property(1))
-
-    def _property(self, kind: int) -> int:
-        value = ctypes.c_int()
-        check("nvjpegGetProperty", self.call("nvjpegGetProperty", kind, ctypes.byref(value)))
-        return value.value
-
-    def call(self, name: str, *args: Any) -> int:
-        """Call a function of `SIGNATURES`; return its status."""
-        return int(self._functions[name](*args))
+    name, needed = "nvjpeg", "nvJPEG of CUDA 12 or newer"
+    signatures, status_names = SIGNATURES, STATUS_NAMES
 
     def create_handle(self, backend: int) -> int | None:
         """Make a handle for the current device; None if the device has not this backend."""
         handle = ctypes.c_void_p()
         status = self.call("nvjpegCreateEx", backend, None, None, 0, ctypes.byref(handle))
-        if status == _ALLOCATOR_FAILURE:
-            check("nvjpegCreateEx", status)
+        if status == ALLOCATOR_FAILURE:
+            self.check("nvjpegCreateEx", status)
         return None if status else handle.value
 
     def create_state(self, handle: int) -> int:
         """Make a state, which batches can be decoded with one after the other."""
-        state = ctypes.c_void_p()
-        check(
-            "nvjpegJpegStateCreate",
-            self.call("nvjpegJpegStateCreate", handle, ctypes.byref(state)),
-        )
-        return state.value or 0
+        return self.create("nvjpegJpegStateCreate", handle)
 
 
 @dataclass(slots=True, eq=False)
@@ -268,8 +210,8 @@ class JpegDecoder:
             if status == 0:
                 batch.statuses[rows] = 0
                 return
-            if backend is ways[-1][1] or status == _ALLOCATOR_FAILURE:
-                _check_images(status, len(rows))
+            if backend is ways[-1][1] or status == ALLOCATOR_FAILURE:
+                self._check_images(status, len(rows))
             elif status not in _IMAGE_STATUSES:  # an engine that this process may not use
                 backends.pop(name, None)
         batch.statuses[rows] = status
@@ -277,17 +219,16 @@ class JpegDecoder:
         while suspects and failures < _MAX_FAILURES:
             part = suspects.pop()
             status = _try(self.library, backend, batch, part, stream)
-            _check_images(status, len(part))
+            self._check_images(status, len(part))
             batch.statuses[part] = status
             if status:
                 suspects += _halves(part)
                 failures += len(part) == 1
 
-
-def _check_images(status: int, n: int) -> None:
-    """Raise for a status that none of `n` images is to blame for."""
-    if status not in _IMAGE_STATUSES:
-        check(f"nvjpeg on {n} images", status)
+    def _check_images(self, status: int, n: int) -> None:
+        """Raise for a status that none of `n` images is to blame for."""
+        if status not in _IMAGE_STATUSES:
+            self.library.check(f"nvjpeg on {n} images", status)
 
 
 def _halves(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -327,16 +268,6 @@ def _try(
     return status
 
 
-def check(what: str, status: int) -> None:
-    """Raise for a status that is no image's fault."""
-    if status == _ALLOCATOR_FAILURE:
-        msg = f"{what}: {status_name(status)}: out of memory; lower memory_budget_bytes"
-        raise MemoryBudgetError(msg)
-    if status:
-        msg = f"{what}: {status_name(status)}"
-        raise DeviceUnavailableError(msg)
-
-
 @cache
 def load_nvjpeg() -> NvJpeg:
     """Load the newest nvJPEG of this environment: the wheels first, then the system.
@@ -346,17 +277,7 @@ def load_nvjpeg() -> NvJpeg:
     MissingDependencyError
         If there is none, with what to install.
     """
-    refused: list[str] = []
-    for path in candidates():
-        try:
-            return NvJpeg(path)
-        except DeviceUnavailableError as error:
-            refused.append(str(error))
-    msg = (
-        "nvjpeg is needed to decode JPEG on the device and was not found "
-        f"({'; '.join(refused)}); run: pip install 'zarrgpu[cuda13]' (or cuda12)"
-    )
-    raise MissingDependencyError(msg)
+    return load_first(NvJpeg, candidates(), "nvjpeg is needed to decode JPEG")
 
 
 def candidates() -> list[str]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from zarrgpu.devices.wheels import find_libraries
-from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError, MissingDependencyError
+from zarrgpu.devices.image_library import ImageLibrary
+from zarrgpu.devices.wheels import find_libraries, load_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,22 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zarrgpu.devices.driver import Event, ImageBatch, Stream
-
-STATUS_NAMES: Final[Mapping[int, str]] = MappingProxyType(
-    {
-        0: "success",
-        1: "not initialized",
-        2: "invalid parameter",
-        3: "bad jpeg",
-        4: "jpeg not supported",
-        5: "allocator failure",
-        6: "execution failed",
-        7: "arch mismatch",
-        8: "internal error",
-        9: "implementation not supported",
-    }
-)
-"""``nvjpeg2kStatus_t``."""
 
 UINT8, UINT16, INT16 = 0, 1, 2
 """``nvjpeg2kImageType_t``."""
@@ -61,7 +45,6 @@ IMAGE: Final = np.dtype(
 
 _IMAGE_STATUSES: Final = frozenset({2, 3, 4, 8, 9})
 """What an image can be to blame for."""
-_ALLOCATOR_FAILURE: Final = 5
 _RING: Final = 8
 """Images in flight of a batch."""
 
@@ -85,59 +68,11 @@ SIGNATURES: Final[Mapping[str, tuple[type[ctypes._CDataType], ...]]] = MappingPr
 """Arguments of each function that is called; all give an ``nvjpeg2kStatus_t``."""
 
 
-def status_name(status: int) -> str:
-    """Words for an ``nvjpeg2kStatus_t``.
+class NvJpeg2k(ImageLibrary):
+    """A loaded nvJPEG2000."""
 
-    >>> status_name(4)
-    'jpeg not supported'
-    """
-    return STATUS_NAMES.get(status, f"status {status}")
-
-
-class NvJpeg2k:
-    """A loaded nvJPEG2000.
-
-    Parameters
-    ----------
-    path : str
-        Shared library, or its name for the system's loader.
-
-    Raises
-    ------
-    DeviceUnavailableError
-        If it does not load or lacks a function.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        try:
-            self._library = ctypes.CDLL(path)
-        except OSError as error:
-            msg = f"nvjpeg2k: {path} does not load ({error})"
-            raise DeviceUnavailableError(msg) from error
-        try:
-            self._functions = {name: self._library[name] for name in SIGNATURES}
-        except AttributeError as error:
-            msg = f"nvjpeg2k: {path} lacks a function ({error}); install nvJPEG2000 0.8 or newer"
-            raise DeviceUnavailableError(msg) from error
-        for name, function in self._functions.items():
-            function.restype, function.argtypes = ctypes.c_int, SIGNATURES[name]
-        self.version = (self._property(0), self._property(1))
-
-    def _property(self, kind: int) -> int:
-        value = ctypes.c_int()
-        check("nvjpeg2kGetProperty", self.call("nvjpeg2kGetProperty", kind, ctypes.byref(value)))
-        return value.value
-
-    def call(self, name: str, *args: Any) -> int:
-        """Call a function of `SIGNATURES`; return its status."""
-        return int(self._functions[name](*args))
-
-    def create(self, name: str, *args: Any) -> int:
-        """Call a function that makes a handle; return that."""
-        made = ctypes.c_void_p()
-        check(name, self.call(name, *args, ctypes.byref(made)))
-        return made.value or 0
+    name, needed = "nvjpeg2k", "nvJPEG2000 0.8 or newer"
+    signatures = SIGNATURES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,7 +158,7 @@ class Jpeg2kDecoder:
         )  # fmt: skip
         place.done.record(place.stream)
         if status not in _IMAGE_STATUSES:
-            check("nvjpeg2k", status)
+            self.library.check("nvjpeg2k", status)
         return status
 
 
@@ -241,16 +176,6 @@ def image_table(batch: ImageBatch) -> NDArray[Any]:
     return images
 
 
-def check(what: str, status: int) -> None:
-    """Raise for a status that is no image's fault."""
-    if status == _ALLOCATOR_FAILURE:
-        msg = f"{what}: {status_name(status)}: out of memory; lower memory_budget_bytes"
-        raise MemoryBudgetError(msg)
-    if status:
-        msg = f"{what}: {status_name(status)}"
-        raise DeviceUnavailableError(msg)
-
-
 @cache
 def load_nvjpeg2k() -> NvJpeg2k:
     """Load the nvJPEG2000 of this environment: the wheels first, then the system.
@@ -260,17 +185,7 @@ def load_nvjpeg2k() -> NvJpeg2k:
     MissingDependencyError
         If there is none, with what to install.
     """
-    refused: list[str] = []
-    for path in candidates():
-        try:
-            return NvJpeg2k(path)
-        except DeviceUnavailableError as error:
-            refused.append(str(error))
-    msg = (
-        "nvjpeg2k is needed to decode JPEG 2000 on the device and was not found "
-        f"({'; '.join(refused)}); run: pip install 'zarrgpu[cuda13]' (or cuda12)"
-    )
-    raise MissingDependencyError(msg)
+    return load_first(NvJpeg2k, candidates(), "nvjpeg2k is needed to decode JPEG 2000")
 
 
 def candidates() -> list[str]:
