@@ -131,66 +131,16 @@ def read_scaled_patches(
     corners: ArrayLike,
     steps: ArrayLike,
     size: tuple[int, int],
-    *,
-    position: Mapping[str, int] | None = None,
-    layout: Layout = "NHWC",
-    dtype: DTypeLike | None = None,
-    normalize: tuple[ArrayLike, ArrayLike] | None = None,
-    device: DeviceLike = None,
-    out: Any = None,
-    options: ReadOptions | None = None,
-    stats: ReadStats | None = None,
-    on_error: reader.OnError = "raise",
-    cancelled: Callable[[], bool] | None = None,
-    symmetries: ArrayLike | None = None,
+    **how: Any,
 ) -> tuple[Any, NDArray[np.bool_]]:
-    """Read patches of several slides, each at its pixel size.
-
-    Parameters
-    ----------
-    slides : sequence of Pyramid
-    slide_index : int array (N,)
-    corners : float array (N, 2)
-        (x, y) of each patch's upper left corner in level-0 pixels, between pixels or not.
-    steps : float array (slides, 2)
-        Level-0 pixels per result pixel in x and y, for each slide.
-    size : (int, int)
-        (width, height) of the results.
-    position : mapping of str to int, optional
-        Index on the other axes, of level 0.
-    layout, dtype, normalize, device, out, options, stats, on_error, cancelled, symmetries
-        As for `patches.read_slide_patches`.
+    """Read patches of several slides, each at its pixel size; see `start_scaled_patches`.
 
     Returns
     -------
     patches, ok
         As `patches.read_slide_patches` gives them.
-
-    Raises
-    ------
-    SelectionError
-        Also for pixels of a type that is not resampled.
-    MemoryBudgetError
-        If the source of a single patch exceeds the memory budget.
     """
-    return start_scaled_patches(
-        slides,
-        slide_index,
-        corners,
-        steps,
-        size,
-        position=position,
-        layout=layout,
-        dtype=dtype,
-        normalize=normalize,
-        device=device,
-        out=out,
-        options=options,
-        stats=stats,
-        on_error=on_error,
-        cancelled=cancelled,
-        symmetries=symmetries,
-    ).finish()
+    return start_scaled_patches(slides, slide_index, corners, steps, size, **how).finish()
 
 
 def start_scaled_patches(
@@ -213,10 +163,33 @@ def start_scaled_patches(
     symmetries: ArrayLike | None = None,
     ring: SlotRing | None = None,
 ) -> reader.PendingRead:
-    """Start what `read_scaled_patches` does.
+    """Start to read patches of several slides, each at its pixel size.
 
     What is resampled is started as far as its first part is read; the rest is done to finish it.
-    `ring` is that of `reader.start_read`.
+
+    Parameters
+    ----------
+    slides : sequence of Pyramid
+    slide_index : int array (N,)
+    corners : float array (N, 2)
+        (x, y) of each patch's upper left corner in level-0 pixels, between pixels or not.
+    steps : float array (slides, 2)
+        Level-0 pixels per result pixel in x and y, for each slide.
+    size : (int, int)
+        (width, height) of the results.
+    position : mapping of str to int, optional
+        Index on the other axes, of level 0.
+    layout, dtype, normalize, device, out, options, stats, on_error, cancelled, symmetries
+        As for `patches.read_slide_patches`.
+    ring : SlotRing, optional
+        As for `reader.start_read`.
+
+    Raises
+    ------
+    SelectionError
+        Also for pixels of a type that is not resampled.
+    MemoryBudgetError
+        If the source of a single patch exceeds the memory budget.
     """
     options = options or ReadOptions()
     stats = stats if stats is not None else ReadStats()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -11,13 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from zarrgpu import reader
-from zarrgpu.devices.resolve import DeviceLike
 from zarrgpu.errors import SelectionError
-from zarrgpu.model import ReadOptions
 from zarrgpu.output import OutputFormat, output_format
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.pyramid import Int64s, Pyramid, level_pixels
-from zarrgpu.stats import ReadStats
 from zarrgpu.symmetries import Turns, parse_symmetries
 
 Layout = Literal["NHWC", "NCHW"]
@@ -110,36 +107,9 @@ def read_slide_patches(
     locations: ArrayLike,
     levels: Sequence[int],
     size: tuple[int, int],
-    *,
-    position: Mapping[str, int] | None = None,
-    layout: Layout = "NHWC",
-    dtype: DTypeLike | None = None,
-    normalize: tuple[ArrayLike, ArrayLike] | None = None,
-    device: DeviceLike = None,
-    out: Any = None,
-    options: ReadOptions | None = None,
-    stats: ReadStats | None = None,
-    on_error: reader.OnError = "raise",
-    cancelled: Callable[[], bool] | None = None,
-    symmetries: ArrayLike | None = None,
+    **how: Any,
 ) -> tuple[Any, NDArray[np.bool_]]:
-    """Read patches of several slides in one plan.
-
-    Parameters
-    ----------
-    slides, slide_index, locations, levels, size, position
-        As for `patch_request`.
-    layout, dtype, normalize, device, out, options
-        As for `Slide.read_regions`.
-    stats : ReadStats, optional
-        Added to.
-    on_error : "raise" or "mask"
-        Whether a patch that cannot be read raises, or is marked; its pixels are then the fill value
-        where they could not be read.
-    cancelled : callable, optional
-        As for `reader.read`.
-    symmetries : int array (N,), optional
-        How each patch is flipped and turned; see `zarrgpu.symmetries`.
+    """Read patches of several slides in one plan; see `start_slide_patches`.
 
     Returns
     -------
@@ -147,24 +117,7 @@ def read_slide_patches(
         width)
     ok : bool array, shape (N,)
     """
-    return start_slide_patches(
-        slides,
-        slide_index,
-        locations,
-        levels,
-        size,
-        position=position,
-        layout=layout,
-        dtype=dtype,
-        normalize=normalize,
-        device=device,
-        out=out,
-        options=options,
-        stats=stats,
-        on_error=on_error,
-        cancelled=cancelled,
-        symmetries=symmetries,
-    ).finish()
+    return start_slide_patches(slides, slide_index, locations, levels, size, **how).finish()
 
 
 def start_slide_patches(
@@ -181,7 +134,26 @@ def start_slide_patches(
     symmetries: ArrayLike | None = None,
     **how: Any,
 ) -> reader.PendingRead:
-    """Start what `read_slide_patches` does; `how` is as there, or a `ring` of reads."""
+    """Start to read patches of several slides in one plan.
+
+    Parameters
+    ----------
+    slides, slide_index, locations, levels, size, position
+        As for `patch_request`.
+    layout, dtype, normalize, device, out, options
+        As for `Slide.read_regions`.
+    stats : ReadStats, optional
+        Added to.
+    on_error : "raise" or "mask"
+        Whether a patch that cannot be read raises, or is marked; its pixels are then the fill value
+        where they could not be read.
+    cancelled : callable, optional
+        As for `reader.read`.
+    symmetries : int array (N,), optional
+        How each patch is flipped and turned; see `zarrgpu.symmetries`.
+    ring : SlotRing, optional
+        As for `reader.start_read`.
+    """
     request = patch_request(slides, slide_index, locations, levels, size, position)
     output = patch_format(slides, dtype, normalize, levels)
     output = turned_format(output, slides[0].axes, symmetries, request.num_boxes, size)
