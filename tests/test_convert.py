@@ -25,6 +25,7 @@ import zarr
 from numpy.testing import assert_array_equal
 
 import zarrgpu as zg
+from tests.ngff_cases import axes_of, datasets_06, edge, system, wrap
 from tests.synthetic_philips import PhilipsRecipe, make_philips
 from tests.synthetic_slides import SlideRecipe, make_svs
 from tests.test_nifti import SFORM, random_array, write
@@ -314,6 +315,35 @@ def test_an_ome_zarr_keeps_axes_units_and_transformations(tmp_path: Path) -> Non
     assert two["omero"] == one["omero"]
     for a, b in zip(zg.open_slide(first).levels, zg.open_slide(second).levels, strict=True):
         assert_array_equal(a.read(device="cpu"), b.read(device="cpu"))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_pixels_of_an_array_system_keep_the_size_of_the_physical_one(
+    tmp_path: Path, sign: int
+) -> None:
+    to_world = [[4.0, 0, 0, 1], [0, 0.5 * sign, 0, 2], [0, 0, 0.25, 3]]
+    document = {
+        "coordinateSystems": [
+            system("pixels", [{"name": f"dim_{i}", "type": "array"} for i in range(3)]),
+            system("world", axes_of("zyx")),
+        ],
+        "datasets": datasets_06([[1.0, 1.0, 1.0], [1.0, 2.0, 2.0]], "pixels"),
+        "coordinateTransformations": [edge("affine", "pixels", "world", affine=to_world)],
+    }
+    for index, step in enumerate((0.0, 0.5)):
+        transformation = document["datasets"][index]["coordinateTransformations"][0]
+        scale = {"type": "scale", "scale": transformation.pop("scale")}
+        shift = {"type": "translation", "translation": [0.0, step, step]}
+        transformation |= {"type": "sequence", "transformations": [scale, shift]}
+    group = zarr.create_group(tmp_path / "a", attributes=wrap("0.6", multiscales=[document]))
+    for index, size in enumerate((64, 32)):
+        group.create_array(f"s{index}", data=np.zeros((2, size, size), "u1"))
+    converted = zg.open(convert(tmp_path / "a", tmp_path / "b.zarr"))
+    assert converted.mpp == zg.open(tmp_path / "a").mpp == (0.25, 0.5)
+    assert converted.multiscale.scale(1) == (4.0, 1.0, 0.5)
+    # an axis that runs backwards has pixels of a size; levels lie as they did to level 0
+    assert converted.multiscale.translation(0) == (1.0, 2.0 if sign > 0 else 0.0, 3.0)
+    assert converted.multiscale.translation(1) == (1.0, 2.25 if sign > 0 else 0.25, 3.125)
 
 
 class JpegForZarrPython(zarr.abc.codec.ArrayBytesCodec):

@@ -348,6 +348,7 @@ def test_array_systems_take_names_and_sizes_from_the_physical_one_behind():
     # output z is array axis 2, y is 0, x is 1
     assert found.axes == ("y", "x", "z")
     assert found.mpp == (0.25, 0.5)
+    assert found.scale(1) == (1.0, 0.5, 8.0)  # in the units of those axes
     assert (found.affine(1, "world") @ [10, 20, 30, 1]).tolist() == [240.0, 10.0, 10.0, 1.0]
 
 

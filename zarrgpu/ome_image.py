@@ -310,7 +310,7 @@ def _check_place(image: OmeZarrImage, level: int, label: OmeZarrImage, chosen: i
 
 def _line(image: OmeZarrImage, level: int, axis: str) -> tuple[float, float] | None:
     """Scale and translation along an axis of known unit; None where not stated."""
-    matrix = image.multiscale.affines[level]
+    matrix = image.multiscale.named[level]
     index = image.axes.index(axis)
     if matrix is None or image.units[index] is None:
         return None

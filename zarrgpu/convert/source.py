@@ -19,9 +19,9 @@ from zarrgpu.array import Array
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.ngff_version import metadata_of
 from zarrgpu.formats.nifti_header import NiftiHeader
-from zarrgpu.formats.ome import parse_multiscale
 from zarrgpu.model import ReadOptions
 from zarrgpu.nifti import has_nifti_header, header_bytes, nifti_header
+from zarrgpu.ome_image import OmeZarrImage
 from zarrgpu.slide import Slide
 
 ORDER: Final = "tczyx"
@@ -180,7 +180,7 @@ def _of_slide(slide: Slide, name: str) -> Source:
     nifti = has_nifti_header(slide)
     image_label = _image_label(slide)
     transforms: tuple[Transform, ...] | None = None
-    space = _ome_transforms(slide, stored)
+    space = _ome_space(slide, stored)
     if space is not None:
         scale, units, transforms = tuple(space.transforms[0][0]), space.units, space.transforms
         if space.document is not None:
@@ -257,17 +257,26 @@ def _check_colours(array: Array, name: str) -> None:
         raise UnsupportedFormatError(msg)
 
 
-def _ome_transforms(slide: Slide, stored: tuple[int, ...]) -> _Space | None:
-    """Where the levels of an OME-Zarr image lie, if it says so by scales and translations."""
-    if slide.group is None:
+def _ome_space(slide: Slide, stored: tuple[int, ...]) -> _Space | None:
+    """Where the levels of an OME-Zarr image lie, if it says so.
+
+    Scales are sizes of pixels: along an axis that runs backwards levels lie as they do to level 0.
+    """
+    if not isinstance(slide, OmeZarrImage):
         return None
-    image = parse_multiscale(slide.group.attrs, slide.spec.source)
-    transforms = []
-    for affine in image.affines:
-        if affine is None or np.any(affine[:-1, :-1] != np.diag(np.diag(affine[:-1, :-1]))):
+    image = slide.multiscale
+    first = image.named[0]
+    transforms: list[Transform] = []
+    for matrix in image.named:
+        if matrix is None or first is None:
             return None
-        scale = [float(affine[axis, axis]) for axis in stored]
-        shift = [float(affine[axis, -1]) for axis in stored]
+        scale = [abs(float(matrix[axis, axis])) for axis in stored]
+        shift = [
+            float(
+                matrix[axis, -1] if matrix[axis, axis] > 0 else first[axis, -1] - matrix[axis, -1]
+            )
+            for axis in stored
+        ]
         transforms.append((scale, shift))
     units = tuple(image.units[axis] for axis in stored)
     document = metadata_of(slide.group.attrs, slide.spec.source).value if image.edges else None

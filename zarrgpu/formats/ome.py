@@ -56,6 +56,9 @@ class Multiscale:
     affines : tuple of (float64 array, shape (n + 1, n + 1), or None)
         Of each level: from array indices to the intrinsic coordinate system, whose axes are those
         of the array. None where the document does not say.
+    named : tuple of (float64 array, shape (n + 1, n + 1), or None)
+        Of each level: from array indices to the system that `axes` and `units` are of, a row for
+        each array axis. Another one than the intrinsic one where that has no names (0.6).
     coordinate_systems : tuple of CoordinateSystem
         The intrinsic one first.
     edges : tuple of Edge
@@ -73,6 +76,7 @@ class Multiscale:
     mpp: tuple[float | None, float | None]
     channels: tuple[Mapping[str, Any], ...]
     affines: tuple[Matrix | None, ...]
+    named: tuple[Matrix | None, ...]
     coordinate_systems: tuple[CoordinateSystem, ...]
     edges: tuple[Edge, ...] = ()
     location: tuple[str | int, ...] = field(default=())
@@ -124,12 +128,12 @@ class Multiscale:
 
     def scale(self, level: int = 0) -> tuple[float, ...] | None:
         """Distance of pixels along each axis, in its unit; None where the document does not say."""
-        matrix = self.affines[level]
+        matrix = self.named[level]
         return None if matrix is None else tuple(np.diagonal(matrix)[:-1].tolist())
 
     def translation(self, level: int = 0) -> tuple[float, ...] | None:
         """Place of the first pixel's centre; None where the document does not say."""
-        matrix = self.affines[level]
+        matrix = self.named[level]
         return None if matrix is None else tuple(matrix[:-1, -1].tolist())
 
     def downsamples(self, sizes: Sequence[tuple[int, int]]) -> tuple[float, ...] | None:
@@ -243,8 +247,9 @@ def _space(image: Document, datasets: Sequence[Document], number: str) -> dict[s
         "types": tuple(axis.type for axis in axes),
         "units": tuple(axis.unit for axis in axes),
         "affines": affines,
+        "named": affines,
         "coordinate_systems": (CoordinateSystem(name="", axes=axes),),
-        "mpp": _mpp(affines[0], axes, [axis.name for axis in axes]),
+        "mpp": _mpp(affines[0], axes),
     }
 
 
@@ -288,16 +293,17 @@ def _space_of_06(image: Document, datasets: Sequence[Document]) -> dict[str, Any
     affines = tuple(_dataset_matrix(step, len(intrinsic.axes)) for step in steps)
     edges = parse_edges(image)
     ordered = (intrinsic, *(each for each in systems.values() if each is not intrinsic))
-    system, matrix, order = _named_system(image, ordered, edges, affines[0])
+    system, named, order = _named_system(image, ordered, edges, affines)
     axes = tuple(system.axes[row] for row in order)
     return {
         "axes": tuple(axis.name for axis in axes),
         "types": tuple(axis.type for axis in axes),
         "units": tuple(axis.unit for axis in axes),
         "affines": affines,
+        "named": named,
         "coordinate_systems": ordered,
         "edges": edges,
-        "mpp": _mpp(matrix, system.axes, [axis.name for axis in axes]),
+        "mpp": _mpp(named[0], axes),
     }
 
 
@@ -322,12 +328,16 @@ def _dataset_matrix(step: Document, ndim: int) -> Matrix:
 
 
 def _named_system(
-    image: Document, systems: Sequence[CoordinateSystem], edges: Sequence[Edge], first: Matrix
-) -> tuple[CoordinateSystem, Matrix, list[int]]:
-    """System that names the axes of the array, the matrix to it, and its axis for each of them.
+    image: Document,
+    systems: Sequence[CoordinateSystem],
+    edges: Sequence[Edge],
+    affines: Sequence[Matrix],
+) -> tuple[CoordinateSystem, tuple[Matrix, ...], list[int]]:
+    """System that names the axes of the array, the matrix of each level to it, its axes' order.
 
     That is the intrinsic one. Where that has the axes of an array ("dim_0"), it is the first one
-    with axes y and x to which array axes lead one to one.
+    with axes y and x to which array axes lead one to one. The order says which of the system's axes
+    each axis of the array is, and rows of the matrices have it.
     """
     sizes = {("", each.name): len(each.axes) for each in systems}
     for system in systems:
@@ -335,12 +345,16 @@ def _named_system(
             continue
         start, end = ("", systems[0].name), ("", system.name)
         try:
-            matrix = find_matrix(edges, start, end, len(first) - 1, sizes) @ first
+            way = find_matrix(edges, start, end, len(affines[0]) - 1, sizes)
         except (UnsupportedFormatError, SelectionError, MetadataError):
             continue
-        used = matrix[:-1, :-1] != 0
-        if (used.sum(axis=0) == 1).all() and (used.sum(axis=1) == 1).all():
-            return system, matrix, used.argmax(axis=0).tolist()
+        with np.errstate(over="ignore", invalid="ignore"):
+            matrices = [way @ affine for affine in affines]
+        used = matrices[0][:-1, :-1] != 0
+        alone = (used.sum(axis=0) == 1).all() and (used.sum(axis=1) == 1).all()
+        if alone and np.isfinite(matrices).all():
+            order = used.argmax(axis=0).tolist()
+            return system, tuple(matrix[[*order, -1]] for matrix in matrices), order
     names = [[axis.name for axis in system.axes] for system in systems]
     message = f"no coordinate system names the axes of the array y and x, got {shown(names)}"
     raise image.fail(message, "coordinateSystems")
@@ -351,18 +365,16 @@ def _check_plane(owner: Document, names: Sequence[str], *keys: str) -> None:
         raise owner.fail(f"must contain y and x, got {shown(list(names))}", *keys)
 
 
-def _mpp(
-    matrix: Matrix | None, rows: Sequence[Axis], columns: Sequence[str]
-) -> tuple[float | None, float | None]:
+def _mpp(matrix: Matrix | None, axes: Sequence[Axis]) -> tuple[float | None, float | None]:
     """Distance of neighbouring pixels of level 0 in x and y, where its unit is a length."""
+    names = [axis.name for axis in axes]
 
     def size(name: str) -> float | None:
         if matrix is None:
             return None
-        step = matrix[:-1, columns.index(name)]
-        row = int(np.flatnonzero(step)[0])
-        factor = micrometres(rows[row].unit)
-        return None if factor is None else float(abs(step[row])) * factor
+        row = names.index(name)
+        factor = micrometres(axes[row].unit)
+        return None if factor is None else float(abs(matrix[row, row])) * factor
 
     return size("x"), size("y")
 
