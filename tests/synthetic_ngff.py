@@ -68,8 +68,9 @@ def write_levels(
         ]
         data = random.integers(1, 250, sizes).astype(dtype)
         chunks = tuple(min(16, n) if a in "yx" else 1 for a, n in zip(axes, sizes, strict=True))
+        names = {"dimension_names": list(axes)} if group.metadata.zarr_format > 2 else {}
         array = group.create_array(
-            f"{name}{level}", shape=data.shape, chunks=chunks, dtype=dtype, fill_value=0
+            f"{name}{level}", shape=data.shape, chunks=chunks, dtype=dtype, fill_value=0, **names
         )
         array[...] = data
         written.append(data)

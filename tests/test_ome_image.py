@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zarrgpu as zg
-from tests.ngff_cases import axes_of, damage, datasets_06, edge, system
+from tests.ngff_cases import axes_of, damage, datasets_06, edge, system, wrap
 from tests.synthetic_ngff import multiscale_of, write_group, write_image, write_levels, write_plate
 from tests.zarr_cases import MemoryStore
 from zarrgpu.cli import main
@@ -423,7 +423,8 @@ def test_problems_of_all_that_lies_below(tmp_path):
     path = tmp_path / "p"
     write_plate(path, "0.5")
     group = zarr.open_group(path / "B/2")
-    group.attrs["ome"] = {"version": "0.5", "well": {"images": [{"path": "0"}, {"path": "9"}]}}
+    images = [{"path": "0", "acquisition": 2}, {"path": "9", "acquisition": 1}]
+    group.attrs["ome"] = {"version": "0.5", "well": {"images": images}}
     field = zarr.open_group(path / "A/1/0")
     ome = dict(field.attrs["ome"])
     ome["multiscales"][0]["datasets"].append(
@@ -438,7 +439,7 @@ def test_problems_of_all_that_lies_below(tmp_path):
     assert problems(path) == [
         ("/A/1/0", "ome.multiscales.0.axes.1.name", "type"),
         ("/A/1/0", "ome.multiscales.0.datasets.2.path", "missing"),
-        ("/A/1/1", "", "value"),
+        ("/A/1/1", "", "value"),  # of version 0.4
         ("/B/2", "ome.well.images.1.path", "missing"),
         ("", "ome.plate.wells.3.path", "missing"),
     ]
@@ -456,6 +457,36 @@ def test_problems_of_levels_and_labels(tmp_path):
     ]
     (tmp_path / "i/s0/zarr.json").write_text("{")
     assert ("/s0", "", "syntax") in problems(tmp_path / "i")
+
+
+def test_what_the_text_demands_of_the_store(tmp_path):
+    write_plate(tmp_path / "p", "0.5")
+    well = zarr.open_group(tmp_path / "p/A/1")
+    images = [{"path": "0"}, {"path": "1", "acquisition": 7}]
+    well.attrs["ome"] = {"version": "0.5", "well": {"images": images}}
+    assert problems(tmp_path / "p") == [
+        ("/A/1", "ome.well.images.0.acquisition", "missing"),
+        ("/A/1", "ome.well.images.1.acquisition", "value"),
+    ]
+    write_labelled(tmp_path / "i", "0.5")
+    write_image(tmp_path / "i/labels/cells", "0.5", "yx", (40, 48), levels=1)
+    group = zarr.open_group(tmp_path / "i")
+    group.create_array("s0", data=np.zeros((2, 40, 48), "u2"), overwrite=True)
+    names = ["c", "x", "y"]
+    group.create_array(
+        "s1", data=np.zeros((2, 20, 24), "u2"), dimension_names=names, overwrite=True
+    )
+    assert problems(tmp_path / "i") == [
+        ("", "ome.multiscales.0.datasets.0.path", "missing"),  # dimension_names
+        ("", "ome.multiscales.0.datasets.1.path", "value"),
+        ("/labels/cells", "ome.multiscales.0.datasets", "value"),  # levels
+    ]
+    for version, attributes in (("0.4", "0.5"), ("0.5", "0.4")):
+        document = multiscale_of(attributes, "yx", 1)
+        group = write_group(tmp_path / version, version, multiscales=[document])
+        group.attrs.put(wrap(attributes, multiscales=[document]))
+        (found,) = zg.validate(tmp_path / version, deep=False)
+        assert "OME-Zarr 0." in found.message
 
 
 def test_problems_of_a_scene(scene):

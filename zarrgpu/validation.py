@@ -3,6 +3,11 @@
 Each group's attributes are judged by `formats.ngff_validation`. Then what they point to is looked
 up, and judged in turn: levels of an image, its labels, wells of a plate, fields of a well, images
 of a series or a scene. No pixel is read.
+
+The text of the specification demands of the store: Zarr 2 up to 0.4 and Zarr 3 since; arrays of as
+many axes as the metadata, of one type (0.6), from large to small; in 0.5 `dimension_names` that are
+the names of the axes; a label image of as many levels as its image; and where a plate lists several
+acquisitions, that each field says of which it is.
 """
 
 from __future__ import annotations
@@ -100,6 +105,8 @@ class _Expectation:
     kind: str | None = None
     version: str | None = None
     integers: bool = False
+    levels: int | None = None
+    acquisitions: tuple[Any, ...] = ()
 
 
 class _Checker:
@@ -131,6 +138,11 @@ class _Checker:
         if expected.version and version != expected.version:
             message = f"is of version {version}, and the group above it of {expected.version}"
             yield Problem(location=(), kind="value", message=message, source=spec.source)
+        if kinds and version and spec.zarr_format != (wanted := 3 if version >= "0.5" else 2):
+            message = (
+                f"is a group of Zarr {spec.zarr_format}; OME-Zarr {version} is of Zarr {wanted}"
+            )
+            yield Problem(location=(), kind="value", message=message, source=spec.source)
         if kinds and version and is_nested(metadata) != (version >= "0.5"):
             message = f"lies {'under' if is_nested(metadata) else 'above'} 'ome', unlike {version}"
             at = metadata.location
@@ -152,16 +164,26 @@ class _Checker:
                 yield from self._image(path, spec, expected)
                 labels = self._child(path, spec, "labels")
                 if isinstance(labels, GroupSpec):
-                    below = _Expectation(kind="labels", version=expected.version)
+                    count = _level_count(root.value)
+                    below = _Expectation(kind="labels", version=expected.version, levels=count)
                     place = join(path, "labels")
                     yield from self.group_problems(place, labels, below, depth + 1)
+            if kind == "well":
+                for at, problem, message in _field_problems(root.value, expected.acquisitions):
+                    at = (*root.location, *at)
+                    yield Problem(location=at, kind=problem, message=message, source=spec.source)
             for location, name, wanted in _references(
                 kind,
                 root.value,
                 self._paths_of_series(path, spec) if kind == "bioformats2raw" else (),
             ):
-                integers = kind == "labels"
-                below = _Expectation(kind=wanted, version=expected.version, integers=integers)
+                below = _Expectation(
+                    kind=wanted,
+                    version=expected.version,
+                    integers=kind == "labels",
+                    levels=expected.levels if kind == "labels" else None,
+                    acquisitions=_acquisitions(root.value) if kind == "plate" else (),
+                )
                 at = (*root.location, *location)
                 yield from self._follow(path, spec, (at, name, wanted), below, depth)
 
@@ -187,9 +209,14 @@ class _Checker:
         for index, image in enumerate(images if isinstance(images, list) else ()):
             if not isinstance(image, Mapping):
                 continue
-            ndim, first = _axis_count(image), None
+            names, first = _axis_names(image), None
             datasets = image.get("datasets")
-            for number, dataset in enumerate(datasets if isinstance(datasets, list) else ()):
+            datasets = datasets if isinstance(datasets, list) else []
+            if expected.levels is not None and datasets and len(datasets) != expected.levels:
+                at = (*root.location, "multiscales", index, "datasets")
+                message = f"lists {len(datasets)} levels, and the labelled image {expected.levels}"
+                yield Problem(location=at, kind="value", message=message, source=spec.source)
+            for number, dataset in enumerate(datasets):
                 name = dataset.get("path") if isinstance(dataset, Mapping) else None
                 at = (*root.location, "multiscales", index, "datasets", number, "path")
                 if not isinstance(name, str):
@@ -198,7 +225,7 @@ class _Checker:
                 if isinstance(level, Problem):
                     yield level
                     continue
-                for kind, message in _level_problems(level, name, ndim, first, expected):
+                for kind, message in _level_problems(level, name, names, first, expected):
                     yield Problem(location=at, kind=kind, message=message, source=spec.source)
                 if isinstance(level, ArraySpec) and first is None:
                     first = level
@@ -263,23 +290,72 @@ def _listed(owner: Any, at: tuple[str, str], kind: str) -> Iterator[_Reference]:
             yield (*at, index, "path"), path, kind
 
 
-def _axis_count(image: Mapping[str, Any]) -> int | None:
-    """Axes that an image says it has."""
+def _axis_names(image: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Names of the axes that an image says it has."""
     axes = image.get("axes")
     systems = image.get("coordinateSystems")
     if isinstance(systems, list) and systems and isinstance(systems[0], Mapping):
         axes = systems[0].get("axes")
-    return len(axes) if isinstance(axes, list) else None
+    if not isinstance(axes, list):
+        return None
+    return tuple(axis.get("name") if isinstance(axis, Mapping) else axis for axis in axes)
+
+
+def _level_count(metadata: Mapping[str, Any]) -> int | None:
+    """Levels of the image of a group that has one."""
+    images = metadata["multiscales"]
+    image = images[0] if isinstance(images, list) and len(images) == 1 else None
+    datasets = image.get("datasets") if isinstance(image, Mapping) else None
+    return len(datasets) if isinstance(datasets, list) else None
+
+
+def _acquisitions(metadata: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Ids of the acquisitions that a plate lists."""
+    plate = metadata["plate"]
+    rows = plate.get("acquisitions") if isinstance(plate, Mapping) else None
+    rows = rows if isinstance(rows, list) else []
+    return tuple(row.get("id") for row in rows if isinstance(row, Mapping))
+
+
+def _field_problems(
+    metadata: Mapping[str, Any], acquisitions: tuple[Any, ...]
+) -> Iterator[tuple[Location, str, str]]:
+    """Fields of a well say of which acquisition they are, where the plate lists several."""
+    well = metadata["well"]
+    rows = well.get("images") if isinstance(well, Mapping) else None
+    for index, row in enumerate(rows if isinstance(rows, list) else ()):
+        if not isinstance(row, Mapping) or not acquisitions:
+            continue
+        at = ("well", "images", index, "acquisition")
+        if "acquisition" not in row:
+            if len(acquisitions) > 1:
+                yield at, "missing", f"is missing; the plate lists acquisitions {acquisitions}"
+        elif row["acquisition"] not in acquisitions:
+            message = f"is {row['acquisition']!r}; the plate lists acquisitions {acquisitions}"
+            yield at, "value", message
+
+
+def _differ(names: tuple[Any, ...], axes: tuple[Any, ...] | None) -> bool:
+    """Whether an array's names are not those of the axes; axes without names are told of before."""
+    return axes is not None and all(isinstance(axis, str) for axis in axes) and names != axes
 
 
 def _level_problems(
-    level: Any, name: str, ndim: int | None, first: ArraySpec | None, expected: _Expectation
+    level: Any,
+    name: str,
+    axes: tuple[Any, ...] | None,
+    first: ArraySpec | None,
+    expected: _Expectation,
 ) -> Iterator[tuple[str, str]]:
     if not isinstance(level, ArraySpec):
         yield "missing", f"names {name!r}, and there is no array"
         return
-    if ndim is not None and level.ndim != ndim:
-        yield "value", f"names an array of {level.ndim} axes, expected {ndim}"
+    if axes is not None and level.ndim != len(axes):
+        yield "value", f"names an array of {level.ndim} axes, expected {len(axes)}"
+    elif expected.version == "0.5" and _differ(level.dimension_names, axes):
+        missing = not any(level.dimension_names)
+        has = "no dimension_names" if missing else f"the dimension_names {level.dimension_names}"
+        yield "missing" if missing else "value", f"names an array of {has}, expected {axes}"
     if expected.integers and level.dtype.kind not in "iu":
         yield "type", f"names an array of {level.dtype}, and labels are integers"
     if first is None or first.ndim != level.ndim:
