@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 
 import zarrgpu as zg
-from tests.synthetic_slides import SlideRecipe, make_svs
+from tests.slide_editor import Editor
+from tests.synthetic_dicom import Instance, make, smooth
+from tests.synthetic_leica import Field, LeicaRecipe, make_leica
+from tests.synthetic_philips import PhilipsRecipe, make_philips
+from tests.synthetic_slides import SlideRecipe, make_svs, tissue
+from tests.synthetic_ventana import AreaRecipe, BifRecipe, make_bif
 from zarrgpu.interop import openslide as ours
 from zarrgpu.interop.openslide import deepzoom as our_deepzoom
 
@@ -17,7 +24,8 @@ peer_deepzoom = pytest.importorskip("openslide.deepzoom")
 pytest.importorskip("PIL")
 
 RECIPE = SlideRecipe(height=331, width=287, tile=64, n_levels=3, kind="lzw")
-LEFT_OUT = {"ImageSlide", "AbstractSlide", "OpenSlideVersionError"}
+LEFT_OUT = {"OpenSlideVersionError"}
+GAPS = AreaRecipe(across=3, down=2)
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +125,6 @@ def _open(module, folder):
 
 
 def test_the_colour_profile_is_that_of_openslide(tmp_path):
-    from dataclasses import replace
-
     from PIL import ImageCms
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -163,3 +169,149 @@ def test_many_bits_make_no_rgba(tmp_path):
     slide = ours.open_slide(tmp_path / "i.zarr")
     with pytest.raises(ours.OpenSlideError, match="make no RGBA image"):
         slide.read_region((0, 0), 0, (4, 4))
+
+
+def pixels_of(slide, level):
+    return np.asarray(slide.read_region((0, 0), level, slide.level_dimensions[level]))
+
+
+@pytest.mark.parametrize("kind", ["svs", "scn", "tiff", "bif", "dcm"])
+def test_tiles_that_are_not_stored_are_transparent(kind, tmp_path):
+    made = {
+        "svs": lambda: make_svs(replace(RECIPE, missing={0: (1, 7), 1: (2,)})),
+        "scn": lambda: make_leica(LeicaRecipe(fields=(Field(width=96, height=64, left=40, top=24),))),
+        "tiff": lambda: make_philips(PhilipsRecipe(missing={0: (3,), 1: (1,)})),
+        "bif": lambda: make_bif(BifRecipe(areas=(GAPS,), overlaps=((-6.0,), (-4.0,)))),
+        "dcm": lambda: make(
+            Instance(image=smooth(1, 1, 70, 90, 3), organization="TILED_SPARSE",
+                     missing=frozenset({(0, 1)}))
+        ),
+    }  # fmt: skip
+    path = tmp_path / f"slide.{kind}"
+    path.write_bytes(made[kind]())
+    with peer.OpenSlide(path) as theirs, ours.OpenSlide(path) as mine:
+        for level in range(1 if kind == "svs" else theirs.level_count):
+            expected = pixels_of(theirs, level)
+            assert np.array_equal(pixels_of(mine, level), expected)
+            assert set(np.unique(expected[..., 3])) <= {0, 255}
+        # of a level that is made from one with a hole, but for what lies on its edge
+        last = theirs.level_count - 1
+        alpha, own = pixels_of(theirs, last)[..., 3], pixels_of(mine, last)[..., 3]
+        assert not (own == 0).all()
+        assert ((alpha == 0) <= (own == 0)).all()
+        assert np.mean(alpha != own) < 0.05
+        assert (alpha == 0).any() == (own == 0).any() == (kind != "tiff")
+    with ours.OpenSlide(path, fill_value=200) as filled:
+        pixels = pixels_of(filled, 0)
+        assert (pixels[..., 3] == 255).all()
+        assert (
+            pixels[pixels_of(ours.OpenSlide(path), 0)[..., 3] == 0] == (200, 200, 200, 255)
+        ).all()
+
+
+PALETTE = np.random.default_rng(0).integers(0, 1 << 16, (3, 256), dtype="u2")
+GREY = tissue(150, 128)[..., 0]
+CMYK = np.dstack([tissue(150, 128), GREY])
+COLOURS = {
+    "white is zero": (GREY, {"photometric": "miniswhite"}),
+    "palette": (GREY, {"photometric": "palette", "colormap": PALETTE}),
+    "cmyk": (CMYK, {"photometric": "separated"}),
+    "16 bits": (CMYK[..., :3].astype("u2") * 251, {"photometric": "rgb"}),
+    "16 bits grey": (GREY.astype("u2") * 251, {"photometric": "minisblack"}),
+    "16 bits of white": (GREY.astype("u2") * 251, {"photometric": "miniswhite"}),
+    "alpha": (
+        np.dstack([CMYK[..., :3] // 2, np.full_like(GREY, 200)]),
+        {"photometric": "rgb", "extrasamples": ["assocalpha"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COLOURS)
+def test_samples_become_the_colours_that_openslide_shows(case, tmp_path):
+    image, options = COLOURS[case]
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, image, tile=(64, 64), metadata=None, **options)
+    with peer.OpenSlide(path) as theirs, ours.OpenSlide(path) as mine:
+        assert np.array_equal(pixels_of(mine, 0), pixels_of(theirs, 0))
+
+
+def test_alpha_is_what_is_said_to_be_alpha(tmp_path):
+    path = tmp_path / "slide.tif"
+    options = {"photometric": "rgb", "tile": (64, 64), "metadata": None}
+    tifffile.imwrite(path, CMYK, extrasamples=["unassalpha"], **options)
+    assert np.array_equal(pixels_of(ours.OpenSlide(path), 0), CMYK)
+    tifffile.imwrite(path, CMYK, extrasamples=["unspecified"], **options)
+    with pytest.raises(ours.OpenSlideError, match="RGB and unspecified make no RGBA image"):
+        ours.OpenSlide(path).read_region((0, 0), 0, (4, 4))
+    tifffile.imwrite(path, CMYK[..., :3], **{**options, "photometric": "cielab"})
+    with pytest.raises(ours.OpenSlideError, match=r"CIE L\*a\*b\* make no RGBA image"):
+        ours.OpenSlide(path).read_region((0, 0), 0, (4, 4))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
+def test_an_ordinary_image_is_a_slide_as_there(mode, tmp_path):
+    image_of = pytest.importorskip("PIL.Image")
+    path = tmp_path / "photo.png"
+    image_of.fromarray(tissue(150, 128)).convert(mode).save(path, icc_profile=b"profile")
+    results = []
+    for module, tiles in ((peer, peer_deepzoom), (ours, our_deepzoom)):
+        assert module.ImageSlide.detect_format(path) == "PNG"
+        with module.open_slide(path) as slide:
+            assert isinstance(slide, module.ImageSlide)
+            assert isinstance(slide, module.AbstractSlide)
+            boxes = [((0, 0), (128, 150)), ((-10, 20), (50, 400)), ((500, 0), (9, 9)),
+                     ((127, 149), (5, 5)), ((-5, -5), (5, 5)), ((3, 3), (0, 2))]  # fmt: skip
+            regions = [slide.read_region(at, 0, size) for at, size in boxes]
+            generator = tiles.DeepZoomGenerator(slide, 50, 2)
+            top = generator.level_count - 1
+            regions += [generator.get_tile(top - 1, (1, 1)), slide.get_thumbnail((40, 40))]
+            slide.set_cache(module.OpenSlideCache(1 << 20))
+            facts = (slide.dimensions, slide.level_count, slide.level_dimensions,
+                     slide.level_downsamples, slide.get_best_level_for_downsample(9.0),
+                     dict(slide.properties), dict(slide.associated_images))  # fmt: skip
+            results.append((regions, facts))
+            for level, size in ((1, (4, 4)), (0, (-1, 4))):
+                with pytest.raises(module.OpenSlideError):
+                    slide.read_region((0, 0), level, size)
+        with pytest.raises(ValueError, match="closed slide"):
+            slide.read_region((0, 0), 0, (1, 1))
+    (theirs, their_facts), (mine, my_facts) = results
+    assert my_facts == their_facts
+    for a, b in zip(mine, theirs, strict=True):
+        equal(a, b)
+        assert a.info["icc_profile"] == b.info["icc_profile"] == b"profile"
+    with ours.ImageSlide(image_of.new("RGB", (5, 4))) as slide:
+        assert slide.dimensions == (5, 4)
+        with pytest.raises(ours.OpenSlideError, match="no tiles as arrays"):
+            our_deepzoom.DeepZoomGenerator(slide).get_tiles(0, [(0, 0)])
+
+
+def test_what_is_not_there_is_the_error_that_it_is_there(path, tmp_path):
+    for module in (peer, ours):
+        with pytest.raises(module.OpenSlideUnsupportedFormatError):
+            module.OpenSlide(tmp_path / "none.svs")
+        with pytest.raises(module.lowlevel.OpenSlideError):
+            module.OpenSlide(tmp_path)
+        with pytest.raises(FileNotFoundError):
+            module.open_slide(tmp_path / "none.svs")
+        text = tmp_path / "text.txt"
+        text.write_text("no image")
+        with pytest.raises(OSError, match="cannot identify image file"):
+            module.open_slide(text)
+        assert module.ImageSlide.detect_format(text) is None
+        encoded = str(path).encode()
+        assert module.OpenSlide.detect_format(encoded) == "aperio"
+        assert module.OpenSlide(encoded).dimensions == (287, 331)
+        assert isinstance(module.__library_version__, str)
+
+
+def test_associated_images_carry_their_profile(tmp_path):
+    path = tmp_path / "slide.svs"
+    text = "Aperio x|ICC Profile = ScanScope v1"
+    editor = Editor(replace(RECIPE, icc_profile=bytes(range(100)) * 3, description=text))
+    named = b"Aperio Image|ICC Profile = ScanScope v1\0"
+    path.write_bytes(editor.set_value(1, "ImageDescription", named).data)
+    for module in (peer, ours):
+        with module.OpenSlide(path) as slide:
+            found = {n: im.info.get("icc_profile") for n, im in slide.associated_images.items()}
+        assert found == {"thumbnail": bytes(range(100)) * 3, "label": None, "macro": None}

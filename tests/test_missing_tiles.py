@@ -230,3 +230,22 @@ def test_rendering_is_cancelled_too(slide):
             (slide,), np.zeros(1, np.int32), place, (1,), (8, 8), device="cpu",
             cancelled=lambda: True,
         )  # fmt: skip
+
+
+def test_another_fill_value_is_seen_through_tiles_that_are_made(tmp_path):
+    """Where a made tile covers a missing one, it is the new fill value as well; caches know it."""
+    path = save(tmp_path, replace(RECIPE, missing={0: (7, 17)}))
+    slide = zg.open_slide(path, cache=1 << 26)
+    white = slide.with_fill_value(255)
+    for level in (1, 2):
+        whole = {"location": (0, 0), "level": level, "size": slide.level_dimensions[level]}
+        black = [slide.read_region(**whole, device="cpu") for _ in range(2)]
+        filled = [white.read_region(**whole, device="cpu") for _ in range(2)]
+        filled += [slide.read_region(**whole, fill_value=255, device="cpu")]
+        hole = (black[0] == 0).all(-1) & is_missing(slide, level)
+        assert hole.any()
+        for region in filled:
+            assert (region[hole] == 255).all()
+            assert np.array_equal(region[~is_missing(slide, level)],
+                                  black[0][~is_missing(slide, level)])  # fmt: skip
+        assert np.array_equal(*black)

@@ -265,3 +265,17 @@ def test_what_others_write_into_the_tag_of_the_xml_is_no_error(tag, tmp_path):
     options = {"tile": (16, 16), "photometric": "minisblack", "metadata": None}
     tifffile.imwrite(path, image, extratags=[tag], **options)
     assert zg.open(path).shape == (32, 32, 1)
+
+
+def test_the_colour_profile_is_that_of_level_0_as_in_openslide(tmp_path, monkeypatch):
+    profile, write = bytes(range(200)), tifffile.TiffWriter.write
+
+    def with_profile(writer, *args, **options):
+        return write(writer, *args, **{"iccprofile": profile, **options})
+
+    monkeypatch.setattr(tifffile.TiffWriter, "write", with_profile)
+    path, slide = opened(tmp_path, BifRecipe(areas=(WIDE,)))
+    with openslide.OpenSlide(path) as peer:
+        expected = peer.properties["openslide.icc-size"]
+    assert slide.properties["openslide.icc-size"] == expected == "200"
+    assert slide.icc_profile == slide.associated_images["macro"].icc_profile == profile

@@ -108,6 +108,15 @@ class Array(ArrayIndexers):
         return self.source.spec.attributes
 
     @property
+    def icc_profile(self) -> bytes | None:
+        """ICC profile of a TIFF's page or a DICOM image that carries one; read when asked for."""
+        profile = self.source.spec.icc_profile
+        if profile is None:
+            return None
+        data = self.source.store.get_range(profile.key, profile.byte_range)
+        return None if data is None else data.tobytes()
+
+    @property
     def fill_value(self) -> Any:
         """Value of elements that are not stored; None if undefined (read as zero)."""
         return self.source.spec.fill_value

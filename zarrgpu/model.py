@@ -279,6 +279,8 @@ class ArraySpec:
         Where the chunks come from that `location` has not, if they are not to be the fill value: an
         array of the same shape, chunks and type with a location and codecs of its own. A plan lists
         it as an array more where it is needed, so that only planning knows of it.
+    icc_profile : StoredBytes or None
+        Colour profile of an image that carries one.
     """
 
     source: str
@@ -294,6 +296,7 @@ class ArraySpec:
     chunk_starts: AxisStarts | None = None
     substitute: ArraySpec | None = None
     placement: Placement | None = None
+    icc_profile: StoredBytes | None = None
 
     @property
     def ndim(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from secrets import randbits
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from zarrgpu.array import Array
 from zarrgpu.errors import MetadataError, SelectionError
 from zarrgpu.model import SlideSpec
+from zarrgpu.rendered_tiles import RenderedTiles
 
 Int64s = NDArray[np.int64]
 
@@ -110,9 +112,11 @@ class Pyramid:
         key = b"".join(value.tobytes() for value in values)
         found = self._filled.get(key)
         if found is None:
-            levels = tuple(map(_with_fill, self.levels, values))
+            levels: list[Array] = []
+            for level, value in zip(self.levels, values, strict=True):
+                levels.append(_with_fill(level, value, levels[-1] if levels else None))
             spec = replace(self.spec, levels=tuple(level.source.spec for level in levels))
-            found = Pyramid(spec, levels)
+            found = Pyramid(spec, tuple(levels))
             self._filled.clear()  # one is kept: who changes it with each read has to pay
             self._filled[key] = found
         return found
@@ -146,12 +150,16 @@ def _fill_scalar(value: Any, dtype: np.dtype[Any], source: str) -> Any:
     return made
 
 
-def _with_fill(level: Array, value: Any) -> Array:
-    """The same array with another fill value."""
+def _with_fill(level: Array, value: Any, finer: Array | None) -> Array:
+    """The same array with another fill value; `finer` is the level before it, filled already."""
     source, spec = level.source, level.source.spec
     substitute = source.substitute
     if substitute is not None:
-        substitute = replace(substitute, spec=replace(substitute.spec, fill_value=value))
+        missing, tiles = replace(substitute.spec, fill_value=value), substitute.store
+        if finer is not None and isinstance(tiles, RenderedTiles):
+            tiles = tiles.over(missing, finer.source)
+        # not the tiles that a cache may hold of the other fill value
+        substitute = replace(substitute, spec=missing, store=tiles, cache_key=randbits(62))
     changed = replace(
         spec, fill_value=value, substitute=None if substitute is None else substitute.spec
     )

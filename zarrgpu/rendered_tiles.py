@@ -3,7 +3,7 @@
 The rule is OpenSlide's (`formats.missing_tiles`), the filter is ours: a pixel is the mean of the
 area that it covers on the finer level, rounded. OpenSlide draws with Cairo's filter, which differs
 by a few grey levels. Where the finer level has no pixels either (a tile missing at level 0) it
-counts as its fill value, 0; OpenSlide leaves it transparent.
+counts as its fill value; OpenSlide leaves it transparent.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ class RenderedTiles:
         self.io_concurrency = finer.store.io_concurrency
         self.max_gap_bytes = 0
         self.max_coalesced_bytes = substitute.chunk_nbytes
+
+    def over(self, substitute: ArraySpec, finer: ArraySource) -> RenderedTiles:
+        """Make the same tiles of a finer level that has another fill value."""
+        return RenderedTiles(substitute, finer, self._shrink)
 
     def get(
         self, key: str, allocate: Allocate = new_bytes, max_nbytes: int | None = None

@@ -12,6 +12,7 @@ Facts from OpenSlide's reader (openslide-vendor-aperio.c) and measured files, fa
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -25,8 +26,8 @@ from zarrgpu.formats.slide_properties import (
     scale_properties,
     tiff_properties,
 )
-from zarrgpu.formats.tiff import page_to_array_spec
-from zarrgpu.model import SlideSpec, StoredBytes
+from zarrgpu.formats.tiff import page_to_array_spec, stored_profile
+from zarrgpu.model import SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,7 +94,7 @@ def aperio_like_slide(
     levels = [page_to_array_spec(p, key=key, image=f"level {i}") for i, p in enumerate(tiled)]
     levels = list(substitute_missing_tiles(levels))
     associated, problems = _associated(pages, key)
-    icc_profile = read_icc_profile(file, first)
+    icc_profile = stored_profile(first, key)
     properties = {
         "openslide.vendor": vendor,
         **tiff_properties(first),
@@ -105,7 +106,8 @@ def aperio_like_slide(
     if icc_profile:
         properties["openslide.icc-size"] = str(len(icc_profile))
     for name, page in associated.items():
-        properties |= associated_properties(name, page, _icc_nbytes(name, page, first))
+        profile = _profile_page(name, page, first).icc_profile
+        properties |= associated_properties(name, page, profile.nbytes if profile else 0)
     usable_mpp = mpp if mpp is not None and mpp > 0 else None
     return SlideSpec(
         source=first.source,
@@ -115,7 +117,11 @@ def aperio_like_slide(
         mpp=(usable_mpp, usable_mpp),
         properties=properties,
         associated={
-            name: page_to_array_spec(p, key=key, image=name) for name, p in associated.items()
+            name: replace(
+                page_to_array_spec(page, key=key, image=name),
+                icc_profile=stored_profile(_profile_page(name, page, first), key),
+            )
+            for name, page in associated.items()
         },
         icc_profile=icc_profile,
         quickhash=tiff_quickhash(key, tiled[-1], first),
@@ -132,21 +138,13 @@ def parse_description(description: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, equals, value in pairs if equals}
 
 
-def read_icc_profile(file: TiffFile, page: TiffPage) -> StoredBytes | None:
-    """Embedded colour profile of a page, None if there is none or the file is cut off before it."""
-    at = page.icc_profile
-    if at is None or not at.nbytes or at.end > file.size:
-        return None
-    return StoredBytes(key=file.key, byte_range=at)
-
-
-def _icc_nbytes(name: str, page: TiffPage, first: TiffPage) -> int:
-    """Size of an associated image's profile; a thumbnail that names the slide's own has that."""
+def _profile_page(name: str, page: TiffPage, first: TiffPage) -> TiffPage:
+    """Page with an associated image's profile; a thumbnail that names the slide's own has that."""
     if page.icc_profile is None and name == "thumbnail":
         profile_name = parse_description(page.description).get("ICC Profile")
         same = parse_description(first.description).get("ICC Profile") == profile_name
         page = first if same and profile_name is not None else page
-    return page.icc_profile.nbytes if page.icc_profile else 0
+    return page
 
 
 def _associated(pages: Sequence[TiffPage], key: str) -> tuple[dict[str, TiffPage], dict[str, str]]:

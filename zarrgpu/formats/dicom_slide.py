@@ -12,6 +12,7 @@ kind (``LOCALIZER`` ...) is in the series, it is ignored, as there.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from zarrgpu.errors import RequestError, UnsupportedFormatError
@@ -193,10 +194,11 @@ def _associated(
         except RequestError as error:
             said[f"zarrgpu.associated.{name}.unsupported"] = str(error)
             continue
-        found[name] = spec
+        profile = _icc_profile(image.first)
+        found[name] = replace(spec, icc_profile=profile)
         prefix = f"openslide.associated.{name}"
         said |= {f"{prefix}.width": str(spec.shape[1]), f"{prefix}.height": str(spec.shape[0])}
-        if (profile := _icc_profile(image.first)) is not None:
+        if profile is not None:
             said[f"{prefix}.icc-size"] = str(len(profile))
     return found, said
 

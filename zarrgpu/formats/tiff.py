@@ -20,7 +20,7 @@ from zarrgpu.formats.tiff_ifd import ReadRange, is_tiff
 from zarrgpu.formats.tiff_page import TiffPage, read_sub_pages, read_tiff
 from zarrgpu.formats.tiff_strips import split_strips
 from zarrgpu.formats.tiff_tags import EXTRA_SAMPLE_NAMES, PHOTOMETRIC_NAMES, Tag
-from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest
+from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest, StoredBytes
 
 __all__ = ["ReadRange", "TiffPage", "is_tiff", "page_to_array_spec", "read_sub_pages", "read_tiff"]
 
@@ -83,7 +83,16 @@ def page_to_array_spec(page: TiffPage, *, key: str, image: str = "image") -> Arr
         ),
         dimension_names=("y", "x", "c"),
         attributes=attributes,
+        icc_profile=stored_profile(page, key),
     )
+
+
+def stored_profile(page: TiffPage, key: str) -> StoredBytes | None:
+    """Embedded colour profile of a page, None if there is none or the file is cut off before it."""
+    at = page.icc_profile
+    if at is None or not at.nbytes or at.end > page.ifd.cache.size:
+        return None
+    return StoredBytes(key=key, byte_range=at)
 
 
 def _chunk_order(page: TiffPage, table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

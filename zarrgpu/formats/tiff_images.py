@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from zarrgpu.errors import UnsupportedFormatError
-from zarrgpu.formats.aperio import read_icc_profile
 from zarrgpu.formats.geotiff import scaled_geotransform
 from zarrgpu.formats.planes import MAX_PLANES, manifest_of, stack_planes
 from zarrgpu.formats.quickhash import tiff_quickhash
@@ -28,7 +27,7 @@ from zarrgpu.formats.slide_properties import (
     resolution_mpp,
     tiff_properties,
 )
-from zarrgpu.formats.tiff import page_to_array_spec, read_sub_pages
+from zarrgpu.formats.tiff import page_to_array_spec, read_sub_pages, stored_profile
 from zarrgpu.formats.tiff_tags import Tag
 from zarrgpu.model import ArraySpec, SlideSpec
 
@@ -82,7 +81,7 @@ def pyramid_slide(
         page_to_array_spec(page, key=file.key, image=f"level {i}") for i, page in enumerate(levels)
     ]
     arrays = [arrays[0], *(_placed(arrays[0], array) for array in arrays[1:])]
-    icc_profile = read_icc_profile(file, first)
+    icc_profile = stored_profile(first, file.key)
     mpp = resolution_mpp(first)
     properties = {
         "openslide.vendor": "generic-tiff",

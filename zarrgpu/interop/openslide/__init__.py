@@ -15,9 +15,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from zarrgpu.errors import UnsupportedFormatError as OpenSlideUnsupportedFormatError
-from zarrgpu.errors import ZarrGPUError as OpenSlideError
+from zarrgpu import __version__
+from zarrgpu.interop.openslide import lowlevel
+from zarrgpu.interop.openslide.abstract import AbstractSlide
+from zarrgpu.interop.openslide.image_slide import ImageSlide
+from zarrgpu.interop.openslide.lowlevel import OpenSlideError, OpenSlideUnsupportedFormatError
 from zarrgpu.interop.openslide.slide import OpenSlide, OpenSlideCache, open_slide
+
+__library_version__ = __version__
+"""Of what reads the slides: zarrgpu."""
 
 PROPERTY_NAME_BACKGROUND_COLOR: Final = "openslide.background-color"
 PROPERTY_NAME_BARCODE: Final = "openslide.barcode"
@@ -45,9 +51,14 @@ __all__ = [
     "PROPERTY_NAME_OBJECTIVE_POWER",
     "PROPERTY_NAME_QUICKHASH1",
     "PROPERTY_NAME_VENDOR",
+    "AbstractSlide",
+    "ImageSlide",
     "OpenSlide",
     "OpenSlideCache",
     "OpenSlideError",
     "OpenSlideUnsupportedFormatError",
+    "__library_version__",
+    "__version__",
+    "lowlevel",
     "open_slide",
 ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from zarrgpu import deepzoom
-from zarrgpu.interop.openslide.slide import OpenSlide, on_background, pillow
+from zarrgpu.errors import SelectionError
+from zarrgpu.interop.openslide.abstract import AbstractSlide, on_background, pillow
+from zarrgpu.interop.openslide.slide import OpenSlide
 
 
 class DeepZoomGenerator(deepzoom.DeepZoomGenerator):
@@ -13,7 +16,7 @@ class DeepZoomGenerator(deepzoom.DeepZoomGenerator):
 
     Parameters
     ----------
-    osr : OpenSlide
+    osr : OpenSlide or ImageSlide
         Of `zarrgpu.interop.openslide`.
     tile_size, overlap, limit_bounds
         As for `zarrgpu.DeepZoomGenerator`, which gives arrays, many tiles at a time.
@@ -21,13 +24,23 @@ class DeepZoomGenerator(deepzoom.DeepZoomGenerator):
 
     def __init__(
         self,
-        osr: OpenSlide,
+        osr: AbstractSlide,
         tile_size: int = 254,
         overlap: int = 1,
         limit_bounds: bool = False,  # noqa: FBT001, FBT002 - openslide-python's signature
     ) -> None:
-        super().__init__(osr.slide, tile_size, overlap, limit_bounds)
+        slide: Any = osr.slide if isinstance(osr, OpenSlide) else osr
+        super().__init__(slide, tile_size, overlap, limit_bounds)
         self._osr = osr
+
+    def get_tiles(
+        self, level: int, addresses: Sequence[tuple[int, int]], **options: Any
+    ) -> list[Any]:
+        """Tiles as arrays (`zarrgpu.DeepZoomGenerator`); not of an `ImageSlide`."""
+        if not isinstance(self._osr, OpenSlide):
+            msg = f"{self._osr!r} has no tiles as arrays; get_tile gives images"
+            raise SelectionError(msg)
+        return super().get_tiles(level, addresses, **options)
 
     def get_tile(self, level: int, address: tuple[int, int], **options: Any) -> Any:
         """RGB ``PIL.Image`` of a tile; with options an array (`zarrgpu.DeepZoomGenerator`)."""

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Any, Self
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.array import Array
 from zarrgpu.chunk_cache import ChunkCache
-from zarrgpu.errors import MissingDependencyError, SelectionError
+from zarrgpu.errors import NodeNotFoundError, UnsupportedFormatError
+from zarrgpu.interop.openslide.abstract import AbstractSlide, pillow, with_profile
+from zarrgpu.interop.openslide.image_slide import ImageSlide
+from zarrgpu.interop.openslide.rgba import to_rgba
+from zarrgpu.model import MISSING_NBYTES, Manifest
 from zarrgpu.opening import detect_format
 from zarrgpu.opening import open_slide as open_zarrgpu_slide
 from zarrgpu.slide import Slide
 
-_BACKGROUND = "openslide.background-color"
+Filename: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 class OpenSlideCache:
@@ -37,14 +41,15 @@ class OpenSlideCache:
         return f"{type(self).__name__}({self._capacity!r})"
 
 
-class OpenSlide:
+class OpenSlide(AbstractSlide):
     """An open whole-slide image.
 
     Parameters
     ----------
     filename : path or URL
     **options
-        As for `zarrgpu.open_slide`.
+        As for `zarrgpu.open_slide`. With a `fill_value` tiles that are not stored are that; without
+        one they are transparent, as there.
 
     Attributes
     ----------
@@ -53,47 +58,32 @@ class OpenSlide:
 
     Raises
     ------
+    OpenSlideUnsupportedFormatError
+        If there is no such file, or none that is read.
     MissingDependencyError
         Without Pillow.
     """
 
-    def __init__(self, filename: str | os.PathLike[str], **options: Any) -> None:
+    def __init__(self, filename: Filename, **options: Any) -> None:
         pillow()
         self._filename = filename
-        self.slide: Slide = open_zarrgpu_slide(filename, **options)
+        try:
+            self.slide: Slide = open_zarrgpu_slide(_text(filename), **options)
+        except NodeNotFoundError as error:
+            raise UnsupportedFormatError(str(error)) from error
+        self._shows_holes = options.get("fill_value") is None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._filename!r})"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     @classmethod
-    def detect_format(cls, filename: str | os.PathLike[str]) -> str | None:
+    def detect_format(cls, filename: Filename) -> str | None:
         """Vendor of a file; None if it is no slide."""
-        return detect_format(filename)
+        return detect_format(_text(filename))
 
     def close(self) -> None:
         """Close the slide; nothing is held open between reads."""
         self.slide.close()
-
-    @property
-    def level_count(self) -> int:
-        """Number of levels."""
-        return self.slide.level_count
-
-    @property
-    def dimensions(self) -> tuple[int, int]:
-        """(width, height) of level 0."""
-        return self.slide.dimensions
 
     @property
     def level_dimensions(self) -> tuple[tuple[int, int], ...]:
@@ -115,75 +105,71 @@ class OpenSlide:
         """Name to RGBA ``PIL.Image``, read when asked for."""
         return _AssociatedImages(self.slide.associated_images)
 
-    @property
-    def color_profile(self) -> Any:
-        """``PIL.ImageCms.ImageCmsProfile``, or None."""
-        return self.slide.color_profile
+    @cached_property
+    def icc_profile(self) -> bytes | None:
+        """Colour profile, in ``info["icc_profile"]`` of the images too; read once."""
+        return self.slide.icc_profile
 
     def get_best_level_for_downsample(self, downsample: float) -> int:
         """Level to read for a given downsample."""
         return self.slide.get_best_level_for_downsample(downsample)
 
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> Any:
-        """Read a region as an RGBA ``PIL.Image``, transparent outside of the slide.
+        """Read a region as an RGBA ``PIL.Image``; see `AbstractSlide.read_region`.
 
-        Parameters
-        ----------
-        location : (int, int)
-            (x, y) of the upper left pixel in the level-0 frame.
-        level : int
-        size : (int, int)
-            (width, height) in pixels of the level.
+        Transparent are what lies outside of the slide, and tiles that are not stored.
         """
         pixels = np.asarray(self.slide.read_region(location, level, size, device="cpu"))
-        rgba = _rgba(pixels, self.slide.spec.source)
+        rgba = to_rgba(pixels, self.slide.levels[level].source.spec)
+        rgba[self._not_stored(pixels, location, level, size)] = 0
         corner = np.floor(np.array(location) / self.level_downsamples[level] + 0.5)
         for axis, start, full in zip((1, 0), corner, self.level_dimensions[level], strict=True):
             place = start + np.arange(size[1 - axis])
             outside = (place < 0) | (place >= full)
             rgba[(slice(None),) * axis + (outside,)] = 0
-        return self._with_profile(pillow().fromarray(rgba))
-
-    def get_thumbnail(self, size: tuple[int, int]) -> Any:
-        """Slide within `size` as an RGB ``PIL.Image``, shrunk with Lanczos' filter as there."""
-        downsample = max(full / most for full, most in zip(self.dimensions, size, strict=True))
-        level = self.get_best_level_for_downsample(downsample)
-        tile = self.read_region((0, 0), level, self.level_dimensions[level])
-        thumbnail = on_background(tile, self.properties)
-        thumbnail.thumbnail(size, pillow().Resampling.LANCZOS)
-        return self._with_profile(thumbnail)
+        return with_profile(pillow().fromarray(rgba), self.icc_profile)
 
     def set_cache(self, cache: OpenSlideCache | ChunkCache) -> None:
         """Keep decoded chunks in `cache`; by default nothing is kept."""
         self.slide.set_cache(cache.chunks if isinstance(cache, OpenSlideCache) else cache)
 
-    def _with_profile(self, image: Any) -> Any:
-        profile = self.slide.icc_profile
-        if profile is not None:
-            image.info["icc_profile"] = profile
-        return image
+    def _not_stored(
+        self, pixels: NDArray[Any], location: tuple[int, int], level: int, size: tuple[int, int]
+    ) -> NDArray[np.bool_]:
+        """Which of a region's pixels are of no tile: those that another fill value changes.
+
+        So a region of a slide that lacks tiles is read twice, unless it shows that it lacks none.
+        """
+        levels, spec = self.slide.levels, self.slide.levels[level].source.spec
+        none = np.zeros(pixels.shape[:2], np.bool_)
+        # a tile that is made from a finer level may cover what is missing there
+        made = spec.substitute is not None
+        suspects = levels[: level + 1] if made else levels[level : level + 1]
+        if not self._shows_holes or not any(map(_lacks_tiles, suspects)):
+            return none
+        fill = spec.fill_scalar
+        if not made and not (pixels == fill).all(axis=2).any():
+            return none
+        other = 0 if fill else 1
+        again = self.slide.read_region(location, level, size, fill_value=other, device="cpu")
+        changed: NDArray[np.bool_] = (pixels != np.asarray(again)).any(axis=2)
+        return changed
 
 
-def open_slide(filename: str | os.PathLike[str], **options: Any) -> OpenSlide:
-    """Open a whole-slide image; see `OpenSlide`."""
-    return OpenSlide(filename, **options)
+def open_slide(filename: Filename, **options: Any) -> OpenSlide | ImageSlide:
+    """Open a whole-slide image, or an ordinary one with Pillow; see `OpenSlide`, `ImageSlide`.
 
-
-def pillow() -> Any:
-    """Give the module ``PIL.Image``."""
+    Raises
+    ------
+    OSError
+        If it is neither, or not there.
+    OpenSlideError
+        If it is a damaged slide, or one with a codec that is not read.
+    """
     try:
-        from PIL import Image
-    except ImportError as error:
-        msg = "zarrgpu.interop.openslide gives Pillow's images: pip install pillow"
-        raise MissingDependencyError(msg) from error
-    return Image
-
-
-def on_background(image: Any, properties: Mapping[str, str]) -> Any:
-    """Lay an RGBA image on the slide's background colour (white, if it says none)."""
-    solid = pillow().new("RGB", image.size, "#" + properties.get(_BACKGROUND, "ffffff"))
-    solid.paste(image, None, image)
-    return solid
+        return OpenSlide(filename, **options)
+    except UnsupportedFormatError:
+        return ImageSlide(filename)
 
 
 class _AssociatedImages(Mapping[str, Any]):
@@ -204,18 +190,17 @@ class _AssociatedImages(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         image = self._images[name]
         pixels = np.asarray(image.read(..., device="cpu"))
-        return pillow().fromarray(_rgba(pixels, image.source.spec.source))
+        rgba = pillow().fromarray(to_rgba(pixels, image.source.spec))
+        return with_profile(rgba, image.icc_profile)
 
 
-def _rgba(pixels: NDArray[Any], source: str) -> NDArray[np.uint8]:
-    """8-bit pixels of 1, 3 or 4 channels as RGBA."""
-    height, width, channels = pixels.shape
-    if pixels.dtype != np.uint8 or channels not in (1, 3, 4):
-        msg = (
-            f"{source!r}: {channels} channel(s) of {pixels.dtype} make no RGBA image, expected 1, "
-            "3 or 4 of uint8; read arrays with zarrgpu.open_slide"
-        )
-        raise SelectionError(msg)
-    rgba = np.full((height, width, 4), 255, np.uint8)
-    rgba[..., : max(channels, 3)] = pixels
-    return rgba
+def _lacks_tiles(level: Array) -> bool:
+    """Whether a level of a slide has tiles that are neither stored nor made from a finer level."""
+    spec = level.source.spec
+    if spec.substitute is not None or not isinstance(spec.location, Manifest):
+        return False
+    return bool((spec.location.nbytes == MISSING_NBYTES).any())
+
+
+def _text(filename: Filename) -> str:
+    return os.fsdecode(filename)
