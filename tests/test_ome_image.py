@@ -20,6 +20,7 @@ from tests.ngff_cases import axes_of, damage, datasets_06, edge, system, wrap
 from tests.synthetic_ngff import multiscale_of, write_group, write_image, write_levels, write_plate
 from tests.zarr_cases import MemoryStore
 from zarrgpu.cli import main
+from zarrgpu.convert import convert
 from zarrgpu.errors import (
     MetadataError,
     NodeNotFoundError,
@@ -294,6 +295,21 @@ def test_a_series_that_is_no_list_is_an_error(tmp_path):
     write_group(tmp_path / "s/OME", "0.5", series="0")
     with pytest.raises(MetadataError, match="expected a list of paths"):
         _ = zg.open(tmp_path / "s").images
+
+
+def test_the_only_image_of_a_series_is_the_slide(tmp_path):
+    write_series(tmp_path / "one", "0.4", ["0"], None)
+    slide = zg.open_slide(tmp_path / "one")
+    assert np.array_equal(slide.levels[0][...], zg.open(tmp_path / "one/0").levels[0][...])
+    converted = convert(tmp_path / "one", tmp_path / "converted")
+    assert np.array_equal(zg.open(converted).levels[0][...], slide.levels[0][...])
+    write_series(tmp_path / "two", "0.5", ["0", "label"], ["0", "label"])
+    for call in (zg.open_slide, lambda path: convert(path, tmp_path / "no")):
+        with pytest.raises(UnsupportedFormatError, match=r"2 images \(0, label\).* as .*two/0"):
+            call(tmp_path / "two")
+    write_series(tmp_path / "none", "0.5", [], None)
+    with pytest.raises(UnsupportedFormatError, match="a series of 0 images"):
+        zg.open_slide(tmp_path / "none")
 
 
 def test_an_image_or_plate_of_bioformats2raw_is_what_it_is(tmp_path):

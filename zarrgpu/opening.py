@@ -45,7 +45,7 @@ from zarrgpu.ome_image import OmeZarrImage
 from zarrgpu.pages import Pages
 from zarrgpu.plate import Plate, Well
 from zarrgpu.rendered_tiles import RenderedTiles
-from zarrgpu.scenes import Scene, Series, is_scene, is_series
+from zarrgpu.scenes import Scene, Series, is_scene, is_series, only_image
 from zarrgpu.slide import Slide
 from zarrgpu.stores.base import Store
 from zarrgpu.stores.resolve import resolve_store, split_file
@@ -129,6 +129,8 @@ def open_slide(
 ) -> Slide:
     """Open a whole-slide file or a multiscale OME-Zarr image; anything else is an error.
 
+    Of a series (what bioformats2raw writes) that has one image, that image.
+
     Parameters and errors are those of `open`, and:
 
     Parameters
@@ -142,7 +144,7 @@ def open_slide(
         See `Slide.with_fill_value`.
     """
     store = resolve_store(path, filesystem=filesystem, storage_options=storage_options)
-    node = _open(store, cache, read_slide, use_consolidated=use_consolidated)
+    node = only_image(_open(store, cache, read_slide, use_consolidated=use_consolidated))
     if not isinstance(node, Slide):
         where = path.url if isinstance(path, Store) else str(path)
         msg = f"{where!r} is a {type(node).__name__}, not a slide; use open()"

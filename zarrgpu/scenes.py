@@ -13,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.array import Array
-from zarrgpu.errors import MetadataError, NodeNotFoundError, SelectionError
+from zarrgpu.errors import (
+    MetadataError,
+    NodeNotFoundError,
+    SelectionError,
+    UnsupportedFormatError,
+)
 from zarrgpu.formats.document import shown
 from zarrgpu.formats.group import GroupSpec
 from zarrgpu.formats.ngff_axes import parse_systems
@@ -27,6 +32,7 @@ from zarrgpu.hierarchy import Hierarchy, join, normalise_path
 from zarrgpu.stores.base import MAX_DOCUMENT_NBYTES
 
 _MAX_SERIES = 1_000_000
+_SHOWN = 8
 _LAYOUT = "bioformats2raw.layout"
 
 
@@ -195,6 +201,27 @@ class SeriesImage:
 
     path: str
     name: str
+
+
+def only_image(node: object) -> object:
+    """Give the image of a series that has one, as bioformats2raw makes many; any other node itself.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If a series has another number of images; with their paths.
+    """
+    if not isinstance(node, Series):
+        return node
+    images = node.images
+    if len(images) == 1:
+        return node[images[0].path]
+    msg = f"{node.metadata.source!r} is a series of {len(images)} images"
+    if images:
+        paths = ", ".join(f"{each.path} {each.name}".strip() for each in images[:_SHOWN])
+        more = ", ..." if len(images) > _SHOWN else ""
+        msg += f" ({paths}{more}); choose one, such as {node.metadata.source}/{images[0].path}"
+    raise UnsupportedFormatError(msg)
 
 
 def is_scene(attributes: Any) -> bool:

@@ -28,6 +28,7 @@ from zarrgpu.devices.host import available_cores
 from zarrgpu.errors import MemoryBudgetError, RequestError, StoreError
 from zarrgpu.model import Manifest, ReadOptions
 from zarrgpu.opening import open as open_node
+from zarrgpu.scenes import only_image
 from zarrgpu.slide import Slide
 from zarrgpu.stores.local import LocalStore
 
@@ -95,7 +96,7 @@ def convert(
     options = options or ConvertOptions()
     zarr = require_zarr()
     target = local_output(output)
-    node = open_node(source, storage_options=storage_options)
+    node = only_image(open_node(source, storage_options=storage_options))
     name = os.fspath(source)
     image = open_source(node, name, options.axes)
     if options.copy_tiles:
