@@ -239,6 +239,18 @@ def test_errors_of_the_store_pass_through():
             "predictor 3 with samples of uint8",
         ),
         ([*without(259, short(259, 5)), short(317, 9)], UnsupportedCodecError, "predictor 9"),
+        # tifffile differences before it packs, libtiff does not look at the tag
+        (
+            [*without(259, short(259, 32773)), short(317, 2)],
+            UnsupportedCodecError,
+            "predictor 2 with PackBits is not read",
+        ),
+        (
+            [*without(259, short(259, 34887)), short(317, 2)],
+            UnsupportedCodecError,
+            "predictor 2 with LERC is not read",
+        ),
+        ([*without(259, short(259, 34933))], UnsupportedCodecError, r"34933 \(PNG\)"),
         (
             [*without(259, short(259, 7)), short(339, 2)],
             UnsupportedCodecError,

@@ -109,6 +109,8 @@ def page_codecs(page: TiffPage, dtype: np.dtype[Any]) -> tuple[CodecSpec, ...]:
         return (*codecs, _jpeg(page, dtype))
     if page.compression in _JPEG2K_COMPRESSIONS:
         return (*codecs, _jpeg2k(page, dtype))
+    if page.predictor != 1 and page.compression in (_LERC, _PACKBITS):
+        raise _disputed_predictor(page)
     if page.compression in _IMAGE_FORMATS:
         return (*codecs, _image(page, dtype))
     if page.compression != 1 and page.compression not in _BYTE_COMPRESSIONS:
@@ -158,9 +160,16 @@ def _fill_order(page: TiffPage) -> tuple[CodecSpec, ...]:
     return () if page.fill_order == 1 else (CodecSpec("tiff_fill_order"),)
 
 
+def _disputed_predictor(page: TiffPage) -> UnsupportedCodecError:
+    """Refusal of what libtiff reads as if it had no predictor, and tifffile writes with one."""
+    name = COMPRESSION_NAMES[page.compression]
+    msg = f"{page.where}: predictor {page.predictor} with {name} is not read: some writers mean "
+    return UnsupportedCodecError(msg + "it and some readers do not; compress with deflate or LZW")
+
+
 def _predictor(page: TiffPage, dtype: np.dtype[Any]) -> list[CodecSpec]:
-    # libtiff applies predictors with LZW, deflate, LZMA and Zstandard only, and so do all writers
-    if page.predictor == 1 or page.compression == _PACKBITS:
+    # all of these compressions have predictors in libtiff: LZW, deflate, LZMA and Zstandard
+    if page.predictor == 1:
         return []
     kinds = {2: "iuf", 3: "f"}.get(page.predictor, "")
     if dtype.kind not in kinds or page.bits[0] in _PACKED_BITS:
