@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -512,6 +513,14 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     convert(path, tmp_path / "a.zarr", options=ConvertOptions(chunk_px=32, overwrite=True))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.svs", "a.zarr"]
     assert not (tmp_path / "a.zarr" / "mine").exists()
+    for started in ([], ["convert.json.new"]):  # runs that ended before they wrote what they do
+        (tmp_path / "b.zarr.partial").mkdir()
+        for name in started:
+            (tmp_path / "b.zarr.partial" / name).write_text("{")
+        convert(path, tmp_path / "b.zarr", options=replace(SMALL, overwrite=bool(started)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.svs", "a.zarr", "b.zarr"]
+    assert not list((tmp_path / "b.zarr").glob("convert.*"))
+    shutil.rmtree(tmp_path / "b.zarr")
     (tmp_path / "b.zarr.partial").mkdir()
     (tmp_path / "b.zarr.partial" / "mine").write_text("x")
     for overwrite in (False, True):

@@ -84,21 +84,25 @@ class PartialOutput:
     def _take_up(self, identity: dict[str, Any]) -> None:
         state = self.folder / _STATE
         text = json.dumps(identity, sort_keys=True)
-        if self.folder.exists() and (not state.is_file() or state.read_text() != text):
+        new = state.with_name(_STATE + ".new")
+        begun = self.folder.is_dir() and set(self.folder.iterdir()) <= {new}
+        same = state.is_file() and state.read_text() == text
+        if self.folder.exists() and not (begun or same):
             if not self._overwrite:
                 msg = (
                     f"{str(self.folder)!r} is of another conversion, or the source or the options "
                     "have changed since; remove it, or pass overwrite=True (--overwrite)"
                 )
                 raise StoreError(msg)
-            if not state.is_file() and any(self.folder.iterdir()):
+            if not state.is_file():
                 msg = f"{str(self.folder)!r} was not made by zarrgpu convert; remove it"
                 raise StoreError(msg)
             os.close(_locked(self.folder / _LOCK))
             _remove(self.folder)
-        if not self.folder.exists():
-            self.folder.mkdir(parents=True)
-            state.write_text(text)
+        if begun or not self.folder.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            new.write_text(text)
+            new.replace(state)  # whole, or not there: whoever is stopped between can begin again
 
     def _read_done(self) -> set[str]:
         path = self.folder / _DONE
