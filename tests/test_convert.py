@@ -470,6 +470,38 @@ def test_an_interrupted_run_goes_on_and_does_nothing_twice(
     assert not (tmp_path / "a.zarr.partial").exists()
 
 
+def test_files_that_were_cut_off_are_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = slide_at(tmp_path / "a.svs", kind="none")
+    options = ConvertOptions(chunk_px=32, shard_px=96, num_threads=1)
+    convert(path, tmp_path / "whole.zarr", options=options)
+
+    for place in ("mark", "finish"):  # in the first shard, and with all but the name
+
+        def stop(partial: convert_run.PartialOutput, *_: object, place: str = place) -> None:
+            if place == "finish":
+                partial.close()
+            raise StoppedError
+
+        monkeypatch.setattr(convert_run.PartialOutput, place, stop)
+        with pytest.raises(StoppedError):
+            convert(path, tmp_path / "a.zarr", options=options)
+        monkeypatch.undo()
+        partial = tmp_path / "a.zarr.partial"
+        done = (partial / "convert.done").read_text().split()
+        for index, coords in enumerate(np.ndindex(1, 4, 3)):
+            if f"0/{index}" not in done:  # at the edge as well
+                shard = partial.joinpath("0/c", *map(str, coords))
+                shard.parent.mkdir(parents=True, exist_ok=True)
+                shard.write_bytes(b"\1" * 50)
+        for document in partial.rglob("zarr.json"):
+            if "label" not in document.parts:
+                document.write_bytes(document.read_bytes()[:40])
+    convert(path, tmp_path / "a.zarr", options=options)
+    assert files_of(tmp_path / "whole.zarr") == files_of(tmp_path / "a.zarr")
+
+
 def test_a_changed_source_or_other_options_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,8 @@ def _write(
     partial = PartialOutput(target, identity, overwrite=options.overwrite)
     progress = Progress(sum(math.prod(level.layout.shape) for level in levels), quiet=quiet)
     try:
+        for folder in ("", "associated", *(str(level.number) for level in levels)):
+            _drop_cut_off(partial.folder / folder / "zarr.json")
         group = zarr.open_group(partial.folder, mode="a", zarr_format=3)
         associated = image.associated if options.associated else {}
         _write_extras(group, image, associated)
@@ -159,6 +161,16 @@ def _write(
     finally:
         progress.close()
     partial.finish()
+
+
+def _drop_cut_off(document: Path) -> None:
+    """Remove metadata whose writing was interrupted: it is written anew."""
+    try:
+        json.loads(document.read_bytes())
+    except FileNotFoundError:
+        return
+    except ValueError:
+        document.unlink()
 
 
 def _levels(image: Source, options: ConvertOptions) -> list[_Level]:
@@ -250,6 +262,8 @@ def _write_level(
 
     def finish(index: int) -> None:
         coords = layout.coords(index)
+        # what an interrupted run left of it: zarr-python would read a shard at the edge again
+        folder.joinpath("c", *map(str, coords)).unlink(missing_ok=True)
         write(coords)
         partial.mark(f"{path}/{index}")
         progress.add(_elements(layout.box(coords)))
