@@ -19,7 +19,11 @@ from zarrgpu import __version__
 from zarrgpu.interop.openslide import lowlevel
 from zarrgpu.interop.openslide.abstract import AbstractSlide
 from zarrgpu.interop.openslide.image_slide import ImageSlide
-from zarrgpu.interop.openslide.lowlevel import OpenSlideError, OpenSlideUnsupportedFormatError
+from zarrgpu.interop.openslide.lowlevel import (
+    OpenSlideError,
+    OpenSlideUnsupportedFormatError,
+    OpenSlideVersionError,
+)
 from zarrgpu.interop.openslide.slide import OpenSlide, OpenSlideCache, open_slide
 
 __library_version__ = __version__
@@ -57,6 +61,7 @@ __all__ = [
     "OpenSlideCache",
     "OpenSlideError",
     "OpenSlideUnsupportedFormatError",
+    "OpenSlideVersionError",
     "__library_version__",
     "__version__",
     "lowlevel",
