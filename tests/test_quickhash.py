@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 
 import zarrgpu as zg
+from tests.slide_editor import Editor
 from tests.synthetic_slides import SlideRecipe, make_svs
 from tests.zarr_cases import MemoryStore
 from zarrgpu.errors import StoreError
 from zarrgpu.formats.quickhash import quickhash_of
+from zarrgpu.formats.tiff_ifd import read_ifds
 from zarrgpu.model import ByteRange, Quickhash
 from zarrgpu.quickhash import QUICKHASH, SlideProperties, read_quickhash
 
@@ -57,6 +59,17 @@ def test_it_is_that_of_openslide(recipe, tmp_path):
         assert dict(slide.properties) == dict(peer.properties)
     copy = pickle.loads(pickle.dumps(slide))
     assert copy.properties[QUICKHASH] == slide.properties[QUICKHASH]
+
+
+def test_text_of_another_encoding_is_hashed_as_it_is_stored(tmp_path):
+    path = tmp_path / "slide.svs"
+    text = b"Aperio x|Name = M\xfcller|Unit = \xb5m"
+    editor = Editor(replace(RECIPE, description="x" * len(text)))
+    path.write_bytes(editor.set_value(0, "ImageDescription", text + b"\0").data)
+    slide = zg.open_slide(path)
+    assert slide.properties["aperio.Name"] == "M\u00fcller"
+    with openslide.OpenSlide(path) as peer:
+        assert slide.properties[QUICKHASH] == peer.properties[QUICKHASH]
 
 
 def make_hash(n: int = 9, nbytes: int = 700) -> tuple[CountingStore, Quickhash]:
@@ -98,10 +111,12 @@ def test_parts_are_hashed_in_the_order_of_their_table():
 
 def test_large_levels_have_none():
     sizes = np.array([3 << 20, (2 << 20) + 1])
-    assert quickhash_of("a", sizes, sizes, {}) is None
-    assert quickhash_of("a", sizes, sizes - 1, {}) is not None
+    data = make_svs(RECIPE)
+    ifd = read_ifds(lambda at, n: data[at : at + n], len(data), source="a")[0]
+    assert quickhash_of("a", sizes, sizes, ifd) is None
+    assert quickhash_of("a", sizes, sizes - 1, ifd) is not None
     overflowing = np.full(4, 1 << 62)
-    assert quickhash_of("a", overflowing, overflowing, {}) is None
+    assert quickhash_of("a", overflowing, overflowing, ifd) is None
     properties = SlideProperties({}, None, MemoryStore({}))
     assert QUICKHASH not in properties
     with pytest.raises(KeyError):

@@ -328,8 +328,7 @@ def _quickhash(file: TiffFile, smallest: NdpiDirectory, first: NdpiDirectory) ->
         return None
     tags = (Tag.StripOffsets, Tag.StripByteCounts)
     offset, nbytes = (np.array([smallest.large_integer(tag)], np.int64) for tag in tags)
-    texts = {tag.name: first.ifd.text(tag) or "" for tag in TEXT_TAGS}
-    return quickhash_of(file.key, offset, nbytes, texts)
+    return quickhash_of(file.key, offset, nbytes, first.ifd)
 
 
 def _mpp(first: NdpiDirectory) -> tuple[float | None, float | None]:

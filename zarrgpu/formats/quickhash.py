@@ -13,11 +13,10 @@ from zarrgpu.formats.tiff_tags import TEXT_TAGS
 from zarrgpu.model import Quickhash
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy as np
     from numpy.typing import NDArray
 
+    from zarrgpu.formats.tiff_ifd import Ifd
     from zarrgpu.formats.tiff_page import TiffPage
 
 _MAX_NBYTES: Final = 5 << 20
@@ -40,15 +39,16 @@ def tiff_quickhash(key: str, smallest: TiffPage, described: TiffPage) -> Quickha
     -------
     Quickhash, or None where OpenSlide gives none: the level takes more than 5 MiB.
     """
-    return quickhash_of(key, smallest.offsets, smallest.nbytes, described.text)
+    return quickhash_of(key, smallest.offsets, smallest.nbytes, described.ifd)
 
 
 def quickhash_of(
-    key: str, offset: NDArray[np.int64], nbytes: NDArray[np.int64], text: Mapping[str, str]
+    key: str, offset: NDArray[np.int64], nbytes: NDArray[np.int64], described: Ifd
 ) -> Quickhash | None:
-    """Parts of a slide's hash, from a chunk table and texts by tag name."""
+    """Parts of a slide's hash, from a chunk table and the directory of the texts."""
     if (nbytes > _MAX_NBYTES).any() or int(nbytes.sum()) > _MAX_NBYTES:  # sums can overflow
         return None
-    parts = [part for tag in TEXT_TAGS for part in (f"tiff.{tag.name}", text.get(tag.name, ""))]
-    hashed = b"".join(part.encode() + b"\0" for part in parts)
+    # bytes as they are stored: text of another encoding than UTF-8 is hashed as it is
+    texts = {f"tiff.{tag.name}".encode(): described.stored_text(tag) for tag in TEXT_TAGS}
+    hashed = b"".join(name + b"\0" + text + b"\0" for name, text in texts.items())
     return Quickhash(key=key, offset=offset, nbytes=nbytes, text=hashed)

@@ -199,11 +199,15 @@ class Ifd:
         """Text up to the first NUL, UTF-8 or else Latin-1; None if the tag is absent."""
         if tag not in self.fields:
             return None
-        raw = self.binary(tag).split(b"\0", 1)[0]
+        raw = self.stored_text(tag)
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
             return raw.decode("latin-1")
+
+    def stored_text(self, tag: Tag) -> bytes:
+        """Text as it is stored, up to the first NUL; empty if the tag is absent."""
+        return self.binary(tag).split(b"\0", 1)[0]
 
     def rational(self, tag: Tag) -> float | None:
         """First value of a RATIONAL tag, a double as OpenSlide 4 has it; None if unusable.
