@@ -15,6 +15,7 @@
 #include "images.h"
 #include "jpeg.h"
 #include "jpeg2k.h"
+#include "jpeg_plain.h"
 #include "tables.h"
 
 namespace zarrgpu {
@@ -29,6 +30,7 @@ void end_work() {
     end_streams();
     encoded_scratch.keep_at_most(KEPT_NBYTES);
     decoded_scratch.keep_at_most(KEPT_NBYTES);
+    keep_jpeg_memory(KEPT_NBYTES);
     keep_jpeg2k_memory(KEPT_NBYTES);
 }
 
@@ -347,14 +349,16 @@ EXPORT int64_t zarrgpu_crc32c(const uint8_t* data, int64_t nbytes, int64_t by_ta
     return zarrgpu::crc32c(data, nbytes, by_tables);
 }
 
-// Rows `first` to `first + count`, and columns of them, of one image; 1 if done. For tests.
+// Rows `first` to `first + count`, and columns of them, of one image; 1 if done by a decoder of
+// ours, 2 if by libjpeg. For tests.
 EXPORT int64_t zarrgpu_decode_image(const zarrgpu::Image* image, int64_t codec, const uint8_t* src,
                                     int64_t src_nbytes, int64_t first, int64_t count,
                                     int64_t first_column, int64_t end_column, uint8_t* dst) {
     using namespace zarrgpu;
-    return codec == JPEG ? decode_jpeg(*image, src, src_nbytes, first, count, dst)
-                         : decode_jpeg2k(*image, src, src_nbytes, first, count,
-                                         {first_column, end_column}, dst);
+    const Columns columns{first_column, end_column};
+    if (codec == JPEG2K) return decode_jpeg2k(*image, src, src_nbytes, first, count, columns, dst);
+    if (decode_plain_jpeg(*image, src, src_nbytes, first, count, columns, dst)) return 1;
+    return decode_jpeg(*image, src, src_nbytes, first, count, dst) ? 2 : 0;
 }
 
 // Bits of the float16 nearest to a number, for the test of the way without an instruction.

@@ -4,6 +4,7 @@
 
 #include "jpeg.h"
 #include "jpeg2k.h"
+#include "jpeg_plain.h"
 
 namespace zarrgpu {
 
@@ -21,7 +22,8 @@ const uint8_t* decode_image(const Array& array, const uint8_t* src, int64_t src_
     if (!room || (target && count * row_nbytes != nbytes)) return nullptr;
     const bool done =
         array.codec == JPEG
-            ? decode_jpeg(image, src, src_nbytes, first, count, room)
+            ? decode_plain_jpeg(image, src, src_nbytes, first, count, columns, room) ||
+                  decode_jpeg(image, src, src_nbytes, first, count, room)
             : decode_jpeg2k(image, src, src_nbytes, first, count, columns, room);
     return done ? room + (start - first * row_nbytes) : nullptr;
 }

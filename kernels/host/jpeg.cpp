@@ -16,11 +16,12 @@
 #include <csetjmp>
 #include <cstring>
 
+#include "jpeg_stream.h"
+
 namespace zarrgpu {
 namespace {
 
 constexpr int LIBJPEG_VERSION = 80;
-constexpr int64_t MAX_PADDING_NBYTES = 3;
 
 JpegLibrary library = {};
 
@@ -175,10 +176,7 @@ bool ends_well(const uint8_t* src, int64_t at, int64_t nbytes) {
         const bool restart = (mark[1] & 0xF8) == 0xD0;
         if (mark[1] != 0 && !restart) return false;
     }
-    mark += 2;
-    if (end - mark <= MAX_PADDING_NBYTES) return true;
-    while (mark < end && (*mark == 0 || *mark == 0xFF)) mark++;
-    return mark == end;
+    return is_jpeg_padding(mark + 2, end);
 }
 
 }  // namespace
