@@ -209,28 +209,27 @@ def test_a_level_and_an_mpp_are_not_given_together(slide):
         zg.GridPatches(slide, size=8, level=1, mpp=1.0)
 
 
-def test_types_that_float32_does_not_hold_are_refused(tmp_path):
+@pytest.mark.parametrize("dtype", ["?", "<i4", ">u8", "<f8"])
+def test_types_that_float32_does_not_hold_are_rounded_where_asked_for(tmp_path, cuda, dtype):
     zarr = pytest.importorskip("zarr")
-    image = zarr.create_group(tmp_path / "i.zarr", zarr_format=3)
-    image.create_array("0", shape=(40, 40), chunks=(16, 16), dtype="u4")
-    image.attrs["ome"] = {
-        "version": "0.5",
-        "multiscales": [
-            {
-                "axes": [{"name": n, "type": "space", "unit": "micrometer"} for n in "yx"],
-                "datasets": [
-                    {
-                        "path": "0",
-                        "coordinateTransformations": [{"type": "scale", "scale": [0.5, 0.5]}],
-                    }
-                ],
-            }
-        ],
-    }
+    scales = [{"type": "scale", "scale": [0.5, 0.5]}]
+    axes = [{"name": n, "type": "space", "unit": "micrometer"} for n in "yx"]
+    document = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scales}]}
+    pixels = np.random.default_rng(0).random((40, 48)) * (1.5 if dtype == "?" else 1e9)
+    twin = pixels.astype(dtype).astype("f4")
+    for name, data in (("i.zarr", pixels.astype(dtype)), ("twin.zarr", twin)):
+        image = zarr.create_group(tmp_path / name)
+        image.create_array("0", data=data, chunks=(16, 16))
+        image.attrs["ome"] = {"version": "0.5", "multiscales": [document]}
     slide = zg.open_slide(tmp_path / "i.zarr")
-    assert slide.read_region_mpp((0, 0), 0.5, (8, 8)).dtype == "u4"  # nothing to resample
-    with pytest.raises(SelectionError, match="pixels of uint32 are not resampled"):
-        slide.read_region_mpp((0, 0), 0.7, (8, 8))
+    assert slide.read_region_mpp((0, 0), 0.5, (8, 8)).dtype == np.dtype(dtype).newbyteorder("=")
+    for options in ({}, {"dtype": "float64"}):  # what was asked for would not be what one gets
+        with pytest.raises(SelectionError, match=r"not resampled as they are.* dtype='float32'"):
+            slide.read_region_mpp((0, 0), 0.7, (8, 8), **options)
+    for device in ("cpu", cuda):
+        got = slide.read_regions_mpp([(3, 4)], 0.7, (9, 8), dtype="float32", device=device)
+        expected = zg.open_slide(tmp_path / "twin.zarr").read_regions_mpp([(3, 4)], 0.7, (9, 8))
+        assert np.array_equal(to_host(got), expected)
 
 
 # ---- the view -----------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ from zarrgpu.resampling import (
     ResampleBatch,
     check_resampled,
     filter_table,
+    is_exact,
     source_length,
     source_start,
 )
@@ -345,7 +346,8 @@ class _Scaled:
         )  # fmt: skip
         specs = [slide.levels[lv].source.spec for slide, lv in zip(slides, levels, strict=True)]
         stored = OutputFormat(dtype=native_dtype(specs[0].dtype))
-        if any(native_dtype(spec.dtype) != stored.dtype for spec in specs):
+        alike = all(native_dtype(spec.dtype) == stored.dtype for spec in specs)
+        if not (alike and is_exact(stored.dtype)):
             stored = OutputFormat(dtype=np.dtype("f4"))
         pending = start_boxes(slides, levels, request, layout="NHWC", output=stored, **how)
         ends = np.array([s.level_dimensions[lv] for s, lv in zip(slides, levels, strict=True)])

@@ -80,18 +80,35 @@ class ResampleBatch:
     result: NDArray[np.int64]
 
 
+def is_exact(dtype: np.dtype[Any]) -> bool:
+    """Whether elements are resampled as they are; others only as float32.
+
+    >>> is_exact(np.dtype(">u2")), is_exact(np.dtype("f8"))
+    (True, False)
+    """
+    return f"{dtype.kind}{dtype.itemsize}" in RESAMPLED_TYPES
+
+
 def check_resampled(
     dtype: np.dtype[Any], source: str, delivered: np.dtype[Any] | None = None
 ) -> None:
-    """Raise for elements that are not resampled, or not to the type that is to be delivered."""
-    if f"{dtype.kind}{dtype.itemsize}" not in RESAMPLED_TYPES:
-        names = ", ".join(str(np.dtype(name)) for name in RESAMPLED_TYPES)
-        msg = (
-            f"{source!r}: pixels of {dtype} are not resampled, only {names}; read a level as it is "
-            "(read_region)"
-        )
-        raise SelectionError(msg)
-    if delivered is not None and delivered.kind in "iu" and delivered != native_dtype(dtype):
+    """Raise for elements that are not resampled, or not to the type that is to be delivered.
+
+    Real numbers that float32 does not hold are rounded to it first, which is for the caller to ask
+    for: by a result of floats of no more than 4 bytes.
+    """
+    if not is_exact(dtype):
+        real = dtype.kind in "biuf" or (dtype.isbuiltin == 2 and np.can_cast(dtype, np.float32))
+        asked = delivered is not None and delivered.kind not in "biu" and delivered.itemsize <= 4
+        if not (real and asked):
+            names = ", ".join(str(np.dtype(name)) for name in RESAMPLED_TYPES)
+            hint = ", or have them rounded to float32 with dtype='float32'" if real else ""
+            msg = (
+                f"{source!r}: pixels of {dtype} are not resampled as they are, only {names}; read "
+                f"a level as it is (read_region){hint}"
+            )
+            raise SelectionError(msg)
+    elif delivered is not None and delivered.kind in "iu" and delivered != native_dtype(dtype):
         msg = (
             f"{source!r}: what is resampled is delivered as {native_dtype(dtype)} or as floats, "
             f"not as {delivered}; labels are not interpolated: read a level as it is (read_region)"
