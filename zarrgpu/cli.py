@@ -115,7 +115,9 @@ def _add_convert(commands: Any) -> None:
     )
     convert.add_argument("--overwrite", action="store_true", help="replace what is at OUTPUT")
     convert.add_argument("--threads", type=_positive, help="default: the cores, if memory allows")
-    convert.add_argument("--memory", type=_positive, default=1024, metavar="MIB", help="at most")
+    convert.add_argument(
+        "--memory", type=_positive, default=1024, metavar="MIB", help="default: 1024"
+    )
     convert.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
