@@ -19,6 +19,7 @@ from zarrgpu.interop.openslide.rgba import to_rgba
 from zarrgpu.model import MISSING_NBYTES, Manifest
 from zarrgpu.opening import detect_format
 from zarrgpu.opening import open_slide as open_zarrgpu_slide
+from zarrgpu.pyramid import level_pixels
 from zarrgpu.slide import Slide
 
 Filename: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -121,35 +122,40 @@ class OpenSlide(AbstractSlide):
         """
         pixels = np.asarray(self.slide.read_region(location, level, size, device="cpu"))
         rgba = to_rgba(pixels, self.slide.levels[level].source.spec)
-        rgba[self._not_stored(pixels, location, level, size)] = 0
-        corner = np.floor(np.array(location) / self.level_downsamples[level] + 0.5)
+        holes = self._not_stored(pixels, location, level, size)
+        if holes is not None:
+            rgba[holes] = 0
+        corner = level_pixels(np.array(location), self.level_downsamples[level])
         for axis, start, full in zip((1, 0), corner, self.level_dimensions[level], strict=True):
-            place = start + np.arange(size[1 - axis])
-            outside = (place < 0) | (place >= full)
-            rgba[(slice(None),) * axis + (outside,)] = 0
+            view = rgba.swapaxes(0, axis)
+            view[: max(-start, 0)] = 0
+            view[max(full - start, 0) :] = 0
         return with_profile(pillow().fromarray(rgba), self.icc_profile)
 
     def set_cache(self, cache: OpenSlideCache | ChunkCache) -> None:
         """Keep decoded chunks in `cache`; by default nothing is kept."""
         self.slide.set_cache(cache.chunks if isinstance(cache, OpenSlideCache) else cache)
 
+    @cached_property
+    def _lacking(self) -> tuple[bool, ...]:
+        """Which levels show that tiles of theirs are not stored."""
+        return tuple(self._shows_holes and _lacks_tiles(level) for level in self.slide.levels)
+
     def _not_stored(
         self, pixels: NDArray[Any], location: tuple[int, int], level: int, size: tuple[int, int]
-    ) -> NDArray[np.bool_]:
-        """Which of a region's pixels are of no tile: those that another fill value changes.
+    ) -> NDArray[np.bool_] | None:
+        """Which of a region's pixels are of no tile, if any: those that another fill changes.
 
         So a region of a slide that lacks tiles is read twice, unless it shows that it lacks none.
         """
-        levels, spec = self.slide.levels, self.slide.levels[level].source.spec
-        none = np.zeros(pixels.shape[:2], np.bool_)
+        spec = self.slide.levels[level].source.spec
         # a tile that is made from a finer level may cover what is missing there
         made = spec.substitute is not None
-        suspects = levels[: level + 1] if made else levels[level : level + 1]
-        if not self._shows_holes or not any(map(_lacks_tiles, suspects)):
-            return none
+        if not any(self._lacking[0 if made else level : level + 1]):
+            return None
         fill = spec.fill_scalar
         if not made and not (pixels == fill).all(axis=2).any():
-            return none
+            return None
         other = 0 if fill else 1
         again = self.slide.read_region(location, level, size, fill_value=other, device="cpu")
         changed: NDArray[np.bool_] = (pixels != np.asarray(again)).any(axis=2)
