@@ -15,10 +15,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 
 import zarrgpu as zg
 from tests.slide_editor import Editor
-from tests.synthetic_slides import SlideRecipe, make_svs
+from tests.synthetic_slides import SlideRecipe, make_svs, tissue
 from tests.zarr_cases import MemoryStore
 from zarrgpu.errors import StoreError
 from zarrgpu.formats.quickhash import quickhash_of
@@ -129,3 +130,15 @@ def test_what_cannot_be_read_is_a_typed_error():
         read_quickhash(replace(quickhash, key="b"), store)
     with pytest.raises(StoreError):
         read_quickhash(replace(quickhash, offset=quickhash.offset + (1 << 23)), store)
+
+
+def test_levels_in_sub_directories_are_not_hashed_as_openslide_does_not_see_them(tmp_path):
+    path, image = tmp_path / "slide.tif", tissue(200, 150)
+    options = {"photometric": "rgb", "tile": (64, 64), "metadata": None}
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(image, subifds=1, **options)
+        writer.write(np.ascontiguousarray(image[::2, ::2]), subfiletype=1, **options)
+    slide = zg.open_slide(path)
+    assert slide.level_count == 2
+    with openslide.OpenSlide(path) as peer:
+        assert slide.properties[QUICKHASH] == peer.properties[QUICKHASH]

@@ -92,6 +92,8 @@ def pyramid_slide(
     }
     if icc_profile:
         properties["openslide.icc-size"] = str(len(icc_profile))
+    # OpenSlide sees the chain of pages alone
+    smallest = [page for page in levels if page.sub_index is None][-1]
     associated = {}
     for number, mask in enumerate(masks):
         name = f"mask-{number}" if number else "mask"
@@ -105,7 +107,7 @@ def pyramid_slide(
         properties=properties,
         associated=associated,
         icc_profile=icc_profile,
-        quickhash=tiff_quickhash(file.key, levels[-1], first),
+        quickhash=tiff_quickhash(file.key, smallest, first),
     )
 
 
