@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.slow
 def test_pictures_are_what_the_page_makes(tmp_path):
-    for package in ("PIL", "skimage", "tifffile", "imagecodecs", "zarr"):
+    for package in ("PIL", "skimage", "tifffile", "imagecodecs", "zarr", "nibabel"):
         pytest.importorskip(package)
     done = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "scripts" / "gallery"), "--check"],
