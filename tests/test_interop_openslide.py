@@ -315,3 +315,17 @@ def test_associated_images_carry_their_profile(tmp_path):
         with module.OpenSlide(path) as slide:
             found = {n: im.info.get("icc_profile") for n, im in slide.associated_images.items()}
         assert found == {"thumbnail": bytes(range(100)) * 3, "label": None, "macro": None}
+
+
+def test_only_what_is_no_slide_is_an_ordinary_image(tmp_path):
+    refused, plain = tmp_path / "refused.svs", tmp_path / "plain.tif"
+    editor = Editor(RECIPE).set_value(0, "ResolutionUnit", b"\2\0")
+    refused.write_bytes(editor.rename_tag(0, "ResolutionUnit", 32997).data)  # ImageDepth 2
+    tifffile.imwrite(plain, tissue(60, 50), photometric="rgb", rowsperstrip=8)
+    pytest.importorskip("PIL.Image").open(refused).close()
+    for module in (peer, ours):
+        with pytest.raises(module.OpenSlideError):
+            module.open_slide(refused)
+        with module.open_slide(plain) as slide:
+            assert isinstance(slide, module.ImageSlide)
+            assert np.array_equal(pixels_of(slide, 0)[..., :3], tissue(60, 50))

@@ -49,6 +49,12 @@ class ImageSlide(AbstractSlide):
             raise ValueError(msg)
         return self._opened
 
+    @property
+    def format(self) -> str | None:
+        """Name of the image's format, as Pillow has it."""
+        name: str | None = self._image.format
+        return name
+
     def close(self) -> None:
         """Close the file, if it was opened here."""
         if self._owned and self._opened is not None:

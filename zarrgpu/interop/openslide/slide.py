@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from zarrgpu.array import Array
 from zarrgpu.chunk_cache import ChunkCache
-from zarrgpu.errors import NodeNotFoundError, UnsupportedFormatError
+from zarrgpu.errors import NodeNotFoundError, UnsupportedFormatError, ZarrGPUError
 from zarrgpu.interop.openslide.abstract import AbstractSlide, pillow, with_profile
 from zarrgpu.interop.openslide.image_slide import ImageSlide
 from zarrgpu.interop.openslide.rgba import to_rgba
 from zarrgpu.model import MISSING_NBYTES, Manifest
 from zarrgpu.opening import detect_format
+from zarrgpu.opening import open as open_zarrgpu
 from zarrgpu.opening import open_slide as open_zarrgpu_slide
 from zarrgpu.pyramid import level_pixels
 from zarrgpu.slide import Slide
@@ -170,12 +171,16 @@ def open_slide(filename: Filename, **options: Any) -> OpenSlide | ImageSlide:
     OSError
         If it is neither, or not there.
     OpenSlideError
-        If it is a damaged slide, or one with a codec that is not read.
+        If it is a slide that is damaged or not read.
     """
     try:
         return OpenSlide(filename, **options)
     except UnsupportedFormatError:
-        return ImageSlide(filename)
+        image = ImageSlide(filename)
+        if image.format == "TIFF" and not _is_plain_tiff(filename):
+            image.close()
+            raise
+        return image
 
 
 class _AssociatedImages(Mapping[str, Any]):
@@ -206,6 +211,17 @@ def _lacks_tiles(level: Array) -> bool:
     if spec.substitute is not None or not isinstance(spec.location, Manifest):
         return False
     return bool((spec.location.nbytes == MISSING_NBYTES).any())
+
+
+def _is_plain_tiff(filename: Filename) -> bool:
+    """Whether a TIFF is of no vendor: Pillow would show any page of a slide that is not read."""
+    try:
+        open_zarrgpu(_text(filename))
+    except UnsupportedFormatError:
+        return False
+    except ZarrGPUError:
+        return True
+    return True
 
 
 def _text(filename: Filename) -> str:
