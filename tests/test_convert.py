@@ -620,6 +620,11 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     options = ConvertOptions(chunk_px=64, shard_px=256, memory_budget_bytes=10_000)
     with pytest.raises(MemoryBudgetError, match="smaller shards"):
         convert(path, tmp_path / "a.zarr", options=options)
+    # a gzip stream is one chunk
+    nibabel.Nifti1Image(np.zeros((64, 64, 64), "u1"), None).to_filename(tmp_path / "a.nii.gz")
+    options = ConvertOptions(chunk_px=16, shard_px=16, memory_budget_bytes=200_000)
+    with pytest.raises(MemoryBudgetError, match=r"of the source 262144, .* \(--memory\)"):
+        convert(tmp_path / "a.nii.gz", tmp_path / "a.zarr", options=options)
     assert not (tmp_path / "a.zarr.partial").exists()
 
 

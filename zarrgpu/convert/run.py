@@ -210,12 +210,14 @@ def _levels(image: Source, options: ConvertOptions) -> list[_Level]:
 
 def _workers(image: Source, levels: Sequence[_Level], options: ConvertOptions) -> int:
     """Shards in the works at a time."""
-    held = max(int(_held_nbytes(image, level)) for level in levels)
-    fit = options.memory_budget_bytes // held
+    shard = max(int(_held_nbytes(image, level)) for level in levels)
+    chunk = 0 if options.copy_tiles else max(array.spec.chunk_nbytes for array in image.arrays)
+    fit = options.memory_budget_bytes // (shard + chunk)
     if not fit:
         msg = (
-            f"{image.name!r}: a shard takes {held} bytes in the works, memory_budget_bytes is "
-            f"{options.memory_budget_bytes}; choose smaller shards (--shard)"
+            f"{image.name!r}: a shard takes {shard} bytes in the works and a chunk of the source "
+            f"{chunk}, memory_budget_bytes is {options.memory_budget_bytes}; choose smaller shards "
+            "(--shard) or give more memory (--memory)"
         )
         raise MemoryBudgetError(msg)
     return min(options.num_threads or available_cores(), fit)
