@@ -300,6 +300,7 @@ def test_what_is_not_there_is_the_error_that_it_is_there(path, tmp_path):
             module.open_slide(text)
         assert module.ImageSlide.detect_format(text) is None
         encoded = str(path).encode()
+        assert zg.open_slide(encoded).dimensions == (287, 331)
         assert module.OpenSlide.detect_format(encoded) == "aperio"
         assert module.OpenSlide(encoded).dimensions == (287, 331)
         assert isinstance(module.__library_version__, str)

@@ -89,6 +89,8 @@ def test_normalisation_is_two_float32_roundings(stored):
         ("u1", {"dtype": "no such type"}),
         ("c8", {"normalize": (0, 1)}),
         ("u1", {"normalize": (0, 0)}),
+        ("u1", {"normalize": (0,)}),
+        ("u1", {"normalize": 0.5}),
         ("u1", {"normalize": (0, -1)}),
         ("u1", {"normalize": (np.nan, 1)}),
         ("u1", {"normalize": (0, 1e-300)}),

@@ -141,7 +141,12 @@ def output_format(
         raise SelectionError(msg)
     if normalize is None:
         return OutputFormat(dtype=wanted)
-    scale, offset = _scale_and_offset(*normalize)
+    try:
+        mean, std = normalize
+    except (TypeError, ValueError) as error:
+        msg = f"normalize must be (mean, std), got {normalize!r}"
+        raise SelectionError(msg) from error
+    scale, offset = _scale_and_offset(mean, std)
     if scale.size not in (1, channels):
         msg = f"normalize has {scale.size} values, expected 1 or one per channel ({channels})"
         raise SelectionError(msg)

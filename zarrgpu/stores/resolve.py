@@ -52,7 +52,7 @@ def resolve_store(
         return path
     if is_obstore(path):
         return ObjectStore(path)
-    text = os.fspath(path)
+    text = os.fsdecode(path)
     if is_obstore(filesystem):
         return _entered(ObjectStore(filesystem, text))
     if filesystem is not None:

@@ -70,7 +70,7 @@ class OpenSlide(AbstractSlide):
         pillow()
         self._filename = filename
         try:
-            self.slide: Slide = open_zarrgpu_slide(_text(filename), **options)
+            self.slide: Slide = open_zarrgpu_slide(os.fsdecode(filename), **options)
         except NodeNotFoundError as error:
             raise UnsupportedFormatError(str(error)) from error
         self._shows_holes = options.get("fill_value") is None
@@ -81,7 +81,7 @@ class OpenSlide(AbstractSlide):
     @classmethod
     def detect_format(cls, filename: Filename) -> str | None:
         """Vendor of a file; None if it is no slide."""
-        return detect_format(_text(filename))
+        return detect_format(os.fsdecode(filename))
 
     def close(self) -> None:
         """Close the slide; nothing is held open between reads."""
@@ -216,13 +216,9 @@ def _lacks_tiles(level: Array) -> bool:
 def _is_plain_tiff(filename: Filename) -> bool:
     """Whether a TIFF is of no vendor: Pillow would show any page of a slide that is not read."""
     try:
-        open_zarrgpu(_text(filename))
+        open_zarrgpu(os.fsdecode(filename))
     except UnsupportedFormatError:
         return False
     except ZarrGPUError:
         return True
     return True
-
-
-def _text(filename: Filename) -> str:
-    return os.fsdecode(filename)
