@@ -318,6 +318,20 @@ def test_an_ome_zarr_keeps_axes_units_and_transformations(tmp_path: Path) -> Non
         assert_array_equal(a.read(device="cpu"), b.read(device="cpu"))
 
 
+def test_levels_of_another_type_are_not_cast(tmp_path: Path) -> None:
+    steps = [[{"type": "scale", "scale": [n, n]}] for n in (1.0, 2.0)]
+    datasets = [{"path": str(k), "coordinateTransformations": step} for k, step in enumerate(steps)]
+    document = wrap("0.5", multiscales=[{"axes": axes_of("yx"), "datasets": datasets}])
+    group = zarr.create_group(tmp_path / "a", attributes=document)
+    group.create_array("0", data=np.full((40, 40), 7, "u1"))
+    group.create_array("1", data=np.full((20, 20), 700, "u2"))
+    with pytest.raises(UnsupportedFormatError, match="level 1 is of uint16, and level 0 of uint8"):
+        convert(tmp_path / "a", tmp_path / "b")
+    options = ConvertOptions(chunk_px=20, pyramid="generate")
+    made = zarr.open_group(convert(tmp_path / "a", tmp_path / "b", options=options))["1"]
+    assert (made[:] == 7).all()
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_pixels_of_an_array_system_keep_the_size_of_the_physical_one(
     tmp_path: Path, sign: int

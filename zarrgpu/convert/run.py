@@ -25,7 +25,12 @@ from zarrgpu.convert.settings import ConvertOptions
 from zarrgpu.convert.source import Box, Source, open_source
 from zarrgpu.convert.state import PartialOutput, fingerprint, local_output
 from zarrgpu.devices.host import available_cores
-from zarrgpu.errors import MemoryBudgetError, RequestError, StoreError
+from zarrgpu.errors import (
+    MemoryBudgetError,
+    RequestError,
+    StoreError,
+    UnsupportedFormatError,
+)
 from zarrgpu.model import Manifest, ReadOptions
 from zarrgpu.opening import open as open_node
 from zarrgpu.scenes import only_image
@@ -185,6 +190,13 @@ def _levels(image: Source, options: ConvertOptions) -> list[_Level]:
         options.pyramid == "auto" and len(image.arrays) == 1 and not options.copy_tiles
     )
     kept = 1 if generate else len(image.arrays)
+    for k, array in enumerate(image.arrays[:kept]):
+        if array.dtype != image.arrays[0].dtype:
+            msg = (
+                f"{image.name!r}: level {k} is of {array.dtype}, and level 0 of "
+                f"{image.arrays[0].dtype}; levels can be made instead (--pyramid generate)"
+            )
+            raise UnsupportedFormatError(msg)
     levels = [
         _Level(number=k, layout=layout(k, image.shape(k)), halved="", step=None)
         for k in range(kept)
