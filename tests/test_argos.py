@@ -4,6 +4,8 @@ those of the XML, and what does not fit is refused by name.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import tifffile
@@ -11,6 +13,7 @@ import tifffile
 import zarrgpu as zg
 from tests.synthetic_slides import tissue
 from zarrgpu.errors import MetadataError, UnsupportedFormatError
+from zarrgpu.interop import openslide
 
 XML = (
     "<Argos.Scan.Metadata><ObjectiveMagnification>20</ObjectiveMagnification><MinZ>{least}</MinZ>"
@@ -71,6 +74,8 @@ def test_focal_planes_and_levels_are_those_of_the_pages(planes, tmp_path, cuda):
     assert slide.properties["openslide.barcode"] == "A1"
     assert slide.properties["zarrgpu.argos.middle-z"] == ("1" if planes > 1 else "0")
     assert "argos.Odd" not in slide.properties
+    shown = openslide.OpenSlide(path).read_region((0, 0), 1, slide.level_dimensions[1])
+    assert np.array_equal(np.asarray(shown)[..., :3], pages[4 if planes > 1 else 1])
     images = {name: pixels(image) for name, image in slide.associated_images.items()}
     assert set(images) == {"thumbnail", "macro"}
     assert np.array_equal(images["thumbnail"], MAP)
@@ -106,3 +111,22 @@ def test_the_private_tag_of_others_is_left_alone(tmp_path):
 def test_heights_whose_difference_overflows_are_many_planes(tmp_path):
     slide = zg.open_slide(save(tmp_path, least="-1e308", most="1e308"))
     assert slide.properties["zarrgpu.argos.middle-z"] == "2"
+
+
+@pytest.mark.parametrize("planes", [1, 3])
+def test_the_quickhash_is_of_the_plane_in_the_middle_and_of_the_xml(planes, tmp_path):
+    """By the rule in the words of OpenSlide's reader; the release that is installed has none."""
+    path = save(tmp_path, planes)
+    data, digest = path.read_bytes(), hashlib.sha256()
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[5 if planes > 1 else 2]
+        for at, nbytes in zip(page.dataoffsets, page.databytecounts, strict=True):
+            digest.update(data[at : at + nbytes])
+        for name in ("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist",
+                     "HostComputer", "Copyright", "DocumentName"):  # fmt: skip
+            tag = tiff.pages[page.index - 2].tags.get(name)
+            digest.update(f"tiff.{name}\0{tag.value if tag else ''}\0".encode())
+    digest.update(XML.format(least=-1, most=1).encode() + b"\0")
+    slide = zg.open_slide(path)
+    assert slide.properties["openslide.quickhash-1"] == digest.hexdigest()
+    assert not any(name.startswith("openslide.bounds") for name in slide.properties)

@@ -5,18 +5,21 @@ Facts from OpenSlide's reader (openslide-vendor-argos.c):
 - tag 65000 of page 0 holds an ``Argos.Scan.Metadata`` document, whose leaves are the properties;
 - tiled pages are the levels, finest first; where a page is as wide as the one before it or wider,
   the next focal plane begins. There are MaxZ - MinZ + 1 of them, here as axis z; OpenSlide shows
-  the one in the middle, number ``zarrgpu.argos.middle-z``;
+  the one in the middle, number ``zarrgpu.argos.middle-z``; its tags and bounds are properties;
 - the last stripped page but one is the thumbnail, the last one the macro image.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zarrgpu.errors import MetadataError, RequestError, UnsupportedFormatError
 from zarrgpu.formats.planes import stack_planes
+from zarrgpu.formats.quickhash import tiff_quickhash
 from zarrgpu.formats.slide_properties import (
     associated_properties,
+    bounds_properties,
     level_properties,
     mpp_properties,
     number_text,
@@ -27,7 +30,7 @@ from zarrgpu.formats.slide_properties import (
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tiff_tags import BYTE_TYPES, Tag
 from zarrgpu.formats.xml_document import local_name, parse_xml
-from zarrgpu.model import ArraySpec, SlideSpec
+from zarrgpu.model import ArraySpec, Quickhash, SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,17 +76,21 @@ def argos_slide(file: TiffFile) -> SlideSpec:
     levels = tuple(
         _level(file, [plane[index] for plane in planes], index) for index in range(len(planes[0]))
     )
-    first = planes[0][0]
+    middle = int(min((most - least) / 2, len(planes) - 1))
+    shown = planes[middle]
+    first = shown[0]
     mpp = resolution_mpp(first)
     associated, images = _associated(file)
+    bounds = bounds_properties(page_to_array_spec(first, key=file.key))
     properties = {
         "openslide.vendor": "argos",
         **tiff_properties(first),
         **level_properties(levels, levels[0].ndim - 3),
+        **bounds,
         **mpp_properties(mpp),
         **said,
         **images,
-        "zarrgpu.argos.middle-z": str(int(min((most - least) / 2, len(planes) - 1))),
+        "zarrgpu.argos.middle-z": str(middle),
     }
     power = parse_number(said.get("argos.ObjectiveMagnification"))
     if power is not None:
@@ -98,7 +105,17 @@ def argos_slide(file: TiffFile) -> SlideSpec:
         mpp=mpp,
         properties=properties,
         associated=associated,
+        quickhash=_quickhash(file, shown),
     )
+
+
+def _quickhash(file: TiffFile, shown: list[TiffPage]) -> Quickhash | None:
+    """Of the focal plane in the middle, and of the XML as it is stored."""
+    found = tiff_quickhash(file.key, shown[-1], shown[0])
+    if found is None:
+        return None
+    xml = file.first.ifd.stored_text(Tag.ArgosMetadata)
+    return replace(found, text=found.text + xml + b"\0")
 
 
 def _leaves(element: Element, prefix: str, depth: int) -> Iterator[tuple[str, str]]:

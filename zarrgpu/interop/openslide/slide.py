@@ -121,7 +121,7 @@ class OpenSlide(AbstractSlide):
 
         Transparent are what lies outside of the slide, and tiles that are not stored.
         """
-        pixels = np.asarray(self.slide.read_region(location, level, size, device="cpu"))
+        pixels = self._read(location, level, size)
         rgba = to_rgba(pixels, self.slide.levels[level].source.spec)
         holes = self._not_stored(pixels, location, level, size)
         if holes is not None:
@@ -136,6 +136,18 @@ class OpenSlide(AbstractSlide):
     def set_cache(self, cache: OpenSlideCache | ChunkCache) -> None:
         """Keep decoded chunks in `cache`; by default nothing is kept."""
         self.slide.set_cache(cache.chunks if isinstance(cache, OpenSlideCache) else cache)
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        """Focal plane that OpenSlide shows, where it is not the first."""
+        middle = self.properties.get("zarrgpu.argos.middle-z", "0")
+        return {"z": int(middle)} if "z" in self.slide.axes else {}
+
+    def _read(
+        self, location: tuple[int, int], level: int, size: tuple[int, int], **options: Any
+    ) -> NDArray[Any]:
+        options["position"] = self._position
+        return np.asarray(self.slide.read_region(location, level, size, device="cpu", **options))
 
     @cached_property
     def _lacking(self) -> tuple[bool, ...]:
@@ -158,8 +170,8 @@ class OpenSlide(AbstractSlide):
         if not made and not (pixels == fill).all(axis=2).any():
             return None
         other = 0 if fill else 1
-        again = self.slide.read_region(location, level, size, fill_value=other, device="cpu")
-        changed: NDArray[np.bool_] = (pixels != np.asarray(again)).any(axis=2)
+        again = self._read(location, level, size, fill_value=other)
+        changed: NDArray[np.bool_] = (pixels != again).any(axis=2)
         return changed
 
 
