@@ -248,6 +248,18 @@ def test_alpha_is_what_is_said_to_be_alpha(tmp_path):
         ours.OpenSlide(path).read_region((0, 0), 0, (4, 4))
 
 
+@pytest.mark.parametrize(("photometric", "shown"), [("MONOCHROME2", 1), ("MONOCHROME1", -1)])
+def test_grey_of_dicom_is_shown_as_it_is_meant(photometric, shown, tmp_path):
+    """OpenSlide refuses it; samples themselves stay as they are stored."""
+    image = smooth(1, 1, 70, 90, 1)
+    path = tmp_path / "grey.dcm"
+    path.write_bytes(make(Instance(image=image, photometric=photometric)))
+    stored = image[0, 0, ..., 0]
+    pixels = pixels_of(ours.OpenSlide(path), 0)
+    assert np.array_equal(pixels[..., 0], stored if shown > 0 else 255 - stored)
+    assert np.array_equal(pixels_of(zg.open_slide(path), 0)[..., 0], stored)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
 def test_an_ordinary_image_is_a_slide_as_there(mode, tmp_path):
     image_of = pytest.importorskip("PIL.Image")

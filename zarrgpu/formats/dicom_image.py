@@ -70,6 +70,7 @@ class DicomImage:
         offsets, nbytes, objects, with_headers = _chunk_table(tables, frames)
         keys = tuple(file.key for file in self.files)
         several = len(keys) > 1
+        inverted = self.pixels.photometric == "MONOCHROME1" and self.pixels.dtype.itemsize == 1
         return ArraySpec(
             source=self.source,
             shape=(*(n for _, n in lead), self.grid.height, self.grid.width, *samples),
@@ -86,7 +87,8 @@ class DicomImage:
                 object_id=objects if several else None,
             ),
             dimension_names=axes,
-            attributes={"image": name},
+            # samples stay as they are stored; who shows them has to know, in TIFF's words
+            attributes={"image": name} | ({"photometric": "white is zero"} if inverted else {}),
         )
 
 
