@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import zarrgpu as zg
+from tests.ngff_cases import datasets_06, system, wrap
 from zarrgpu.errors import MetadataError, SelectionError, UnsupportedFormatError
 from zarrgpu.formats.ome import parse_multiscale
 
@@ -313,6 +314,37 @@ def test_early_versions_have_five_axes_or_names_of_them(tmp_path):
     assert parse_multiscale(own, "s").version == "0.3"
 
 
+@pytest.mark.parametrize(
+    ("stated", "read"),
+    [
+        ("T:time C:channel Z:space Y:space X:space", "tczyx"),
+        ("angle:other row:space column:space", ("angle", "y", "x")),
+        ("z:space lat:space lon:space", "zyx"),
+        ("c:time ch:channel a:space b:space", ("t", "c", "y", "x")),
+        ("y:space b:space", None),  # the other one may be anything
+        ("y:other a:space b:space", None),
+        ("a:space", None),
+        ("a: b:", None),
+    ],
+)
+def test_axes_of_other_names_are_told_by_their_types(stated, read):
+    axes = [dict(zip(("name", "type"), each.split(":"), strict=True)) for each in stated.split()]
+    old = {"axes": axes, "datasets": [{"path": "0"}]}
+    new = {
+        "coordinateSystems": [system("physical", axes)],
+        "datasets": datasets_06([[2.0] * len(axes)]),
+    }
+    for attributes in (wrap("0.5", multiscales=[old]), wrap("0.6", multiscales=[new])):
+        if read is None:
+            with pytest.raises(MetadataError, match=r"of space|type space"):
+                parse_multiscale(attributes, "s")
+            continue
+        found = parse_multiscale(attributes, "s")
+        assert found.axes == tuple(read)
+        names = [axis.name for axis in found.coordinate_systems[0].axes]
+        assert names == [axis["name"] for axis in axes]
+
+
 GOOD = {"axes": [axis("y"), axis("x")], "datasets": [{"path": "0"}], "version": "0.4"}
 
 
@@ -413,8 +445,9 @@ def test_images_of_plates_wells_collections_and_labels_are_slides(tmp_path, vers
     assert isinstance(cells, zg.Slide)
     assert cells.dtype == np.int32
     assert np.array_equal(cells.read_region((0, 0), 0, (83, 61))[..., 0], label[0])
-    with pytest.raises(UnsupportedFormatError, match="is a Series, not a slide"):
-        zg.open_slide(tmp_path / "raw")
+    assert zg.open_slide(tmp_path / "raw").dimensions == whole.dimensions  # its only image
+    with pytest.raises(UnsupportedFormatError, match="is a Plate, not a slide"):
+        zg.open_slide(tmp_path / "plate")
 
 
 @pytest.fixture(params=["v0.4", "v0.5"])

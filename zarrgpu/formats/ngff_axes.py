@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zarrgpu.formats.document import Document, shown
@@ -11,6 +11,8 @@ from zarrgpu.formats.document import Document, shown
 OLD_AXES = ("t", "c", "z", "y", "x")
 """Of 0.1 and 0.2, which have these five and do not say so."""
 
+_SPACE = ("z", "y", "x")
+_FEWEST = 2
 _OLD_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 _PREFIXES = {
     "yocto": -24, "zepto": -21, "atto": -18, "femto": -15, "pico": -12, "nano": -9, "micro": -6,
@@ -67,6 +69,29 @@ def micrometres(unit: str | None) -> float | None:
     (0.001, None, None)
     """
     return _MICROMETRES.get(unit) if unit is not None else None
+
+
+def called(axes: Sequence[Axis]) -> tuple[Axis, ...] | None:
+    """Axes by the names that images are read by; None where there is no plane among them.
+
+    Names are free in OME-Zarr. Where none is y or x, types tell: two or three axes of space are
+    (z,) y, x in their order, which is what the text recommends, and a channel is c, a time t.
+    """
+    names = [axis.name for axis in axes]
+    if {"y", "x"} <= set(names):
+        return tuple(axes)
+    space = [index for index, axis in enumerate(axes) if axis.type == "space"]
+    if {"y", "x"} & set(names) or not _FEWEST <= len(space) <= len(_SPACE):
+        return None
+    for index, name in zip(space, _SPACE[-len(space) :], strict=True):
+        names[index] = name
+    for kind, name in (("time", "t"), ("channel", "c")):
+        found = [index for index, axis in enumerate(axes) if axis.type == kind]
+        if len(found) == 1:
+            names[found[0]] = name
+    if len(set(names)) != len(names):
+        return None
+    return tuple(replace(axis, name=name) for axis, name in zip(axes, names, strict=True))
 
 
 def parse_axes(owner: Document, *, optional: bool) -> tuple[Axis, ...]:

@@ -19,6 +19,7 @@ from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.ngff_axes import (
     Axis,
     CoordinateSystem,
+    called,
     micrometres,
     parse_axes,
     parse_systems,
@@ -44,7 +45,7 @@ class Multiscale:
     version, name : str
         The version as stated.
     axes : tuple of str
-        Axis names in array order; contains ``y`` and ``x``.
+        Axis names in array order; contains ``y`` and ``x`` (`ngff_axes.called`).
     types, units : tuple of (str or None)
         Of each axis, as stated: ``"space"``, ``"micrometer"``.
     paths : tuple of str
@@ -239,8 +240,11 @@ def _parse_path(dataset: Document) -> str:
 
 def _space(image: Document, datasets: Sequence[Document], number: str) -> dict[str, Any]:
     """Axes and transformations of an image of 0.1 to 0.5: scales and translations."""
-    axes = parse_axes(image, optional=number < "0.4")
-    _check_plane(image, [axis.name for axis in axes], "axes")
+    stated = parse_axes(image, optional=number < "0.4")
+    axes = called(stated)
+    if axes is None:
+        names = shown([axis.name for axis in stated])
+        raise image.fail(f"must contain y and x, or two axes of type space; got {names}", "axes")
     affines = tuple(_steps_matrix((dataset, image), len(axes)) for dataset in datasets)
     return {
         "axes": tuple(axis.name for axis in axes),
@@ -248,7 +252,7 @@ def _space(image: Document, datasets: Sequence[Document], number: str) -> dict[s
         "units": tuple(axis.unit for axis in axes),
         "affines": affines,
         "named": affines,
-        "coordinate_systems": (CoordinateSystem(name="", axes=axes),),
+        "coordinate_systems": (CoordinateSystem(name="", axes=stated),),
         "mpp": _mpp(affines[0], axes),
     }
 
@@ -293,8 +297,7 @@ def _space_of_06(image: Document, datasets: Sequence[Document]) -> dict[str, Any
     affines = tuple(_dataset_matrix(step, len(intrinsic.axes)) for step in steps)
     edges = parse_edges(image)
     ordered = (intrinsic, *(each for each in systems.values() if each is not intrinsic))
-    system, named, order = _named_system(image, ordered, edges, affines)
-    axes = tuple(system.axes[row] for row in order)
+    axes, named = _named_axes(image, ordered, edges, affines)
     return {
         "axes": tuple(axis.name for axis in axes),
         "types": tuple(axis.type for axis in axes),
@@ -327,23 +330,24 @@ def _dataset_matrix(step: Document, ndim: int) -> Matrix:
     return transformation_matrix(step, ndim)
 
 
-def _named_system(
+def _named_axes(
     image: Document,
     systems: Sequence[CoordinateSystem],
     edges: Sequence[Edge],
     affines: Sequence[Matrix],
-) -> tuple[CoordinateSystem, tuple[Matrix, ...], list[int]]:
-    """System that names the axes of the array, the matrix of each level to it, its axes' order.
+) -> tuple[tuple[Axis, ...], tuple[Matrix, ...]]:
+    """Axes of the array by the names of a system, and the matrix of each level to it, a row each.
 
     That is the intrinsic one. Where that has the axes of an array ("dim_0"), it is the first one
-    with axes y and x to which array axes lead one to one. The order says which of the system's axes
-    each axis of the array is, and rows of the matrices have it.
+    with axes y and x, or then of space, to which array axes lead one to one.
     """
     sizes = {("", each.name): len(each.axes) for each in systems}
-    for system in systems:
-        if not {"y", "x"} <= {axis.name for axis in system.axes}:
-            continue
+    found = [(each, called(each.axes)) for each in systems]
+    plain = [(each, axes) for each, axes in found if axes == each.axes]
+    for system, axes in [*plain, *(pair for pair in found if pair not in plain)]:
         start, end = ("", systems[0].name), ("", system.name)
+        if axes is None:
+            continue
         try:
             way = find_matrix(edges, start, end, len(affines[0]) - 1, sizes)
         except (UnsupportedFormatError, SelectionError, MetadataError):
@@ -354,15 +358,14 @@ def _named_system(
         alone = (used.sum(axis=0) == 1).all() and (used.sum(axis=1) == 1).all()
         if alone and np.isfinite(matrices).all():
             order = used.argmax(axis=0).tolist()
-            return system, tuple(matrix[[*order, -1]] for matrix in matrices), order
+            named = tuple(matrix[[*order, -1]] for matrix in matrices)
+            return tuple(axes[row] for row in order), named
     names = [[axis.name for axis in system.axes] for system in systems]
-    message = f"no coordinate system names the axes of the array y and x, got {shown(names)}"
+    message = (
+        "no coordinate system names the axes of the array y and x, or has two or three of space; "
+        f"got {shown(names)}"
+    )
     raise image.fail(message, "coordinateSystems")
-
-
-def _check_plane(owner: Document, names: Sequence[str], *keys: str) -> None:
-    if not {"y", "x"} <= set(names):
-        raise owner.fail(f"must contain y and x, got {shown(list(names))}", *keys)
 
 
 def _mpp(matrix: Matrix | None, axes: Sequence[Axis]) -> tuple[float | None, float | None]:
