@@ -318,6 +318,39 @@ def test_an_ome_zarr_keeps_axes_units_and_transformations(tmp_path: Path) -> Non
         assert_array_equal(a.read(device="cpu"), b.read(device="cpu"))
 
 
+@pytest.mark.parametrize(("dtype", "most"), [("u2", 65535.0), ("f4", 1.0)])
+def test_what_an_ome_zarr_says_of_itself_is_kept_and_completed(
+    tmp_path: Path, dtype: str, most: float
+) -> None:
+    full = {"label": "a", "color": "0a0B0C", "active": False, "coefficient": 2,
+            "window": {"start": 1, "end": 2, "min": 0, "max": 3}}  # fmt: skip
+    channels = [full, {"label": 5, "color": "#FF8000FF"}, {"window": {"start": -1, "end": 4}}, 7]
+    rdefs = {"defaultZ": 0, "model": "color"}
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0] * 3}]}]
+    image = {"axes": axes_of("cyx"), "datasets": datasets, "version": "0.4", "name": "brain",
+             "type": "gaussian", "metadata": {"sigma": 2}}  # fmt: skip
+    omero = {"channels": channels, "rdefs": rdefs, "id": 1}
+    group = zarr.create_group(
+        tmp_path / "a", attributes={"multiscales": [image], "omero": omero}, zarr_format=2
+    )
+    group.create_array("0", data=np.zeros((4, 40, 40), dtype))
+    ome = check_ome(convert(tmp_path / "a", tmp_path / "b"))["ome"]
+    kept = ome["multiscales"][0]
+    assert (kept["name"], kept["type"], kept["metadata"]) == ("brain", "gaussian", {"sigma": 2})
+    assert ome["omero"]["rdefs"] == rdefs
+    window = {"start": 0.0, "end": most, "min": 0.0, "max": most}
+    assert ome["omero"]["channels"] == [
+        full | {"color": "0A0B0C"},
+        {"color": "FF8000", "window": window},
+        {"color": "FFFFFF", "window": window | {"start": -1.0, "end": 4.0}},
+        {"color": "FFFFFF", "window": window},
+    ]
+    assert validate(tmp_path / "b", strict=True) == ()
+    options = ConvertOptions(chunk_px=20, pyramid="generate")
+    made = check_ome(convert(tmp_path / "a", tmp_path / "c", options=options))["ome"]
+    assert (made["multiscales"][0]["name"], made["multiscales"][0]["type"]) == ("brain", "mean")
+
+
 def test_levels_of_another_type_are_not_cast(tmp_path: Path) -> None:
     steps = [[{"type": "scale", "scale": [n, n]}] for n in (1.0, 2.0)]
     datasets = [{"path": str(k), "coordinateTransformations": step} for k, step in enumerate(steps)]

@@ -7,10 +7,15 @@ a pixel covers d finer ones, its centre lies (d - 1) / 2 of them further, hence 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from zarrgpu.convert.source import Source, Transform, axis_documents
+from zarrgpu.formats.ngff_channels import parse_channel
+
+_MEMBERS: Mapping[str, type] = {"label": str, "family": str, "active": bool}
 
 
 def ome_metadata(
@@ -38,23 +43,42 @@ def ome_metadata(
         if any(shift):
             transforms.append({"type": "translation", "translation": shift})
         datasets.append({"path": str(level), "coordinateTransformations": transforms})
-    name = source.name.rstrip("/").rpartition("/")[2]
+    name = source.described.get("name") or source.name.rstrip("/").rpartition("/")[2]
     image: dict[str, Any] = {"name": name, "axes": axis_documents(source), "datasets": datasets}
-    if any(step is not None for step in steps) and source.labels:
+    made = any(step is not None for step in steps)
+    if made and source.labels:
         image["type"] = "nearest"
         image["metadata"] = {"description": "every second element", "method": "zarrgpu.convert"}
-    elif any(step is not None for step in steps):
+    elif made:
         image["type"] = "mean"
         image["metadata"] = {
             "description": "means of 2 x 2 elements, x 2 in volumes",
             "method": "zarrgpu.convert",
         }
+    else:  # how the source's levels were made
+        image |= {name: value for name, value in source.described.items() if name != "name"}
     document: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
     if source.image_label is not None:
         document["image-label"] = dict(source.image_label)
     if source.channels:
-        document["omero"] = {"channels": [dict(channel) for channel in source.channels]}
+        channels = [_completed(channel, source.dtype) for channel in source.channels]
+        document["omero"] = {**source.omero, "channels": channels}
     return document
+
+
+def _completed(channel: Mapping[str, Any], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """A channel with all that 0.5 demands: where not stated, white, and the range of the type."""
+    found = parse_channel(channel)
+    kept = {k: v for k, v in channel.items() if isinstance(v, _MEMBERS.get(k, object))}
+    if found.window is None or found.limits is None:
+        least, most = 0.0, 1.0
+        if dtype.kind in "iu":
+            least, most = float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+        least, most = found.limits or (least, most)
+        start, end = found.window or (least, most)
+        kept["window"] = {"start": start, "end": end, "min": least, "max": most}
+    color = (255, 255, 255) if found.color is None else found.color
+    return {**kept, "color": bytes(color).hex().upper()}
 
 
 def _scaled(source: Source, factors: Sequence[float]) -> Transform:

@@ -31,6 +31,11 @@ _NIFTI_UNITS: Final = {
     "sec": "second", "msec": "millisecond", "usec": "microsecond",
 }  # fmt: skip
 _COLOURS: Final = (3, 4)
+_KINDS_OF: Final[Mapping[str, type]] = {
+    "name": str, "rdefs": Mapping, "type": str, "metadata": Mapping,
+}  # fmt: skip
+"""Members of OME-Zarr's metadata that are carried over, and what they must be."""
+
 _LABEL_INTENTS: Final = (1002, 1003)
 """NIfTI's codes for labels and for names of regions."""
 
@@ -75,6 +80,10 @@ class Source:
         Whether channels are colours of a pixel and belong together in a chunk.
     channels : tuple of mapping
         omero channels.
+    omero : mapping
+        What an OME-Zarr image's ``omero`` has besides.
+    described : mapping
+        Name of an OME-Zarr image, and ``type`` and ``metadata`` of how its levels were made.
     attributes : mapping
         For the attribute ``zarrgpu``.
     associated : mapping of str to Array
@@ -95,6 +104,8 @@ class Source:
     transforms: tuple[Transform, ...] | None = None
     interleaved: bool = False
     channels: tuple[Mapping[str, Any], ...] = ()
+    omero: Mapping[str, Any] = field(default_factory=dict)
+    described: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     associated: Mapping[str, Array] = field(default_factory=dict)
     nifti: bytes | None = None
@@ -201,6 +212,8 @@ def _of_slide(slide: Slide, name: str) -> Source:
         transforms=transforms,
         interleaved=last or together,
         channels=slide.spec.channels or (_rgb_channels() if last and rgb else ()),
+        omero=_members(slide, "omero", ("name", "rdefs")),
+        described=_members(slide, "multiscales", ("name", "type", "metadata")),
         attributes=attributes,
         associated=slide.associated_images,
         nifti=header_bytes(slide) if nifti else None,
@@ -288,6 +301,18 @@ def _covering(scale: Sequence[float], axes: str, factor: float) -> Transform:
     factors = [factor if axis in "yx" else 1.0 for axis in axes]
     sizes = [size * by for size, by in zip(scale, factors, strict=True)]
     return sizes, [size * (by - 1) / 2 for size, by in zip(scale, factors, strict=True)]
+
+
+def _members(slide: Slide, key: str, names: Sequence[str]) -> dict[str, Any]:
+    """Members of an OME-Zarr image's metadata, those that are of the kind they must be."""
+    if not isinstance(slide, OmeZarrImage):
+        return {}
+    owner = metadata_of(slide.group.attrs, slide.spec.source).value.get(key)
+    if isinstance(owner, list):
+        owner = owner[int(slide.multiscale.location[-1])]
+    if not isinstance(owner, Mapping):
+        return {}
+    return {name: owner[name] for name in names if isinstance(owner.get(name), _KINDS_OF[name])}
 
 
 def _image_label(slide: Slide) -> Mapping[str, Any] | None:

@@ -8,11 +8,13 @@ and a well whose path is not that of its row and column. So these two are held f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from zarrgpu.formats.ngff_schema import Location, Problems, problem
 
+_COLOR = re.compile("[0-9A-Fa-f]{6}")
 _ORDER = {"time": 0, "channel": 1, "space": 2}
 
 
@@ -33,6 +35,8 @@ def more_problems(kind: str, version: str, owner: Mapping[str, Any], at: Locatio
 
 
 def _image(version: str, owner: Mapping[str, Any], at: Location) -> Problems:
+    if version >= "0.4" and "omero" in owner:
+        yield from _channels(version, owner["omero"], (*at, "omero"))
     for index, image in enumerate(owner["multiscales"]):
         where = (*at, "multiscales", index)
         if version in ("0.4", "0.5"):
@@ -43,6 +47,19 @@ def _image(version: str, owner: Mapping[str, Any], at: Location) -> Problems:
             yield from _systems(image, where)
             yield from _datasets(image, where)
             yield from _additional(image, where)
+
+
+def _channels(version: str, omero: Mapping[str, Any], at: Location) -> Problems:
+    """Every channel has a colour of six hexadecimal digits and a window ("omero" metadata)."""
+    for index, channel in enumerate(omero.get("channels", [])):
+        place = (*at, "channels", index)
+        for name in ("color", "window"):
+            if version >= "0.5" and name not in channel:
+                yield problem((*place, name), "missing", "is missing")
+        color = channel.get("color")
+        if color is not None and not _COLOR.fullmatch(color):
+            message = f"expected six hexadecimal digits, got {color!r}"
+            yield problem((*place, "color"), "value", message)
 
 
 def _axes(axes: list[Mapping[str, Any]], at: Location) -> Problems:
