@@ -54,18 +54,23 @@ class FsspecStore:
     filesystem : fsspec.AbstractFileSystem
     root : str
         Path within it, as the filesystem writes it (protocol stripped).
+    query : str
+        Of http: what follows ``?`` in every address, such as the signature of a presigned one. It
+        may stand in `root` as well, and is in no message.
     """
 
     io_concurrency = 32
     max_gap_bytes = 1 << 20
     max_coalesced_bytes = 8 << 20
 
-    def __init__(self, filesystem: Any, root: str) -> None:
+    def __init__(self, filesystem: Any, root: str, query: str = "") -> None:
         self._filesystem, self._pid = filesystem, os.getpid()
-        self.root = root.rstrip("/")
-        self._has_parent = bool(root)
         protocol = filesystem.protocol
         self.protocol = protocol if isinstance(protocol, str) else protocol[0]
+        if self.protocol in _HTTP and not query:
+            root, _, query = root.partition("?")
+        self.root, self.query = root.rstrip("/"), query
+        self._has_parent = bool(root)
         self.url = self.root if "://" in self.root else f"{self.protocol}://{self.root}"
         self._has_suffixes = self.protocol in _SUFFIXES
 
@@ -73,7 +78,7 @@ class FsspecStore:
         return f"FsspecStore({self.url!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return FsspecStore, (self._filesystem, self.root)
+        return FsspecStore, (self._filesystem, self.root, self.query)
 
     @property
     def filesystem(self) -> Any:
@@ -180,10 +185,9 @@ class FsspecStore:
         return sorted(names - {base.rsplit("/", 1)[-1]} if base in (found or ()) else names)
 
     def _path(self, key: str) -> str:
-        if not key:
-            return self.root
         # the root of an archive is empty, and its names begin without a slash
-        return f"{self.root}/{key}" if self._has_parent else key
+        path = (f"{self.root}/{key}" if self._has_parent else key) if key else self.root
+        return f"{path}?{self.query}" if self.query else path
 
     def _cat(self, key: str, start: int | None, end: int | None) -> ByteArray | None:
         filesystem = self.filesystem

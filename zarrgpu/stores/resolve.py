@@ -131,7 +131,7 @@ def _at(store: LocalStore | FsspecStore | ObjectStore, root: str) -> Store:
     if isinstance(store, LocalStore):
         return LocalStore(root)
     if isinstance(store, FsspecStore):
-        return FsspecStore(store.filesystem, root)
+        return FsspecStore(store.filesystem, root, store.query)
     return ObjectStore(store.store, root)
 
 
@@ -145,7 +145,7 @@ def split_file(store: Store) -> tuple[Store, str] | None:
         return (store.at(folder), name) if name else None
     if isinstance(store, FsspecStore) and "/" in store.root:
         folder, name = store.root.rsplit("/", 1)
-        return FsspecStore(store.filesystem, folder), name
+        return FsspecStore(store.filesystem, folder, store.query), name
     if isinstance(store, ObjectStore) and store.root:
         folder, _, name = store.root.rpartition("/")
         return ObjectStore(store.store, folder), name
