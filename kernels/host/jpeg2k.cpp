@@ -53,8 +53,7 @@ void write_block(const Block& block, int width, int height, T* to, int stride, C
 }
 
 template <typename T, typename Convert>
-void decode_band(Memory& own, const SubBand& band, Area needs, T* to, int stride,
-                 Convert convert) {
+void decode_band(Memory& own, const SubBand& band, Area needs, T* to, int stride, Convert convert) {
     for (int i = 0; i < band.across * band.down; i++) {
         const CodeBlock& code = own.packets.blocks[band.first_block + i];
         T* corner = to + static_cast<int64_t>(code.y) * stride + code.x;
@@ -86,17 +85,27 @@ void convert_band(Memory& own, const SubBand& band, Area needs, int32_t* to, int
     decode_band(own, band, needs, to, stride, Halve{});
 }
 
-void join_bands(float* plane, int stride, int width, int height, Area area, float* room) {
-    join_bands_97(plane, stride, width, height, area.rows, area.columns, room);
+void join_bands(Plane<const float> low, Plane<const float> details, Plane<float> joined, int width,
+                int height, Area area, float* room) {
+    join_bands_97(low, details, joined, width, height, area.rows, area.columns, room);
 }
-void join_bands(int32_t* plane, int stride, int width, int height, Area area, int32_t* room) {
-    join_bands_53(plane, stride, width, height, area.rows, area.columns, room);
+void join_bands(Plane<const int32_t> low, Plane<const int32_t> details, Plane<int32_t> joined,
+                int width, int height, Area area, int32_t* room) {
+    join_bands_53(low, details, joined, width, height, area.rows, area.columns, room);
 }
 
+// Memory for one component, but for its samples: coefficients, samples of the level before, a row.
 template <typename T>
-void decode_component(Memory& own, int component, Area area, T* plane, T* room) {
+struct Rooms {
+    Plane<T> details, other;
+    T* row;
+};
+
+// Bands are joined from the lowest resolution on, into `plane` and the other one in turn.
+template <typename T>
+void decode_component(Memory& own, int component, Area area, Plane<T> plane, Rooms<T> rooms) {
     Packets& packets = own.packets;
-    const int levels = packets.coding.levels, stride = packets.coding.width;
+    const int levels = packets.coding.levels;
     Area wanted[MAX_LEVELS + 1], needs[MAX_LEVELS + 1];  // by resolution: samples; of sub-bands
     wanted[levels] = area;
     for (int r = levels; r > 0; r--) {
@@ -105,17 +114,19 @@ void decode_component(Memory& own, int component, Area area, T* plane, T* room) 
         wanted[r - 1] = needs[r];
     }
     needs[0] = wanted[0];
-    for (int r = 0; r <= levels; r++) {
+    Plane<T> low = levels % 2 ? rooms.other : plane;
+    convert_band(own, *packets.bands_of(component, 0), needs[0], low.samples, low.stride);
+    for (int r = 1; r <= levels; r++) {
         const SubBand* bands = packets.bands_of(component, r);
         for (int b = 0; b < Packets::bands_at(r); b++) {
-            T* to = plane;
+            T* to = rooms.details.row(bands[b].kind & 2 ? packets.height_at(r - 1) : 0);
             if (bands[b].kind & 1) to += packets.width_at(r - 1);
-            if (bands[b].kind & 2) to += static_cast<int64_t>(packets.height_at(r - 1)) * stride;
-            convert_band(own, bands[b], needs[r], to, stride);
+            convert_band(own, bands[b], needs[r], to, rooms.details.stride);
         }
-        if (r) {
-            join_bands(plane, stride, packets.width_at(r), packets.height_at(r), wanted[r], room);
-        }
+        const Plane<T> joined = (levels - r) % 2 ? rooms.other : plane;
+        join_bands({low.samples, low.stride}, {rooms.details.samples, rooms.details.stride}, joined,
+                   packets.width_at(r), packets.height_at(r), wanted[r], rooms.row);
+        low = joined;
     }
 }
 
@@ -129,16 +140,21 @@ void to_pixels(const int32_t* const planes[], const Coding& coding, int count, u
 template <typename T>
 bool decode_as(Memory& own, Area area, bool is_ycbcr, uint8_t* dst) {
     const Coding& coding = own.packets.coding;
-    const int64_t area_nbytes = int64_t{coding.width} * coding.height * sizeof(T);
-    const int64_t room_nbytes = (coding.width + 16 * int64_t{coding.height}) * sizeof(T);
-    uint8_t* all = own.planes.room(coding.samples * area_nbytes + room_nbytes);
-    if (!all) return false;
-    T* room = reinterpret_cast<T*>(all + coding.samples * area_nbytes);
+    const int64_t area_size = int64_t{coding.width} * coding.height;
+    const int64_t other_size = coding.width * ((int64_t{coding.height} + 1) / 2);
+    const int64_t all_size = (coding.samples + 1) * area_size + other_size + coding.width;
+    constexpr uintptr_t LINE = 64;  // of the cache: vectors across two cost twice
+    uint8_t* raw = own.planes.room(all_size * sizeof(T) + LINE - 1);
+    if (!raw) return false;
+    T* all = reinterpret_cast<T*>(raw + (-reinterpret_cast<uintptr_t>(raw) & (LINE - 1)));
     const T* at[MAX_SAMPLES];
+    T* next = all + coding.samples * area_size;
+    const Rooms<T> rooms{
+        {next, coding.width}, {next + area_size, coding.width}, next + area_size + other_size};
     for (int s = 0; s < coding.samples; s++) {
-        T* plane = reinterpret_cast<T*>(all + s * area_nbytes);
-        decode_component(own, s, area, plane, room);
-        at[s] = plane + static_cast<int64_t>(area.rows.first) * coding.width + area.columns.first;
+        const Plane<T> plane{all + s * area_size, coding.width};
+        decode_component(own, s, area, plane, rooms);
+        at[s] = plane.row(area.rows.first) + area.columns.first;
     }
     const int count = area.columns.end - area.columns.first;
     dst += int64_t{area.columns.first} * coding.samples;

@@ -1,176 +1,38 @@
-// See jpeg2k_blocks.h. Spec: ITU-T T.800, annexes C (MQ decoder) and D (coefficient bits).
+// See jpeg2k_blocks.h. Spec: ITU-T T.800, annex D (coefficient bits).
 //
-// A word of flags tells of a column of four coefficients, a stripe's, all that contexts ask for:
+// Coefficients are coded by stripes of four rows, column by column. Sixteen columns of a stripe are
+// a group, of which sets are held as 64 bits, in the order of coding: bit 4 x + y. So a pass goes
+// from one coefficient that it codes to the next, without looking at others.
+//
+// A word of flags tells of a column of a stripe all that contexts ask for:
 //   bits 0 to 17   significance of the 3 x 6 coefficients in and around it, three to a row, west
-//                  first; so the nine bits from bit 3 i on are the neighbourhood of row i
-//   bits 18 + 3 i  row i was coded in the significance pass of this bit-plane
-//   bits 19 + 3 i  row i was refined before
-//   bits 20 + 3 i  row i is negative
-//   bits 30, 31    the coefficients above and below are negative
-// So rows that a pass codes are bits of a mask, found without looking at each row.
-//
-// Of the MQ decoder's registers A and C, `slack` is taken away, the least of what may be subtracted
-// from both before anything else happens than that the more probable symbol is decoded: then that
-// costs one subtraction and one comparison.
+//                  first; so the nine bits from bit 3 y on are the neighbourhood of row y
+//   bits 18 + 2 i  whether row i - 1 is negative, from the row above (i = 0) to the one below (5)
 
 #include "jpeg2k_blocks.h"
 
 #include <cstring>
 
-// What is inlined keeps the decoder's registers in the processor's.
-#define INLINE __attribute__((always_inline)) inline
+#include "clones.h"
+#include "jpeg2k_mq.h"
 
 namespace zarrgpu {
 namespace {
 
-// ---- MQ decoder (annex C)
-
-// Table C.2: probability, next state after the more and the less probable symbol, whether that
-// changes places with the other.
-struct State {
-    uint16_t qe;
-    uint8_t more, less, exchange;
-};
-constexpr int NUM_STATES = 47;
-constexpr State STATES[NUM_STATES] = {
-    {0x5601, 1, 1, 1},    {0x3401, 2, 6, 0},    {0x1801, 3, 9, 0},    {0x0AC1, 4, 12, 0},
-    {0x0521, 5, 29, 0},   {0x0221, 38, 33, 0},  {0x5601, 7, 6, 1},    {0x5401, 8, 14, 0},
-    {0x4801, 9, 14, 0},   {0x3801, 10, 14, 0},  {0x3001, 11, 17, 0},  {0x2401, 12, 18, 0},
-    {0x1C01, 13, 20, 0},  {0x1601, 29, 21, 0},  {0x5601, 15, 14, 1},  {0x5401, 16, 14, 0},
-    {0x5101, 17, 15, 0},  {0x4801, 18, 16, 0},  {0x3801, 19, 17, 0},  {0x3401, 20, 18, 0},
-    {0x3001, 21, 19, 0},  {0x2801, 22, 19, 0},  {0x2401, 23, 20, 0},  {0x2201, 24, 21, 0},
-    {0x1C01, 25, 22, 0},  {0x1801, 26, 23, 0},  {0x1601, 27, 24, 0},  {0x1401, 28, 25, 0},
-    {0x1201, 29, 26, 0},  {0x1101, 30, 27, 0},  {0x0AC1, 31, 28, 0},  {0x09C1, 32, 29, 0},
-    {0x08A1, 33, 30, 0},  {0x0521, 34, 31, 0},  {0x0441, 35, 32, 0},  {0x02A1, 36, 33, 0},
-    {0x0221, 37, 34, 0},  {0x0141, 38, 35, 0},  {0x0111, 39, 36, 0},  {0x0085, 40, 37, 0},
-    {0x0049, 41, 38, 0},  {0x0025, 42, 39, 0},  {0x0015, 43, 40, 0},  {0x0009, 44, 41, 0},
-    {0x0005, 45, 42, 0},  {0x0001, 45, 43, 0},  {0x5601, 46, 46, 0},
-};
-
-// Bits of a register below the sixteen that are compared: room for bytes ahead of their turn.
-constexpr int AHEAD = 40;
-
-// A context: its probability, in place, and the more probable symbol in bit 0 of `which`, which is
-// twice the number of the state.
-struct Context {
-    int64_t qe;
-    uint32_t which;
-};
-
-struct Contexts {
-    Context after[2 * 2 * NUM_STATES];  // by `which`, and whether the symbol was the less probable
-};
-
-constexpr Context context_of(int state, int symbol) {
-    return {static_cast<int64_t>(STATES[state].qe) << AHEAD,
-            static_cast<uint32_t>(2 * state + symbol)};
-}
-
-constexpr Contexts make_contexts() {
-    Contexts made{};
-    for (int state = 0; state < NUM_STATES; state++) {
-        for (int symbol = 0; symbol < 2; symbol++) {
-            Context* after = made.after + 2 * (2 * state + symbol);
-            after[0] = context_of(STATES[state].more, symbol);
-            after[1] = context_of(STATES[state].less, symbol ^ STATES[state].exchange);
-        }
-    }
-    return made;
-}
-constexpr Contexts NEXT = make_contexts();
-
-enum { SIGN_CONTEXT = 9, REFINE_CONTEXT = 14, RUN_CONTEXT = 17, UNIFORM_CONTEXT = 18, NUM_CONTEXTS };
-
-class Decoder {
-   public:
-    // Figure C.20.
-    explicit Decoder(const uint8_t* bytes)
-        : at_(bytes), a_(LEAST), c_(static_cast<int64_t>(*bytes) << AHEAD) {
-        fill();
-        c_ <<= 7;
-        bits_ -= 7;
-        take_slack();
-    }
-
-    INLINE uint32_t decode(Context& context) {
-        slack_ -= context.qe;
-        if (__builtin_expect(slack_ >= 0, 1)) return context.which & 1;
-        return decode_slowly(context);
-    }
-
-   private:
-    static constexpr int64_t LEAST = static_cast<int64_t>(0x8000) << AHEAD;
-    // Bits of C that there are: damaged bytes can make it larger than A, and then it overflows.
-    static constexpr uint64_t KNOWN = (uint64_t{1} << (16 + AHEAD)) - 1;
-
-    INLINE void take_slack() {
-        const int64_t over = a_ - LEAST;
-        slack_ = c_ < over ? c_ : over;
-        a_ -= slack_;
-        c_ -= slack_;
-    }
-
-    // Bytes behind the sixteen bits of C, as many as there is room for (figure C.19). One that
-    // carries into those before it waits until they are used: damaged bytes are told by that too.
-    INLINE void fill() {
-        while (bits_ <= AHEAD - 16) {
-            if (*at_ == 0xFF) {
-                if (at_[1] > 0x8F) {
-                    bits_ += 8;
-                    c_ += static_cast<int64_t>(0xFF) << (AHEAD - bits_);
-                } else {
-                    if (at_[1] > 0x7F && bits_) return;
-                    bits_ += 7;
-                    c_ += static_cast<int64_t>(*++at_) << (AHEAD - bits_);
-                }
-            } else {
-                bits_ += 8;
-                c_ += static_cast<int64_t>(*++at_) << (AHEAD - bits_);
-            }
-        }
-    }
-
-    INLINE void make_room(int shift) {
-        a_ <<= shift;
-        c_ = static_cast<int64_t>(static_cast<uint64_t>(c_) << shift & KNOWN);
-        bits_ -= shift;
-    }
-
-    // Figures C.15 to C.18, from where A and C may have become too small.
-    INLINE uint32_t decode_slowly(Context& context) {
-        const int64_t qe = context.qe;
-        const uint32_t which = context.which;
-        a_ += slack_;
-        c_ += slack_;
-        const bool lower = c_ < 0;  // in the part of the interval that is the less probable's
-        const uint32_t less = lower ^ (a_ < qe);  // which may be the larger part
-        context = NEXT.after[2 * which + less];
-        c_ += lower ? qe : 0;
-        a_ = lower ? qe : a_;
-        int shift = __builtin_clzll(static_cast<uint64_t>(a_)) - (63 - 15 - AHEAD);
-        if (__builtin_expect(bits_ < shift, 0)) {
-            fill();
-            for (; bits_ < shift; fill()) {
-                shift -= bits_;
-                make_room(bits_);
-            }
-        }
-        make_room(shift);
-        take_slack();
-        return (which & 1) ^ less;
-    }
-
-    const uint8_t* at_;
-    int64_t a_, c_, slack_;
-    int bits_ = 0;  // of C that are known behind the first sixteen
-};
-
 // ---- contexts (annex D)
 
+enum {
+    SIGN_CONTEXT = 9,
+    REFINE_CONTEXT = 14,
+    RUN_CONTEXT = 17,
+    UNIFORM_CONTEXT = 18,
+    NUM_CONTEXTS
+};
+
 struct Tables {
-    uint8_t zero[4][512];   // table D.1: by band and neighbourhood
-    uint8_t sign[256];      // tables D.2 and D.3: context, and in bit 7 what the bit is flipped by
-    uint8_t refine[512];    // table D.4, of a coefficient that was not refined before
+    uint8_t zero[4][512];  // table D.1: by band and neighbourhood
+    uint8_t sign[256];     // tables D.2 and D.3: context, and in bit 7 what the bit is flipped by
+    uint8_t refine[512];   // table D.4, of a coefficient that was not refined before
 };
 
 constexpr int zero_context(int band, int h, int v, int d) {
@@ -193,13 +55,13 @@ constexpr int zero_context(int band, int h, int v, int d) {
     return d >= 2 ? 2 : d;
 }
 
-// Bits 0 to 3: whether west, east, north and south are significant; 4 to 7: whether negative.
+// Bits 1, 3, 5, 7: whether north, west, east, south are significant; 0, 2, 6, 4: whether negative.
 constexpr uint8_t sign_context(int bits) {
-    int sum[2] = {0, 0};
-    for (int i = 0; i < 4; i++) {
-        if (bits >> i & 1) sum[i / 2] += bits >> (4 + i) & 1 ? -1 : 1;
-    }
-    int h = sum[0] > 0 ? 1 : sum[0] < 0 ? -1 : 0, v = sum[1] > 0 ? 1 : sum[1] < 0 ? -1 : 0;
+    const auto sign = [bits](int significant, int negative) {
+        return bits >> significant & 1 ? (bits >> negative & 1 ? -1 : 1) : 0;
+    };
+    const int across = sign(3, 2) + sign(5, 6), down = sign(1, 0) + sign(7, 4);
+    int h = across > 0 ? 1 : across < 0 ? -1 : 0, v = down > 0 ? 1 : down < 0 ? -1 : 0;
     const bool flip = h < 0 || (h == 0 && v < 0);
     if (flip) {
         h = -h;
@@ -225,149 +87,215 @@ constexpr Tables make_tables() {
 }
 constexpr Tables TABLES = make_tables();
 
-constexpr uint32_t ROWS = 01111;  // bit 3 i of row i
-constexpr int CODED = 18, REFINED = 19, NEGATIVE = 20;
-constexpr uint32_t ABOVE_NEGATIVE = 1u << 30, BELOW_NEGATIVE = 1u << 31;
+// ---- sets of the coefficients of a group
 
-// Rows that are significant, and those that are or have a significant one around, as ROWS.
-uint32_t significant(uint32_t word) { return word >> 4 & ROWS; }
-uint32_t with_neighbours(uint32_t word) {
-    const uint32_t row = word | word >> 1 | word >> 2;
-    return (row | row >> 3 | row >> 6) & ROWS;
+constexpr int GROUP = 16;                              // columns
+constexpr uint64_t EVERY_COLUMN = 0x1111111111111111;  // times rows, as bits 0 to 3
+
+// Bits of those around a coefficient of each row that are coded after it, from its own bit on.
+constexpr uint64_t FOLLOWING[4] = {0x32, 0x3A, 0x3A, 0x18};
+
+// What is around those of `set` to the west and east as well, in the groups beside it too.
+INLINE uint64_t widened(const uint64_t* set) {
+    return set[0] | set[0] << 4 | set[0] >> 4 | set[-1] >> 60 | set[1] << 60;
 }
 
+// Coefficients that are, or have beside them, one of the set.
+INLINE uint64_t grown(const uint64_t* set) {
+    const uint64_t own = widened(set);
+    const uint64_t above = widened(set - SET_STRIDE), below = widened(set + SET_STRIDE);
+    return own | (own << 1 & 14 * EVERY_COLUMN) | (own >> 1 & 7 * EVERY_COLUMN) |
+           (above >> 3 & EVERY_COLUMN) | (below << 3 & 8 * EVERY_COLUMN);
+}
+
+// Whole columns that have none of the set in or around them.
+INLINE uint64_t empty_columns(const uint64_t* set) {
+    uint64_t any = widened(set) | (widened(set - SET_STRIDE) >> 3 & EVERY_COLUMN) |
+                   (widened(set + SET_STRIDE) & EVERY_COLUMN);
+    any |= any >> 2;
+    return ~(((any | any >> 1) & EVERY_COLUMN) * 15);
+}
+
+// What the passes over a code-block share.
 struct Coder {
     Decoder mq;
     Context contexts[NUM_CONTEXTS];
     const uint8_t* zero;
-    int stride;  // words from one stripe to the next
+    int stride;  // words of flags from one stripe to the next
 };
 
-// Decode the sign of row `row3 / 3`, which is significant from now on, and tell those around it.
-INLINE uint32_t become_significant(Coder& coder, uint32_t* at, uint32_t word, int row3) {
-    const uint32_t around = word >> row3;
-    const uint32_t west = at[-1] >> (NEGATIVE + row3) & 1, east = at[1] >> (NEGATIVE + row3) & 1;
-    const uint32_t north =
-        row3 ? word >> (NEGATIVE + row3 - 3) & 1 : (word & ABOVE_NEGATIVE) != 0;
-    const uint32_t south =
-        row3 < 9 ? word >> (NEGATIVE + row3 + 3) & 1 : (word & BELOW_NEGATIVE) != 0;
-    const uint32_t index = (around >> 3 & 1) | (around >> 5 & 1) << 1 | (around >> 1 & 1) << 2 |
-                           (around >> 7 & 1) << 3 | west << 4 | east << 5 | north << 6 |
-                           south << 7;
-    const uint8_t told = TABLES.sign[index];
-    const uint32_t negative = coder.mq.decode(coder.contexts[told & 127]) ^ told >> 7;
-    at[-1] |= 1u << (row3 + 5);
-    at[1] |= 1u << (row3 + 3);
-    if (row3 == 0) {
-        uint32_t* above = at - coder.stride;
-        above[-1] |= 1u << 17;
-        above[0] |= 1u << 16 | (negative ? BELOW_NEGATIVE : 0);
-        above[1] |= 1u << 15;
-    } else if (row3 == 9) {
-        uint32_t* below = at + coder.stride;
-        below[-1] |= 1u << 2;
-        below[0] |= 1u << 1 | (negative ? ABOVE_NEGATIVE : 0);
-        below[1] |= 1u << 0;
-    }
-    return word | 1u << (row3 + 4) | negative << (NEGATIVE + row3);
-}
+// One group: its places in the block, and the coefficients that there are.
+struct Group {
+    uint32_t* flags;
+    int32_t* values;
+    uint64_t* significant;
+    uint64_t* visited;
+    uint64_t* refined;
+    uint64_t there;
+};
 
-int32_t signed_value(uint32_t word, int row3, int32_t value) {
-    return word >> (NEGATIVE + row3) & 1 ? -value : value;
-}
-
-int row_of(int row3) { return row3 * 11 >> 5; }  // a third of 0, 3, 6 or 9
-
-// D.3.1: coefficients with a significant one around.
-__attribute__((noinline)) void significance_pass(Coder& state, Block& block, int width, int height, int plane) {
-    Coder coder = state;
-    const int32_t value = 3 << (plane - 1);
-    int32_t* values = block.values;
-    uint32_t* at = block.flags + coder.stride + 1;
-    for (int y = 0; y < height; y += 4, at += 2) {
-        const uint32_t rows = height - y >= 4 ? ROWS : ROWS & ((1u << 3 * (height - y)) - 1);
-        for (int x = 0; x < width; x++, at++, values += 4) {
-            uint32_t word = *at;
-            if (!word) continue;
-            uint32_t mask = with_neighbours(word) & ~significant(word) & rows, coded = 0;
-            if (!mask) continue;
-            do {
-                const int row3 = __builtin_ctz(mask);
-                coded |= mask & -mask;
-                mask &= mask - 1;
-                if (coder.mq.decode(coder.contexts[coder.zero[word >> row3 & 511]])) {
-                    word = become_significant(coder, at, word, row3);
-                    values[row_of(row3)] = signed_value(word, row3, value);
-                    mask |= ~significant(word) & rows & (8u << row3);  // has a neighbour now
-                }
-            } while (mask);
-            *at = word | coded << CODED;
+template <typename Visit>
+INLINE void each_group(Block& block, int width, int height, int stride, Visit visit) {
+    for (int y = 0; y < height; y += 4) {
+        const int rows = height - y >= 4 ? 15 : (1 << (height - y)) - 1;
+        uint32_t* flags = block.flags + (y / 4 + 1) * stride + 1;
+        for (int x = 0; x < width; x += GROUP) {
+            const int last = width - x < GROUP ? width - x : GROUP;
+            const int set = (y / 4 + 1) * SET_STRIDE + 1 + x / GROUP;
+            visit(Group{flags + x, block.values + y * width + 4 * x, block.significant + set,
+                        block.visited + set, block.refined + set,
+                        rows * (EVERY_COLUMN >> (64 - 4 * last))});
         }
     }
-    state = coder;
+}
+
+INLINE uint32_t neighbours(const uint32_t* flags, int p) {
+    return flags[p >> 2] >> 3 * (p & 3) & 511;
+}
+
+// The first coefficient of a set, and its context as long as nothing around it changes. It is
+// looked up while the one before it is decoded, whose outcome the processor foresees badly.
+struct Next {
+    int p;
+    Context* context;
+};
+INLINE Next first_of(uint64_t set, Coder& coder, const uint32_t* flags) {
+    const int p = __builtin_ctzll(set | uint64_t{1} << 63);
+    Context* context = coder.contexts + coder.zero[neighbours(flags, p)];
+    __asm__ volatile("" : "+r"(context));  // here, not where it is used
+    return {p, context};
+}
+
+// Decode the sign of coefficient `p`, which is significant from now on, and tell those around it.
+INLINE uint32_t become_significant(Decoder& mq, Coder& coder, uint32_t* flags, int p) {
+    uint32_t* at = flags + (p >> 2);
+    const int y = p & 3;
+    const uint32_t west = at[-1], east = at[1], word = *at;
+    const uint32_t index = (word >> 3 * y & 0xAA) | (word >> (18 + 2 * y) & 0x11) |
+                           (west >> (20 + 2 * y) & 1) << 2 | (east >> (20 + 2 * y) & 1) << 6;
+    const uint8_t told = TABLES.sign[index];
+    const uint32_t negative = mq.decode(coder.contexts[told & 127]) ^ told >> 7;
+    at[-1] = west | 32u << 3 * y;
+    at[1] = east | 8u << 3 * y;
+    at[0] = word | 16u << 3 * y | negative << (20 + 2 * y);
+    // without branches, which would be foreseen badly: often nothing is added here
+    const uint32_t first = y == 0, last = y == 3;
+    uint32_t* above = at - coder.stride;
+    above[-1] |= first << 17;
+    above[0] |= first << 16 | (negative & first) << 28;
+    above[1] |= first << 15;
+    uint32_t* below = at + coder.stride;
+    below[-1] |= last << 2;
+    below[0] |= last << 1 | (negative & last) << 18;
+    below[1] |= last;
+    return negative;
+}
+
+// Passes keep the decoder apart from its contexts, and all in one function: in registers.
+#define PASS CLONES("bmi2")
+#define ALL_INLINE __attribute__((always_inline))
+
+// D.3.1: coefficients with a significant one around.
+PASS void significance_pass(Coder& coder, Block& block, int width, int height, int plane) {
+    Decoder mq = coder.mq;
+    const int32_t value = 3 << (plane - 1);
+    each_group(block, width, height, coder.stride, [&](Group group) ALL_INLINE {
+        uint64_t own = *group.significant;
+        uint64_t left = grown(group.significant) & ~own & group.there;
+        *group.visited = left;
+        if (!left) return;
+        Next next = first_of(left, coder, group.flags);
+        while (left) {
+            const Next now = next;
+            left &= left - 1;
+            next = first_of(left, coder, group.flags);
+            if (!mq.decode(*now.context)) continue;
+            const uint32_t negative = become_significant(mq, coder, group.flags, now.p);
+            group.values[now.p] = negative ? -value : value;
+            own |= uint64_t{1} << now.p;
+            const uint64_t more = FOLLOWING[now.p & 3] << now.p & group.there & ~own;
+            left |= more;
+            *group.visited |= more;
+            next = first_of(left, coder, group.flags);
+        }
+        *group.significant = own;
+    });
+    coder.mq = mq;
 }
 
 // D.3.3: coefficients that were significant before this bit-plane.
-__attribute__((noinline)) void refinement_pass(Coder& state, Block& block, int width, int height, int plane) {
-    Coder coder = state;
+PASS void refinement_pass(Coder& coder, Block& block, int width, int height, int plane) {
+    Decoder mq = coder.mq;
     const int32_t half = 1 << plane >> 1;
-    int32_t* values = block.values;
-    uint32_t* at = block.flags + coder.stride + 1;
-    for (int y = 0; y < height; y += 4, at += 2) {
-        for (int x = 0; x < width; x++, at++, values += 4) {
-            uint32_t word = *at;
-            uint32_t mask = significant(word) & ~(word >> CODED);
-            if (!mask) continue;
-            do {
-                const int row3 = __builtin_ctz(mask);
-                mask &= mask - 1;
-                const int number = word >> (REFINED + row3) & 1
-                                       ? REFINE_CONTEXT + 2
-                                       : TABLES.refine[word >> row3 & 511 & ~16];
-                const uint32_t bit = coder.mq.decode(coder.contexts[number]);
-                const uint32_t negative = word >> (NEGATIVE + row3) & 1;
-                values[row_of(row3)] += bit ^ negative ? half : -half;
-                word |= 1u << (REFINED + row3);
-            } while (mask);
-            *at = word;
+    each_group(block, width, height, coder.stride, [&](Group group) ALL_INLINE {
+        const uint64_t refined = *group.refined;
+        uint64_t left = *group.significant & ~*group.visited;
+        *group.refined |= left;
+        for (; left; left &= left - 1) {
+            const int p = __builtin_ctzll(left);
+            const int number = refined >> p & 1 ? REFINE_CONTEXT + 2
+                                                : TABLES.refine[neighbours(group.flags, p) & ~16];
+            const uint32_t bit = mq.decode(coder.contexts[number]);
+            const int32_t value = group.values[p];
+            group.values[p] = value + (bit ^ (value < 0) ? half : -half);
         }
-    }
-    state = coder;
+    });
+    coder.mq = mq;
 }
 
-// D.3.4: all others; columns without anything around are told in runs.
-__attribute__((noinline)) void cleanup_pass(Coder& state, Block& block, int width, int height, int plane) {
-    Coder coder = state;
-    const int32_t value = 3 << (plane - 1);
-    int32_t* values = block.values;
-    uint32_t* at = block.flags + coder.stride + 1;
-    for (int y = 0; y < height; y += 4, at += 2) {
-        const uint32_t rows = height - y >= 4 ? ROWS : ROWS & ((1u << 3 * (height - y)) - 1);
-        for (int x = 0; x < width; x++, at++, values += 4) {
-            uint32_t word = *at;
-            uint32_t mask = rows;
-            if (word || rows != ROWS) {
-                mask &= ~significant(word) & ~(word >> CODED);
-            } else {
-                if (!coder.mq.decode(coder.contexts[RUN_CONTEXT])) continue;
-                int row = coder.mq.decode(coder.contexts[UNIFORM_CONTEXT]) << 1;
-                row |= coder.mq.decode(coder.contexts[UNIFORM_CONTEXT]);
-                word = become_significant(coder, at, word, 3 * row);
-                values[row] = signed_value(word, 3 * row, value);
-                mask &= ~((2u << 3 * row) - 1);
-            }
-            while (mask) {
-                const int row3 = __builtin_ctz(mask);
-                mask &= mask - 1;
-                if (coder.mq.decode(coder.contexts[coder.zero[word >> row3 & 511]])) {
-                    word = become_significant(coder, at, word, row3);
-                    values[row_of(row3)] = signed_value(word, row3, value);
-                }
-            }
-            *at = word & ~(ROWS << CODED);
-        }
+// Columns from that of coefficient `p` on have nothing around them, and are told in runs. Whether
+// one gets a significant coefficient, which is then `p`; otherwise `p` is behind them.
+INLINE bool decode_run(Decoder& mq, Coder& coder, uint64_t empty, int& p) {
+    const uint64_t others = ~(empty >> p);
+    const int run = others ? __builtin_ctzll(others) / 4 : GROUP;
+    const int skipped = mq.skip_zeros(coder.contexts[RUN_CONTEXT], run);
+    p += 4 * skipped;
+    if (skipped == run) return false;
+    if (!mq.decode(coder.contexts[RUN_CONTEXT])) {
+        p += 4;
+        return false;
     }
-    state = coder;
+    const uint32_t high = mq.decode(coder.contexts[UNIFORM_CONTEXT]);
+    p += static_cast<int>(high << 1 | mq.decode(coder.contexts[UNIFORM_CONTEXT]));
+    return true;
+}
+
+// D.3.4: all others.
+PASS void cleanup_pass(Coder& coder, Block& block, int width, int height, int plane) {
+    Decoder mq = coder.mq;
+    const int32_t value = 3 << (plane - 1);
+    each_group(block, width, height, coder.stride, [&](Group group) ALL_INLINE {
+        uint64_t own = *group.significant;
+        uint64_t left = group.there & ~own & ~*group.visited;
+        if (!left) return;
+        const bool in_runs = group.there & 8;  // only columns of four
+        uint64_t empty = in_runs ? empty_columns(group.significant) & group.there : 0;
+        Next next = first_of(left, coder, group.flags);
+        while (left) {
+            int p = next.p;
+            if (empty >> p & 1) {
+                const bool found = decode_run(mq, coder, empty, p);
+                left = p < 4 * GROUP ? left & ~uint64_t{0} << p : 0;
+                if (!found) {
+                    next = first_of(left, coder, group.flags);
+                    continue;
+                }
+                left &= left - 1;
+            } else {
+                left &= left - 1;
+                Context* context = next.context;
+                next = first_of(left, coder, group.flags);
+                if (!mq.decode(*context)) continue;
+            }
+            const uint32_t negative = become_significant(mq, coder, group.flags, p);
+            group.values[p] = negative ? -value : value;
+            own |= uint64_t{1} << p;
+            empty &= ~(uint64_t{0xFF} << (p & ~3));  // this column, and the next
+            next = first_of(left, coder, group.flags);
+        }
+        *group.significant = own;
+    });
+    coder.mq = mq;
 }
 
 }  // namespace
@@ -376,6 +304,9 @@ void decode_block(Block& block, int width, int height, Band band, const uint8_t*
                   int passes) {
     const int stripes = (height + 3) / 4;
     memset(block.values, 0, sizeof(int32_t) * 4 * stripes * width);
+    memset(block.significant, 0, sizeof block.significant);
+    memset(block.visited, 0, sizeof block.visited);
+    memset(block.refined, 0, sizeof block.refined);
     memset(block.flags, 0, sizeof(uint32_t) * (stripes + 2) * (width + 2));
     Coder coder{Decoder(bytes), {}, TABLES.zero[band], width + 2};
     for (Context& context : coder.contexts) context = context_of(0, 0);

@@ -9,6 +9,8 @@ namespace zarrgpu {
 constexpr int BLOCK_SIDE = 64;         // widest and highest code-block decoded here
 constexpr int BLOCK_GUARD_NBYTES = 2;  // behind the bytes of a code-block, 0xFF each
 
+constexpr int SET_STRIDE = BLOCK_SIDE / 16 + 2;
+
 // Orientation of a sub-band: which of the two directions its high-pass filter ran along.
 enum Band { LL = 0, HL = 1, LH = 2, HH = 3 };
 
@@ -18,6 +20,10 @@ struct Block {
     // stripes: row `y`, column `x` at ((y / 4) * width + x) * 4 + y % 4.
     alignas(64) int32_t values[BLOCK_SIDE * BLOCK_SIDE];
     uint32_t flags[(BLOCK_SIDE / 4 + 2) * (BLOCK_SIDE + 2)];
+    // sets of coefficients, by stripe and group of columns, with nothing around them
+    uint64_t significant[SET_STRIDE * (BLOCK_SIDE / 4 + 2)];
+    uint64_t visited[SET_STRIDE * (BLOCK_SIDE / 4 + 2)];  // in the significance pass
+    uint64_t refined[SET_STRIDE * (BLOCK_SIDE / 4 + 2)];
 };
 
 // Decode `passes` coding passes of a code-block of `width` x `height`, at most BLOCK_SIDE each,

@@ -2,7 +2,8 @@
 //
 // The 9-7 transform rounds as OpenJPEG 2.5 does, whose order of operations is kept, as are its
 // constants: rows before columns, K and twice its inverse. Results are equal, bit for bit.
-// Lifting works on the two halves as they lie, so that neighbours in memory are computed together.
+// A row of each half is transformed along its length, and then lifts those before it, which are in
+// cache still: so memory is read once and written once.
 
 #include "jpeg2k_wavelet.h"
 
@@ -10,19 +11,16 @@
 #include <cmath>
 #include <cstring>
 
+#include "clones.h"
+
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
 
 #define INLINE __attribute__((always_inline)) inline
 
-// Compiled for wider registers as well where the loader can choose: results are the same, as no
-// operations are fused (-ffp-contract=off).
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
-#define WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define WIDE
-#endif
+// Results are the same in registers of any width, as no operations are fused (-ffp-contract=off).
+#define WIDE CLONES("avx512f", "avx2")
 
 namespace zarrgpu {
 namespace {
@@ -30,64 +28,10 @@ namespace {
 constexpr float K = 1.230174105f, TWICE_INVERSE_K = 1.625732422f;
 constexpr float ALPHA = -1.586134342f, BETA = -0.052980118f;
 constexpr float GAMMA = 0.882911075f, DELTA = 0.443506852f;
-constexpr int MARGIN = 3;   // of each half: four samples to either side of the joined row
+constexpr int MARGIN = 3;        // of each half: four samples to either side of the joined row
 constexpr float LIMIT = 1024.f;  // far beyond what a sample may be
-constexpr int COLUMNS = 16;  // that are transformed together
 
-// `to[i] += (from[i + shift - 1] + from[i + shift]) * c`, with `from` mirrored at its ends.
-INLINE void lift_row(float* __restrict to, int num_to, const float* __restrict from, int num_from,
-                     int shift, float c) {
-    const int inner_end = std::min(num_to, num_from - shift);
-    int i = 0;
-    if (shift == 0 && num_to > 0) {
-        to[0] += (from[0] + from[0]) * c;
-        i = 1;
-    }
-    for (; i < inner_end; i++) to[i] += (from[i + shift - 1] + from[i + shift]) * c;
-    for (; i < num_to; i++) to[i] += (from[i + shift - 1] + from[i + shift - 1]) * c;
-}
-
-// The same of elements that are rows of COLUMNS.
-INLINE void lift_columns(float* __restrict to, int num_to, const float* __restrict from,
-                         int num_from, int shift, float c) {
-    for (int i = 0; i < num_to; i++, to += COLUMNS) {
-        const int left = i + shift - 1, right = i + shift;
-        const float* a = from + (left < 0 ? right : left) * COLUMNS;
-        const float* b = from + (right < num_from ? right : left) * COLUMNS;
-        for (int k = 0; k < COLUMNS; k++) to[k] += (a[k] + b[k]) * c;
-    }
-}
-
-// Lift both halves back, which are scaled already.
-INLINE void unlift_row(float* __restrict low, int num_low, float* __restrict high, int num_high) {
-    if (num_high == 0) return;
-    lift_row(low, num_low, high, num_high, 0, -DELTA);
-    lift_row(high, num_high, low, num_low, 1, -GAMMA);
-    lift_row(low, num_low, high, num_high, 0, -BETA);
-    lift_row(high, num_high, low, num_low, 1, -ALPHA);
-}
-
-INLINE void unlift_columns(float* __restrict low, int num_low, float* __restrict high,
-                           int num_high) {
-    if (num_high == 0) return;
-    lift_columns(low, num_low, high, num_high, 0, -DELTA);
-    lift_columns(high, num_high, low, num_low, 1, -GAMMA);
-    lift_columns(low, num_low, high, num_high, 0, -BETA);
-    lift_columns(high, num_high, low, num_low, 1, -ALPHA);
-}
-
-// Copy coefficients, scaled as the transform wants them: low-pass or high-pass.
-template <int COUNT = 0>
-INLINE void copy_scaled(float* __restrict to, const float* __restrict from, int n, bool is_high) {
-    const float c = is_high ? TWICE_INVERSE_K : K;
-    for (int i = 0; i < (COUNT ? COUNT : n); i++) to[i] = from[i] * c;
-}
-template <int COUNT = 0>
-INLINE void copy_scaled(int32_t* __restrict to, const int32_t* __restrict from, int n, bool) {
-    memcpy(to, from, (COUNT ? COUNT : n) * sizeof(int32_t));
-}
-
-// The reversible transform, modulo 2^32 where damaged data is out of range.
+// Modulo 2^32 where damaged data is out of range.
 INLINE int32_t half_sum(int32_t a, int32_t b, uint32_t round, int shift) {
     const uint32_t sum = static_cast<uint32_t>(a) + static_cast<uint32_t>(b) + round;
     return static_cast<int32_t>(sum) >> shift;
@@ -99,33 +43,52 @@ INLINE int32_t minus(int32_t a, int32_t b) {
     return static_cast<int32_t>(static_cast<uint32_t>(a) - static_cast<uint32_t>(b));
 }
 
-INLINE void unlift(int32_t* __restrict low, int num_low, int32_t* __restrict high, int num_high,
-                   int n) {
-    if (num_high == 0) return;
-    for (int i = 0; i < num_low; i++) {
-        const int32_t* a = high + std::max(i - 1, 0) * n;
-        const int32_t* b = high + std::min(i, num_high - 1) * n;
-        for (int k = 0; k < n; k++) {
-            low[i * n + k] = minus(low[i * n + k], half_sum(a[k], b[k], 2, 2));
-        }
+// The steps that lift a low-pass sample back, then a high-pass one, by the two beside it, as many
+// times as PAIRS says; and what both are multiplied with before.
+struct Irreversible {
+    using Sample = float;
+    static constexpr int PAIRS = 2;
+    static INLINE float low(int pair, float at, float a, float b) {
+        return at + (a + b) * (pair ? -BETA : -DELTA);
     }
-    for (int i = 0; i < num_high; i++) {
-        const int32_t* a = low + i * n;
-        const int32_t* b = low + std::min(i + 1, num_low - 1) * n;
-        for (int k = 0; k < n; k++) {
-            high[i * n + k] = plus(high[i * n + k], half_sum(a[k], b[k], 0, 1));
+    static INLINE float high(int pair, float at, float a, float b) {
+        return at + (a + b) * (pair ? -ALPHA : -GAMMA);
+    }
+    static INLINE float scaled_low(float at) { return at * K; }
+    static INLINE float scaled_high(float at) { return at * TWICE_INVERSE_K; }
+};
+struct Reversible {
+    using Sample = int32_t;
+    static constexpr int PAIRS = 1;
+    static INLINE int32_t low(int, int32_t at, int32_t a, int32_t b) {
+        return minus(at, half_sum(a, b, 2, 2));
+    }
+    static INLINE int32_t high(int, int32_t at, int32_t a, int32_t b) {
+        return plus(at, half_sum(a, b, 0, 1));
+    }
+    static INLINE int32_t scaled_low(int32_t at) { return at; }
+    static INLINE int32_t scaled_high(int32_t at) { return at; }
+};
+
+// ---- along a row, whose halves lie one behind the other
+
+template <typename W, typename T>
+INLINE void unlift_row(T* __restrict low, int num_low, T* __restrict high, int num_high) {
+    const int inner = std::min(num_low, num_high), inner_high = std::min(num_high, num_low - 1);
+    for (int pair = 0; pair < W::PAIRS; pair++) {
+        low[0] = W::low(pair, low[0], high[0], high[0]);
+        for (int i = 1; i < inner; i++) low[i] = W::low(pair, low[i], high[i - 1], high[i]);
+        for (int i = inner; i < num_low; i++) {
+            low[i] = W::low(pair, low[i], high[i - 1], high[i - 1]);
+        }
+        for (int i = 0; i < inner_high; i++) high[i] = W::high(pair, high[i], low[i], low[i + 1]);
+        for (int i = inner_high; i < num_high; i++) {
+            high[i] = W::high(pair, high[i], low[i], low[i]);
         }
     }
 }
 
-INLINE void unlift_row(int32_t* low, int num_low, int32_t* high, int num_high) {
-    unlift(low, num_low, high, num_high, 1);
-}
-INLINE void unlift_columns(int32_t* low, int num_low, int32_t* high, int num_high) {
-    unlift(low, num_low, high, num_high, COLUMNS);
-}
-
-// `to` takes turns between elements of four bytes of `even` and of `odd`, `count` of each.
+// `to` takes turns between elements of `even` and of `odd`, `count` of each.
 INLINE void interleave(void* to, const void* even, const void* odd, int count) {
     char* out = static_cast<char*>(to);
     const char *a = static_cast<const char*>(even), *b = static_cast<const char*>(odd);
@@ -144,51 +107,75 @@ INLINE void interleave(void* to, const void* even, const void* odd, int count) {
     }
 }
 
-template <typename T>
-INLINE void copy_columns(T* to, const T* from, int n) {
-    if (n == COLUMNS) {
-        memcpy(to, from, COLUMNS * sizeof(T));
-    } else {
-        memcpy(to, from, n * sizeof(T));
+template <typename W, typename T>
+INLINE void join_row(const T* __restrict low, const T* __restrict high, int width, T* __restrict to,
+                     T* __restrict room) {
+    const int num_low = (width + 1) / 2, num_high = width - num_low;
+    if (num_high == 0) {  // a single sample is what it was
+        to[0] = low[0];
+        return;
     }
+    T* rest = room + num_low;
+    for (int i = 0; i < num_low; i++) room[i] = W::scaled_low(low[i]);
+    for (int i = 0; i < num_high; i++) rest[i] = W::scaled_high(high[i]);
+    unlift_row<W>(room, num_low, rest, num_high);
+    interleave(to, room, rest, num_high);
+    if (width & 1) to[width - 1] = room[num_low - 1];
 }
 
-template <typename T>
-INLINE void join_bands(T* plane, int stride, int width, int height, Interval rows,
-                       Interval columns, T* __restrict room) {
+// ---- along columns: rows of the result are lifted as they come, while they are in cache
+
+template <typename W, typename T>
+struct Rows {
+    Plane<T> joined;
+    Interval columns;
+    int first, low_end, high_end;  // of the rows of each half that there are
+
+    INLINE T* low(int i) const { return joined.row(2 * i); }
+    INLINE T* high(int i) const { return joined.row(2 * i + 1); }
+
+    INLINE void lift_low(int pair, int i) const {
+        T* to = low(i);
+        const T* a = high(std::max(i - 1, first));
+        const T* b = high(std::min(i, high_end - 1));
+        for (int k = columns.first; k < columns.end; k++) to[k] = W::low(pair, to[k], a[k], b[k]);
+    }
+    INLINE void lift_high(int pair, int i) const {
+        T* to = high(i);
+        const T* a = low(i);
+        const T* b = low(std::min(i + 1, low_end - 1));
+        for (int k = columns.first; k < columns.end; k++) to[k] = W::high(pair, to[k], a[k], b[k]);
+    }
+    // Low-pass row `i`, and the high-pass row before it, which waited for that.
+    INLINE void lift(int pair, int i) const {
+        if (i >= first && i < low_end) lift_low(pair, i);
+        if (i > first && i <= high_end) lift_high(pair, i - 1);
+    }
+};
+
+template <typename W, typename T>
+INLINE void join_bands(Plane<const T> low, Plane<const T> details, Plane<T> joined, int width,
+                       int height, Interval rows, Interval columns, T* __restrict room) {
     const int low_width = (width + 1) / 2, low_height = (height + 1) / 2;
     const Interval half = wavelet_needs(rows, height);
-    for (int i = 2 * half.first; i < 2 * half.end; i++) {
-        const int y = i / 2 + (i & 1 ? low_height : 0);
-        if (y >= height) continue;
-        T* row = plane + static_cast<int64_t>(y) * stride;
-        if (width == 1) continue;  // a single sample is what it was
-        copy_scaled(room, row, low_width, false);
-        copy_scaled(room + low_width, row + low_width, width - low_width, true);
-        unlift_row(room, low_width, room + low_width, width - low_width);
-        interleave(row, room, room + low_width, width - low_width);
-        if (width & 1) row[width - 1] = room[low_width - 1];
-    }
-    if (height == 1) return;
-    T* high = room + low_height * COLUMNS;
-    for (int x = columns.first; x < columns.end; x += COLUMNS) {
-        const int n = std::min(COLUMNS, width - x);
-        if (n < COLUMNS) memset(room, 0, height * COLUMNS * sizeof(T));
-        T* column = plane + x;
-        for (int y = 0; y < height; y++) {
-            const T* from = column + static_cast<int64_t>(y) * stride;
-            if (n == COLUMNS) {
-                copy_scaled<COLUMNS>(room + y * COLUMNS, from, n, y >= low_height);
-            } else {
-                copy_scaled(room + y * COLUMNS, from, n, y >= low_height);
+    const Rows<W, T> lines{joined, columns, half.first, half.end,
+                           std::min(half.end, height - low_height)};
+    for (int i = half.first; i < half.end + W::PAIRS; i++) {
+        if (i < lines.low_end) {
+            join_row<W>(low.row(i), details.row(i) + low_width, width, lines.low(i), room);
+            T* row = lines.low(i);
+            if (height > 1) {
+                for (int k = columns.first; k < columns.end; k++) row[k] = W::scaled_low(row[k]);
             }
         }
-        unlift_columns(room, low_height, high, height - low_height);
-        for (int y = rows.first; y < rows.end; y++) {
-            const T* from = (y & 1 ? high : room) + (y >> 1) * COLUMNS;
-            T* to = column + static_cast<int64_t>(y) * stride;
-            copy_columns(to, from, n);
+        if (i < lines.high_end) {
+            const T* from = details.row(low_height + i);
+            T* row = lines.high(i);
+            join_row<W>(from, from + low_width, width, row, room);
+            for (int k = columns.first; k < columns.end; k++) row[k] = W::scaled_high(row[k]);
         }
+        if (height == 1) continue;
+        for (int pair = 0; pair < W::PAIRS; pair++) lines.lift(pair, i - pair);
     }
 }
 
@@ -232,14 +219,15 @@ Interval wavelet_needs(Interval needed, int size) {
             std::min(needed.end / 2 + 1 + MARGIN, (size + 1) / 2)};
 }
 
-WIDE void join_bands_97(float* plane, int stride, int width, int height, Interval rows,
-                   Interval columns, float* room) {
-    join_bands(plane, stride, width, height, rows, columns, room);
+WIDE void join_bands_97(Plane<const float> low, Plane<const float> details, Plane<float> joined,
+                        int width, int height, Interval rows, Interval columns, float* room) {
+    join_bands<Irreversible>(low, details, joined, width, height, rows, columns, room);
 }
 
-WIDE void join_bands_53(int32_t* plane, int stride, int width, int height, Interval rows,
-                   Interval columns, int32_t* room) {
-    join_bands(plane, stride, width, height, rows, columns, room);
+WIDE void join_bands_53(Plane<const int32_t> low, Plane<const int32_t> details,
+                        Plane<int32_t> joined, int width, int height, Interval rows,
+                        Interval columns, int32_t* room) {
+    join_bands<Reversible>(low, details, joined, width, height, rows, columns, room);
 }
 
 WIDE void pixels_97(const float* const planes[], int samples, bool transformed, int count,

@@ -12,19 +12,27 @@ struct Interval {
     int end;
 };
 
-// One level: join the four sub-bands that lie in the corners of the first `width` x `height` of a
-// plane, of `stride` elements to the row, low-pass first. What is needed of the result is right if
-// what `wavelet_needs` says of the sub-bands is. `room` holds `width + 16 * height` elements.
-void join_bands_97(float* plane, int stride, int width, int height, Interval rows,
-                   Interval columns, float* room);
-void join_bands_53(int32_t* plane, int stride, int width, int height, Interval rows,
-                   Interval columns, int32_t* room);
+template <typename T>
+struct Plane {
+    T* samples;
+    int stride;  // samples from one row to the next
+    T* row(int y) const { return samples + static_cast<int64_t>(y) * stride; }
+};
+
+// One level: join four sub-bands to `width` x `height` samples. `low` is the one that is low-pass
+// in both directions; `details` holds the others, each in its corner. Of the result only what is
+// asked for is right, if what `wavelet_needs` says of the sub-bands is. `room` holds `width`
+// samples.
+void join_bands_97(Plane<const float> low, Plane<const float> details, Plane<float> joined,
+                   int width, int height, Interval rows, Interval columns, float* room);
+void join_bands_53(Plane<const int32_t> low, Plane<const int32_t> details, Plane<int32_t> joined,
+                   int width, int height, Interval rows, Interval columns, int32_t* room);
 
 // Samples of each half, low- and high-pass alike, that `needed` of `size` samples depend on.
 Interval wavelet_needs(Interval needed, int size);
 
-// `count` samples of three planes undergo the inverse component transform, or none, and become bytes
-// of pixels: moved by half the range, rounded, clamped.
+// `count` samples of three planes undergo the inverse component transform, or none, and become
+// bytes of pixels: moved by half the range, rounded, clamped.
 void pixels_97(const float* const planes[], int samples, bool transformed, int count, uint8_t* dst);
 void pixels_53(const int32_t* const planes[], int samples, bool transformed, int count,
                uint8_t* dst);
