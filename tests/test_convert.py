@@ -365,6 +365,82 @@ def test_levels_of_another_type_are_not_cast(tmp_path: Path) -> None:
     assert (made[:] == 7).all()
 
 
+def labelled(path: Path, levels: int, label_levels: int, sizes: list[int]) -> None:
+    """A volume with labels for each of its planes, of as many levels or fewer."""
+
+    def image(axes: str, count: int) -> dict:
+        scales = [[2.0**k if axis in "yx" else 1.0 for axis in axes] for k in range(count)]
+        datasets = [{"path": str(k), "coordinateTransformations": [{"type": "scale", "scale": s}]}
+                    for k, s in enumerate(scales)]  # fmt: skip
+        return {"axes": axes_of(axes), "datasets": datasets}
+
+    random = np.random.default_rng(3)
+    group = zarr.create_group(
+        path, attributes=wrap("0.5", multiscales=[image("czyx", levels)]), overwrite=True
+    )
+    for k, size in enumerate(sizes[:levels]):
+        group.create_array(str(k), data=random.integers(0, 9, (2, 3, size, size), "u2"))
+    folder = group.create_group("labels", attributes=wrap("0.5", labels=["a/cells"]))
+    colors = {"colors": [{"label-value": 1, "rgba": [9, 8, 7, 255]}]}
+    cells = folder.create_group("a").create_group("cells")
+    own = {"multiscales": [image("zyx", label_levels)], "image-label": colors}
+    cells.attrs.put(wrap("0.5", **own))
+    for k, size in enumerate(sizes[:label_levels]):
+        cells.create_array(str(k), data=random.integers(0, 9, (3, size, size), "u4"))
+
+
+@pytest.mark.parametrize(
+    ("levels", "own", "sizes"),
+    [
+        (1, 1, [100]),  # both are made
+        (3, 3, [100, 50, 25]),  # both are kept
+        (3, 1, [101, 50, 25]),  # those of the labels are made, to the sizes of the image
+        (3, 2, [101, 51, 26]),
+        (1, 2, [100, 50]),
+    ],
+)
+def test_labels_are_written_below_their_image(
+    tmp_path: Path, levels: int, own: int, sizes: list[int]
+) -> None:
+    labelled(tmp_path / "a", levels, own, sizes)
+    options = ConvertOptions(chunk_px=25, shard_px=50)
+    ome = check_ome(convert(tmp_path / "a", tmp_path / "b", options=options))["ome"]
+    assert "image-label" not in ome
+    source, made = zg.open(tmp_path / "a"), zg.open(tmp_path / "b")
+    assert list(made.labels) == ["a/cells"]
+    cells = made.labels["a/cells"]
+    assert cells.image_label.colors == {1: (9, 8, 7, 255)}
+    assert cells.level_dimensions == made.level_dimensions
+    finest = source.labels["a/cells"].levels[0].read(device="cpu")
+    for level, array in enumerate(cells.levels):
+        pixels = array.read(device="cpu")
+        if levels == own > 1:
+            assert_array_equal(pixels, source.labels["a/cells"].levels[level].read(device="cpu"))
+        else:
+            n = pixels.shape[-1]
+            assert_array_equal(pixels, finest[:, :: 2**level, :: 2**level][:, :n, :n])
+        assert pixels.dtype == np.uint32
+        masks = made.read_labels("a/cells", [(4, 6)], level, (5, 5), position={"z": 2})[0]
+        at = [int(v / made.level_downsamples[level] + 0.5) for v in (6, 4)]
+        assert_array_equal(masks, pixels[2, at[0] : at[0] + 5, at[1] : at[1] + 5])
+    convert(tmp_path / "a", tmp_path / "c", options=replace(options, labels=False))
+    assert not (tmp_path / "c" / "labels").exists()
+    assert main(["convert", str(tmp_path / "a"), str(tmp_path / "d"), "--no-labels"]) == 0
+    assert list(zg.open(tmp_path / "d").labels) == []
+
+
+def test_labels_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    labelled(tmp_path / "a", 1, 1, [40])
+    array = zarr.open_group(tmp_path / "a/labels/a/cells")
+    array.create_array("0", data=np.zeros((3, 40, 40), "f4"), overwrite=True)
+    with pytest.raises(UnsupportedFormatError, match=r"has pixels of float32.*--no-labels"):
+        convert(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "a/labels/a/cells")
+    with pytest.raises(UnsupportedFormatError, match=r"labels/a/cells.* cannot be.*--no-labels"):
+        convert(tmp_path / "a", tmp_path / "b")
+    convert(tmp_path / "a", tmp_path / "b", options=ConvertOptions(labels=False))
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_pixels_of_an_array_system_keep_the_size_of_the_physical_one(
     tmp_path: Path, sign: int

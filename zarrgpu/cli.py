@@ -113,6 +113,9 @@ def _add_convert(commands: Any) -> None:
     convert.add_argument(
         "--no-associated", action="store_true", help="leave label, macro and thumbnail out"
     )
+    convert.add_argument(
+        "--no-labels", action="store_true", help="leave label images of an OME-Zarr out"
+    )
     convert.add_argument("--overwrite", action="store_true", help="replace what is at OUTPUT")
     convert.add_argument("--threads", type=_positive, help="default: the cores, if memory allows")
     convert.add_argument(
@@ -182,6 +185,7 @@ def _convert(arguments: argparse.Namespace) -> None:
             pyramid=arguments.pyramid,
             axes=arguments.axes,
             associated=not arguments.no_associated,
+            labels=not arguments.no_labels,
             overwrite=arguments.overwrite,
             num_threads=arguments.threads,
             memory_budget_bytes=arguments.memory << 20,

@@ -4,6 +4,8 @@
 
     source.py      any slide or array as levels in OME-Zarr's axis order
     layout.py      chunks, shards and codec of a level
+    levels.py      which levels are kept, and which are made
+    labels.py      label images below an OME-Zarr image
     downsample.py  coarser levels by averaging
     metadata.py    OME-Zarr metadata, and what it has no place for
     jpeg_tiles.py  JPEG tiles taken over as they are

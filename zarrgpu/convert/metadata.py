@@ -93,7 +93,7 @@ def _scaled(source: Source, factors: Sequence[float]) -> Transform:
 
 
 def own_metadata(
-    source: Source, icc_profile: bytes | None, associated: Sequence[str]
+    source: Source, icc_profile: bytes | None = None, associated: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The attribute ``zarrgpu`` of the group."""
     from zarrgpu import __version__

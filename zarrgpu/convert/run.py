@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from zarrgpu.array import Array
 from zarrgpu.convert import jpeg_tiles
-from zarrgpu.convert.downsample import halve, halved_shape
-from zarrgpu.convert.layout import Layout, codec_name, create_array, make_layout, require_zarr
+from zarrgpu.convert.downsample import halve
+from zarrgpu.convert.labels import LABELS, label_levels, label_sources
+from zarrgpu.convert.layout import codec_name, create_array, require_zarr
+from zarrgpu.convert.levels import Level, plan_levels
 from zarrgpu.convert.metadata import ome_metadata, own_metadata
 from zarrgpu.convert.progress import Progress
 from zarrgpu.convert.settings import ConvertOptions
@@ -29,8 +31,8 @@ from zarrgpu.errors import (
     MemoryBudgetError,
     RequestError,
     StoreError,
-    UnsupportedFormatError,
 )
+from zarrgpu.hierarchy import join
 from zarrgpu.model import Manifest, ReadOptions
 from zarrgpu.opening import open as open_node
 from zarrgpu.scenes import only_image
@@ -43,17 +45,14 @@ _HELD: Final = 4
 _SUMS: Final = 8
 """Times a shard that sums hold while it is averaged, besides what is averaged."""
 
-_MAX_LEVELS: Final = 64
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Level:
-    """One level to write; `halved` names the axes of one that is made by averaging."""
+class _Part:
+    """An image to write: the source's, or one of labels, with the path of its group."""
 
-    number: int
-    layout: Layout
-    halved: str
-    step: tuple[int, ...] | None
+    path: str
+    image: Source
+    levels: Sequence[Level]
 
 
 def convert(
@@ -106,16 +105,25 @@ def convert(
     image = open_source(node, name, options.axes)
     if options.copy_tiles:
         jpeg_tiles.check_copyable(image)
-    levels = _levels(image, options)
-    workers = _workers(image, levels, options)
+    levels = plan_levels(image, options)
+    parts = [_Part(path="", image=image, levels=levels)]
+    for path, labels in label_sources(node, name, options):
+        parts.append(
+            _Part(
+                path=path,
+                image=labels,
+                levels=label_levels(labels, parts[0].image, levels, options),
+            )
+        )
+    workers = _workers(parts, options)
     files = _files(node, source)
     inside = [each.absolute() for each in files]
     if any(target != each and target.is_relative_to(each) for each in inside):
         raise RequestError(f"{str(target)!r} lies within the source; choose another place")
-    state = fingerprint(files, _described(image))
+    state = fingerprint(files, _described(parts))
     identity = {"source": name, "fingerprint": state, "options": options.of_output()}
     try:
-        _write(zarr, node, image, levels, workers, identity, target, options, quiet=quiet)
+        _write(zarr, node, parts, workers, identity, target, options, quiet=quiet)
     except OSError as error:
         if isinstance(error, StoreError):
             raise
@@ -129,8 +137,7 @@ def convert(
 def _write(
     zarr: Any,
     node: Any,
-    image: Source,
-    levels: Sequence[_Level],
+    parts: Sequence[_Part],
     workers: int,
     identity: dict[str, Any],
     target: Path,
@@ -140,24 +147,22 @@ def _write(
 ) -> None:
     """Write all; what may fail at once comes first."""
     partial = PartialOutput(target, identity, overwrite=options.overwrite)
-    progress = Progress(sum(math.prod(level.layout.shape) for level in levels), quiet=quiet)
+    total = sum(math.prod(level.layout.shape) for part in parts for level in part.levels)
+    progress = Progress(total, quiet=quiet)
+    image = parts[0].image
+    associated = image.associated if options.associated else {}
+    icc_profile = node.icc_profile if isinstance(node, Slide) else None
     try:
-        for folder in ("", "associated", *(str(level.number) for level in levels)):
-            _drop_cut_off(partial.folder / folder / "zarr.json")
-        group = zarr.open_group(partial.folder, mode="a", zarr_format=3)
-        associated = image.associated if options.associated else {}
-        _write_extras(group, image, associated)
-        for level in levels:
-            _write_level(group, partial, image, level, options, workers, progress)
-        icc_profile = node.icc_profile if isinstance(node, Slide) else None
-        shapes = [level.layout.shape for level in levels]
-        group.attrs.put(
-            {
-                "ome": ome_metadata(image, shapes, [level.step for level in levels]),
-                "zarrgpu": own_metadata(image, icc_profile, sorted(associated)),
-            }
-        )
-        if fingerprint(_files(node, image.name), _described(image)) != identity["fingerprint"]:
+        _drop_cut_off(partial.folder / "zarr.json")
+        _drop_cut_off(partial.folder / "associated" / "zarr.json")
+        root = zarr.open_group(partial.folder, mode="a", zarr_format=3)
+        _write_extras(root, image, associated)
+        for part in parts:
+            group = _require_group(root, partial.folder, part.path)
+            for level in part.levels:
+                _write_level(group, partial, part, level, options, workers, progress)
+        _write_metadata(root, parts, icc_profile, sorted(associated))
+        if fingerprint(_files(node, image.name), _described(parts)) != identity["fingerprint"]:
             msg = f"{image.name!r} changed while it was converted: do it again, with --overwrite"
             raise StoreError(msg)
     except BaseException:
@@ -166,6 +171,31 @@ def _write(
     finally:
         progress.close()
     partial.finish()
+
+
+def _write_metadata(
+    root: Any, parts: Sequence[_Part], icc_profile: bytes | None, associated: Sequence[str]
+) -> None:
+    """Attributes of the images, and of the group of labels."""
+    for part in parts:
+        shapes = [level.layout.shape for level in part.levels]
+        steps = [level.step for level in part.levels]
+        own = own_metadata(part.image, *(() if part.path else (icc_profile, associated)))
+        group = root[part.path] if part.path else root
+        group.attrs.put({"ome": ome_metadata(part.image, shapes, steps), "zarrgpu": own})
+    names = [part.path.removeprefix(f"{LABELS}/") for part in parts[1:]]
+    if names:
+        root[LABELS].attrs.put({"ome": {"version": "0.5", "labels": names}})
+
+
+def _require_group(root: Any, folder: Path, path: str) -> Any:
+    """Group at a path, and those above it."""
+    group = root
+    for name in path.split("/") if path else ():
+        folder = folder / name
+        _drop_cut_off(folder / "zarr.json")
+        group = group.require_group(name)
+    return group
 
 
 def _drop_cut_off(document: Path) -> None:
@@ -178,64 +208,23 @@ def _drop_cut_off(document: Path) -> None:
         document.unlink()
 
 
-def _levels(image: Source, options: ConvertOptions) -> list[_Level]:
-    """Levels of the source, and those to be made."""
-
-    def layout(number: int, shape: tuple[int, ...]) -> Layout:
-        if options.copy_tiles:
-            return jpeg_tiles.tile_layout(image, number, options.shard_px)
-        return make_layout(image, shape, options)
-
-    generate = options.pyramid == "generate" or (
-        options.pyramid == "auto" and len(image.arrays) == 1 and not options.copy_tiles
-    )
-    kept = 1 if generate else len(image.arrays)
-    for k, array in enumerate(image.arrays[:kept]):
-        if array.dtype != image.arrays[0].dtype:
-            msg = (
-                f"{image.name!r}: level {k} is of {array.dtype}, and level 0 of "
-                f"{image.arrays[0].dtype}; levels can be made instead (--pyramid generate)"
-            )
-            raise UnsupportedFormatError(msg)
-    levels = [
-        _Level(number=k, layout=layout(k, image.shape(k)), halved="", step=None)
-        for k in range(kept)
-    ]
-    if not generate:
-        return levels
-    chunk = dict(zip(image.axes, levels[0].layout.chunk, strict=True))
-    step = (1,) * len(image.axes)
-    while len(levels) < _MAX_LEVELS:
-        shape = levels[-1].layout.shape
-        sizes = dict(zip(image.axes, shape, strict=True))
-        long = [a for a in "zyx" if a in sizes and chunk[a] > 1 and sizes[a] > chunk[a]]
-        if not long:
-            break
-        # both axes of a plane at once, so that pixels stay square
-        halved = "yx" + ("z" if "z" in long else "")
-        step = tuple(2 * s if a in halved else s for s, a in zip(step, image.axes, strict=True))
-        shape = halved_shape(shape, image.axes, halved)
-        made = layout(len(levels), shape)
-        levels.append(_Level(number=len(levels), layout=made, halved=halved, step=step))
-    return levels
-
-
-def _workers(image: Source, levels: Sequence[_Level], options: ConvertOptions) -> int:
+def _workers(parts: Sequence[_Part], options: ConvertOptions) -> int:
     """Shards in the works at a time."""
-    shard = max(int(_held_nbytes(image, level)) for level in levels)
-    chunk = 0 if options.copy_tiles else max(array.spec.chunk_nbytes for array in image.arrays)
+    shard = max(int(_held_nbytes(part.image, level)) for part in parts for level in part.levels)
+    arrays = [array for part in parts for array in part.image.arrays]
+    chunk = 0 if options.copy_tiles else max(array.spec.chunk_nbytes for array in arrays)
     fit = options.memory_budget_bytes // (shard + chunk)
     if not fit:
         msg = (
-            f"{image.name!r}: a shard takes {shard} bytes in the works and a chunk of the source "
-            f"{chunk}, memory_budget_bytes is {options.memory_budget_bytes}; choose smaller shards "
-            "(--shard) or give more memory (--memory)"
+            f"{parts[0].image.name!r}: a shard takes {shard} bytes in the works and a chunk of the "
+            f"source {chunk}, memory_budget_bytes is {options.memory_budget_bytes}; choose smaller "
+            "shards (--shard) or give more memory (--memory)"
         )
         raise MemoryBudgetError(msg)
     return min(options.num_threads or available_cores(), fit)
 
 
-def _held_nbytes(image: Source, level: _Level) -> int:
+def _held_nbytes(image: Source, level: Level) -> int:
     """What a shard in the works holds at most."""
     shard = math.prod(level.layout.shard) * image.dtype.itemsize
     averaged = 2 ** len(level.halved) + _SUMS if level.halved else 0
@@ -245,15 +234,17 @@ def _held_nbytes(image: Source, level: _Level) -> int:
 def _write_level(
     group: Any,
     partial: PartialOutput,
-    image: Source,
-    level: _Level,
+    part: _Part,
+    level: Level,
     options: ConvertOptions,
     workers: int,
     progress: Progress,
 ) -> None:
     """Write the shards of a level that are not done yet."""
-    path, layout = str(level.number), level.layout
+    image, name, layout = part.image, str(level.number), level.layout
+    path = join(part.path, name)
     folder = partial.folder / path
+    _drop_cut_off(folder / "zarr.json")
     read = ReadOptions(memory_budget_bytes=options.memory_budget_bytes, num_threads=1)
     if options.copy_tiles:
         jpeg_tiles.create_tile_array(folder, image, layout)
@@ -263,8 +254,8 @@ def _write_level(
 
     else:
         codec = codec_name(options.codec, image.dtype)
-        array = group[path] if path in group else create_array(group, path, layout, image, codec)
-        finer = _opened(partial.folder / str(level.number - 1)) if level.halved else None
+        array = group[name] if name in group else create_array(group, name, layout, image, codec)
+        finer = _opened(folder.with_name(str(level.number - 1))) if level.step else None
 
         def write(coords: tuple[int, ...]) -> None:
             box = layout.box(coords)
@@ -353,15 +344,18 @@ def _files(node: Any, source: str | os.PathLike[str]) -> set[Path]:
     return {each for each in files if each.exists()}
 
 
-def _described(image: Source) -> str:
+def _described(parts: Sequence[_Part]) -> str:
     """What a source is, without its pixels: that a remote one has changed shows only here."""
-    levels: list[list[Any]] = [
-        [list(array.shape), array.dtype.str, list(array.chunks), list(array.codecs)]
-        for array in image.arrays
-    ]
-    for array in image.arrays:
-        location = array.spec.location
-        if isinstance(location, Manifest):
-            keys = location.keys or (location.key,)
-            levels.append([array.source.store.size(key) for key in keys])
-    return json.dumps([levels, image.axes, image.scale, dict(image.attributes)], default=str)
+    found: list[Any] = []
+    for image in (part.image for part in parts):
+        levels: list[Any] = [
+            [list(array.shape), array.dtype.str, list(array.chunks), list(array.codecs)]
+            for array in image.arrays
+        ]
+        for array in image.arrays:
+            location = array.spec.location
+            if isinstance(location, Manifest):
+                keys = location.keys or (location.key,)
+                levels.append([array.source.store.size(key) for key in keys])
+        found.append([levels, image.axes, image.scale, dict(image.attributes)])
+    return json.dumps(found, default=str)

@@ -44,6 +44,8 @@ class ConvertOptions:
         Names of the source's axes (of t, c, z, y, x), such as "czyx", where it does not say.
     associated : bool
         Whether to write label, macro and thumbnail. Labels may name patients.
+    labels : bool
+        Whether to write the label images below an OME-Zarr image.
     overwrite : bool
         Whether to replace what is at the output.
     num_threads : int or None
@@ -59,6 +61,7 @@ class ConvertOptions:
     pyramid: str = "auto"
     axes: str | None = None
     associated: bool = True
+    labels: bool = True
     overwrite: bool = False
     num_threads: int | None = None
     memory_budget_bytes: int = 1 << 30
@@ -85,5 +88,5 @@ class ConvertOptions:
         return {
             name: getattr(self, name)
             for name in ("chunk_px", "shard_px", "codec", "copy_tiles", "pyramid", "axes",
-                         "associated")
+                         "associated", "labels")
         }  # fmt: skip
