@@ -68,8 +68,13 @@ struct Errors {
     uint8_t rest[232];
 };
 
+// How a decompression ended: it was left for an error, or for a warning of entropy-coded data.
+enum End { ENDED = 0, FAILED = 1, WARNED = 2 };
+
 // One decompression: nothing that a destructor would have to give back.
 struct Work {
+    End end;
+    bool in_data;
     Errors errors;
     Info info;
     jmp_buf escape;
@@ -81,10 +86,14 @@ struct Work {
     uint8_t* dst;
 };
 
-[[noreturn]] void fail(Info* info) { longjmp(static_cast<Work*>(info->client_data)->escape, 1); }
+[[noreturn]] void leave(Info* info, End end) {
+    longjmp(static_cast<Work*>(info->client_data)->escape, end);
+}
+
+[[noreturn]] void fail(Info* info) { leave(info, FAILED); }
 
 void on_message(Info* info, int level) {
-    if (level < 0) fail(info);
+    if (level < 0) leave(info, static_cast<Work*>(info->client_data)->in_data ? WARNED : FAILED);
 }
 
 void on_output(Info*) {}
@@ -104,6 +113,7 @@ void decode(Work& work) {
     // the colours that the tags state, never those that libjpeg takes them for
     if (image.color_space) info.jpeg_color_space = static_cast<int>(image.color_space);
     if (image.out_color_space) info.out_color_space = static_cast<int>(image.out_color_space);
+    work.in_data = true;
     library.start(&info);
     const int64_t row_nbytes = image.width * image.samples;
     if (info.output_width != image.width || info.output_height != image.height ||
@@ -123,8 +133,8 @@ void decode(Work& work) {
     }
 }
 
-// Whether `step` came to its end; the library's memory is given back either way.
-bool run(Work& work, void (*step)(Work&)) {
+// How `step` came to its end; the library's memory is given back either way.
+End run(Work& work, void (*step)(Work&)) {
     memset(&work.info, 0, sizeof(Info));
     library.std_error(&work.errors);
     work.errors.error_exit = fail;
@@ -132,11 +142,30 @@ bool run(Work& work, void (*step)(Work&)) {
     work.errors.output_message = on_output;
     work.info.errors = &work.errors;
     work.info.client_data = &work;
-    const bool done = setjmp(work.escape) == 0;
-    if (done) step(work);
+    work.in_data = false;
+    switch (setjmp(work.escape)) {
+        case ENDED:
+            step(work);
+            work.end = ENDED;
+            break;
+        case WARNED: work.end = WARNED; break;
+        default: work.end = FAILED;
+    }
     // a library that refuses the structure has not begun; otherwise this cannot fail
     if (work.info.memory) library.destroy(&work.info);
-    return done;
+    return work.end;
+}
+
+End run_on(const Image& image, const uint8_t* src, int64_t src_nbytes, int64_t first, int64_t count,
+           uint8_t* dst) {
+    Work work;
+    work.image = &image;
+    work.src = src;
+    work.src_nbytes = src_nbytes;
+    work.first = first;
+    work.count = count;
+    work.dst = dst;
+    return run(work, decode);
 }
 
 int64_t big16(const uint8_t* at) { return at[0] << 8 | at[1]; }
@@ -188,21 +217,24 @@ bool use_jpeg_library(const JpegLibrary& found) {
         return false;
     }
     Work work;
-    return run(work, create);
+    return run(work, create) == ENDED;
 }
 
 bool decode_jpeg(const Image& image, const uint8_t* src, int64_t src_nbytes, int64_t first,
                  int64_t count, uint8_t* dst) {
     const int64_t scan = scan_at(image, src, src_nbytes);
     if (!scan || !ends_well(src, scan, src_nbytes)) return false;
-    Work work;
-    work.image = &image;
-    work.src = src;
-    work.src_nbytes = src_nbytes;
-    work.first = first;
-    work.count = count;
-    work.dst = dst;
-    return run(work, decode);
+    return run_on(image, src, src_nbytes, first, count, dst) == ENDED;
 }
 
 }  // namespace zarrgpu
+
+// Whether libjpeg warns of the entropy-coded data of a stream of any kind, whose header was looked
+// at: then it completes the image with what was not encoded. False where it can not be asked, or
+// refuses the stream. `scratch` is as large as the image.
+extern "C" __attribute__((visibility("default"))) int64_t zarrgpu_jpeg_warns(
+    const zarrgpu::Image* image, const uint8_t* src, int64_t src_nbytes, uint8_t* scratch) {
+    using namespace zarrgpu;
+    if (!library.create) return false;
+    return run_on(*image, src, src_nbytes, 0, image->height, scratch) == WARNED;
+}

@@ -10,7 +10,9 @@ grey, or what is stored. libjpeg's own guess from markers and component ids is w
 
 libjpeg fills what a cut-off stream does not hold with grey and only warns, and imagecodecs does
 not pass warnings on. So the end-of-image marker is looked for here: entropy-coded data cannot
-contain it, hence any truncation is found. JPEG has no checksum: flipped bits inside the data are
+contain it, hence any truncation is found. Where there is the compiled library, libjpeg is asked
+again for its warnings, which OpenSlide takes for errors too: data that ends before the image does,
+codes and markers that are none. JPEG has no checksum: flipped bits that make other valid codes are
 not found.
 
 On a CUDA device nvJPEG decodes baseline streams (`device_images`); chroma and colour are computed
@@ -33,6 +35,7 @@ import numpy as np
 from zarrgpu.codecs.base import CodecError, checked
 from zarrgpu.codecs.configuration import one_of, positive_int, short_height
 from zarrgpu.codecs.imagecodecs_call import call_imagecodecs
+from zarrgpu.devices.native import native_library
 from zarrgpu.errors import UnsupportedCodecError
 
 if TYPE_CHECKING:
@@ -162,7 +165,21 @@ class JpegCodec:
             outcolorspace=wanted,
             out=out.reshape(shape),
         )
+        self._check_data(data, header)
         return out
+
+    def _check_data(self, data: bytes, header: JpegHeader) -> None:
+        """Refuse what libjpeg completed with what was not encoded, where it can be asked."""
+        library = native_library()
+        if library is None or "jpeg" not in library.codecs:
+            return
+        shape = (header.height, header.width, self.samples)
+        if library.jpeg_warns(data, shape, self.libjpeg_spaces, self.tables):
+            msg = (
+                "JPEG data is damaged: it ends before the image does, or holds codes or markers "
+                "that are none"
+            )
+            raise CodecError(msg)
 
     def _check(self, header: JpegHeader) -> None:
         if header.precision != 8:

@@ -148,6 +148,7 @@ class NativeLibrary:
         self.resample = _function(library, "zarrgpu_resample", None, 1)
         self.crc32c = _function(library, "zarrgpu_crc32c", ctypes.c_int64, 3)
         self.decode_image = _function(library, "zarrgpu_decode_image", ctypes.c_int64, 9)
+        self._jpeg_warns = _function(library, "zarrgpu_jpeg_warns", ctypes.c_int64, 4)
         self.half_bits = _function(library, "zarrgpu_half_bits", ctypes.c_int64, 1)
         functions = [_address_of(name, _candidates(kind)) for name, kind in _FUNCTIONS]
         self._table = np.array(functions, np.int64)
@@ -163,6 +164,27 @@ class NativeLibrary:
             for name, number in CODEC_NUMBERS.items()
             if number >= 0 and _KINDS.get(name) not in lacking
         )
+
+    def jpeg_warns(
+        self, data: bytes, shape: tuple[int, int, int], spaces: tuple[int, int], tables: bytes
+    ) -> bool:
+        """Whether libjpeg warns of the data of a stream, which it then completes by guessing.
+
+        Parameters
+        ----------
+        data : bytes
+            With a header that was looked at.
+        shape : (int, int, int)
+            Rows, width and samples.
+        spaces : (int, int)
+            J_COLOR_SPACE of the stream and of the result; 0 leaves it to libjpeg.
+        tables : bytes
+        """
+        source, shared = np.frombuffer(data, np.uint8), np.frombuffer(tables or b"\0", np.uint8)
+        values = (*shape, *spaces, len(tables), address(shared))
+        image, scratch = np.array(values, np.int64), np.empty(shape, np.uint8)
+        arguments = (address(image), address(source), source.size, address(scratch))
+        return bool(self._jpeg_warns(*arguments))
 
 
 def _function(
