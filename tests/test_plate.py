@@ -78,6 +78,19 @@ def test_rows_columns_wells_and_fields(plate):
             assert np.array_equal(image.levels[1][...], expected)
 
 
+def test_a_column_by_its_number(tmp_path):
+    names = ("01", "2", "03", "003", "x3")
+    wells = [{"path": f"A/{n}", "rowIndex": 0, "columnIndex": k} for k, n in enumerate(names)]
+    document = {"rows": [{"name": "A"}], "columns": [{"name": n} for n in names], "wells": wells}
+    write_group(tmp_path / "p", "0.5", plate=document)
+    found = zg.open(tmp_path / "p")
+    assert [found.place(("A", number)) for number in (1, np.int8(2), "003")] == [
+        (0, 0), (0, 1), (0, 3),
+    ]  # fmt: skip
+    for column in (3, 0, -1, True, "1", None):  # 3 may be "03" or "003"
+        assert ("A", column) not in found
+
+
 @pytest.mark.parametrize("well", ["A/2", "C/1", "A", "", "A/1/0/0", ("A", "2"), ("Z", 1), 3, None])
 def test_wells_that_are_not_there(plate, well):
     found = zg.open(plate[0])

@@ -93,8 +93,9 @@ class Well(Mapping[str, OmeZarrImage]):
 class Plate(Mapping[str, Well]):
     """A plate of wells: a mapping of their paths to `Well`. Made by `zarrgpu.open`; may be pickled.
 
-    ``plate["A/1"]`` and ``plate["A", 1]`` are the well of row A and column 1, ``plate["A/1/0"]``
-    its field ``0``. Not every place of the grid has a well: ``"A/2" in plate`` says so.
+    ``plate["A/1"]`` and ``plate["A", 1]`` are the well of row A and column 1 (or ``"01"``),
+    ``plate["A/1/0"]`` its field ``0``. Not every place of the grid has a well: ``"A/2" in plate``
+    says so.
 
     Parameters
     ----------
@@ -294,13 +295,21 @@ class Plate(Mapping[str, Well]):
             if path in self._places:
                 return path
         elif isinstance(well, tuple) and len(well) == 2:
-            row, column = (str(name) for name in well)
-            if row in self.rows and column in self.columns:
-                place = (self.rows.index(row), self.columns.index(column))
-                if place in self._paths:
-                    return self._paths[place]
+            row, column = _line(self.rows, well[0]), _line(self.columns, well[1])
+            if (row, column) in self._paths:
+                return self._paths[row, column]
         msg = f"{self!r} has no well {well!r}; rows are {self.rows}, columns {self.columns}"
         raise SelectionError(msg)
+
+
+def _line(names: tuple[str, ...], name: Any) -> int:
+    """Index of a row or column by its name, or by its number: 3 is ``"3"`` or ``"03"``; else -1."""
+    if str(name) in names:
+        return names.index(str(name))
+    if not isinstance(name, (int, np.integer)) or isinstance(name, bool):
+        return -1
+    padded = [k for k, each in enumerate(names) if each.isdecimal() and int(each) == name]
+    return padded[0] if len(padded) == 1 else -1
 
 
 def _fields(well: Well, chosen: list[int | str] | None, acquisition: int | None) -> list[str]:
