@@ -7,6 +7,16 @@
 #include "jpeg_plain.h"
 
 namespace zarrgpu {
+namespace {
+
+bool decode_any_jpeg(const Image& image, const uint8_t* src, int64_t src_nbytes, int64_t first,
+                     int64_t count, Columns columns, uint8_t* dst) {
+    return (decodes_plain_jpeg_fast() &&
+            decode_plain_jpeg(image, src, src_nbytes, first, count, columns, dst)) ||
+           decode_jpeg(image, src, src_nbytes, first, count, dst);
+}
+
+}  // namespace
 
 bool is_image(int64_t codec) { return codec == JPEG || codec == JPEG2K; }
 
@@ -22,8 +32,7 @@ const uint8_t* decode_image(const Array& array, const uint8_t* src, int64_t src_
     if (!room || (target && count * row_nbytes != nbytes)) return nullptr;
     const bool done =
         array.codec == JPEG
-            ? decode_plain_jpeg(image, src, src_nbytes, first, count, columns, room) ||
-                  decode_jpeg(image, src, src_nbytes, first, count, room)
+            ? decode_any_jpeg(image, src, src_nbytes, first, count, columns, room)
             : decode_jpeg2k(image, src, src_nbytes, first, count, columns, room);
     return done ? room + (start - first * row_nbytes) : nullptr;
 }

@@ -5,18 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_THREAD__)
-#include <immintrin.h>
-#define HAS_AVX2_CODE 1
-#define AVX2 __attribute__((target("avx2")))
-#define INLINE_AVX2 __attribute__((target("avx2"), always_inline)) inline
-#endif
-
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
-#define WIDE __attribute__((target_clones("avx2", "default")))
-#else
-#define WIDE
-#endif
+#include "jpeg_avx2.h"
 
 namespace zarrgpu {
 namespace {
@@ -137,16 +126,68 @@ AVX2 void join_three_avx2(const uint8_t* const rows[], int count, uint8_t* to) {
     }
 }
 
-bool has_avx2() {
-    static const bool found = __builtin_cpu_supports("avx2");
-    return found;
+// Each pair of bytes, three times the first and the second: (3 a + b + rounding) >> 2.
+INLINE_AVX2 __m256i mixed(__m256i pairs, int rounding) {
+    const __m256i sums = _mm256_maddubs_epi16(pairs, _mm256_set1_epi16(1 << 8 | 3));
+    return _mm256_srli_epi16(_mm256_add_epi16(sums, _mm256_set1_epi16(rounding)), 2);
+}
+
+// 32 samples at a time become 64, and are more than `count`.
+AVX2 void upsample_across_avx2(const uint8_t* from, int count, uint8_t* to) {
+    for (int i = 0; i < count; i += STEP) {
+        const __m256i at = load(from + i), left = load(from + i - 1), right = load(from + i + 1);
+        __m256i both[2];  // words of the two of each
+        both[0] = _mm256_or_si256(
+            mixed(_mm256_unpacklo_epi8(at, left), 1),
+            _mm256_slli_epi16(mixed(_mm256_unpacklo_epi8(at, right), 2), 8));
+        both[1] = _mm256_or_si256(
+            mixed(_mm256_unpackhi_epi8(at, left), 1),
+            _mm256_slli_epi16(mixed(_mm256_unpackhi_epi8(at, right), 2), 8));
+        __m256i* out = reinterpret_cast<__m256i*>(to + 2 * i);
+        _mm256_storeu_si256(out, _mm256_permute2x128_si256(both[0], both[1], 0x20));
+        _mm256_storeu_si256(out + 1, _mm256_permute2x128_si256(both[0], both[1], 0x31));
+    }
+}
+
+INLINE_AVX2 __m256i load_words(const uint8_t* at) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+}
+
+INLINE_AVX2 __m256i load_words(const int16_t* at) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+}
+
+INLINE_AVX2 __m256i thrice(__m256i words) {
+    return _mm256_add_epi16(words, _mm256_add_epi16(words, words));
+}
+
+AVX2 void upsample_both_avx2(const uint8_t* nearer, const uint8_t* farther, int count,
+                             int16_t* sums, uint8_t* to) {
+    constexpr int WORDS = STEP / 2;
+    for (int i = 0; i < count + 2; i += WORDS) {
+        const __m256i sum = _mm256_add_epi16(thrice(load_words(nearer + i - 1)),
+                                             load_words(farther + i - 1));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + i), sum);
+    }
+    for (int i = 0; i < count; i += WORDS) {
+        const __m256i at = thrice(load_words(sums + i + 1));
+        const __m256i left = _mm256_add_epi16(load_words(sums + i), _mm256_set1_epi16(8));
+        const __m256i right = _mm256_add_epi16(load_words(sums + i + 2), _mm256_set1_epi16(7));
+        const __m256i both =
+            _mm256_or_si256(_mm256_srli_epi16(_mm256_add_epi16(at, left), 4),
+                            _mm256_slli_epi16(_mm256_srli_epi16(_mm256_add_epi16(at, right), 4), 8));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 2 * i), both);
+    }
 }
 
 #endif
 
 }  // namespace
 
-WIDE void upsample_across(const uint8_t* __restrict from, int count, uint8_t* __restrict to) {
+void upsample_across(const uint8_t* from, int count, uint8_t* to) {
+#ifdef HAS_AVX2_CODE
+    if (has_avx2()) return upsample_across_avx2(from, count, to);
+#endif
     for (int i = 0; i < count; i++) {
         const int three = 3 * from[i];
         to[2 * i] = static_cast<uint8_t>((three + from[i - 1] + 1) >> 2);
@@ -154,16 +195,19 @@ WIDE void upsample_across(const uint8_t* __restrict from, int count, uint8_t* __
     }
 }
 
-WIDE void upsample_down(const uint8_t* nearer, const uint8_t* farther, bool is_upper, int count,
-                        uint8_t* __restrict to) {
+void upsample_down(const uint8_t* nearer, const uint8_t* farther, bool is_upper, int count,
+                   uint8_t* to) {
     const int rounding = is_upper ? 1 : 2;
     for (int i = 0; i < count; i++) {
         to[i] = static_cast<uint8_t>((3 * nearer[i] + farther[i] + rounding) >> 2);
     }
 }
 
-WIDE void upsample_both(const uint8_t* nearer, const uint8_t* farther, int count,
-                        int16_t* __restrict sums, uint8_t* __restrict to) {
+void upsample_both(const uint8_t* nearer, const uint8_t* farther, int count, int16_t* sums,
+                   uint8_t* to) {
+#ifdef HAS_AVX2_CODE
+    if (has_avx2()) return upsample_both_avx2(nearer, farther, count, sums, to);
+#endif
     for (int i = 0; i < count + 2; i++) {
         sums[i] = static_cast<int16_t>(3 * nearer[i - 1] + farther[i - 1]);
     }

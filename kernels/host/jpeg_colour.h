@@ -6,8 +6,11 @@
 
 namespace zarrgpu {
 
-// To twice the columns ("fancy", libjpeg's triangle filter): `to` has room for 2 `count`. `from[-1]`
-// and `from[count]` are read.
+// Bytes that may be read behind what is read, and written behind what is written.
+constexpr int JPEG_ROW_MARGIN = 64;
+
+// To twice the columns ("fancy", libjpeg's triangle filter): `to` has 2 `count`. `from[-1]` and
+// `from[count]` are read.
 void upsample_across(const uint8_t* from, int count, uint8_t* to);
 
 // Rows of twice the number: this one from the one that is `nearer` and the one that is `farther`.

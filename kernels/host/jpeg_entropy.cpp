@@ -10,15 +10,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "clones.h"
+
 #define INLINE __attribute__((always_inline)) inline
 #define LIKELY(condition) __builtin_expect(!!(condition), 1)
-
-// Shifts by a number in a register are slow in code for any x86-64.
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
-#define WIDE __attribute__((target_clones("bmi2", "default")))
-#else
-#define WIDE
-#endif
 
 namespace zarrgpu {
 namespace {
@@ -85,13 +80,13 @@ INLINE void give_back(Bits& in, int count) {
 }
 
 // The next symbol by its code alone; negative for no code.
-INLINE int symbol_of(Bits& in, const JpegLooks& looks) {
+INLINE int symbol_of(Bits& in, const JpegSymbols& code) {
     const uint32_t next = static_cast<uint32_t>(in.bits >> 48);
     int length = 1;
-    while (next >= looks.limits[length]) length++;
+    while (next >= code.limits[length]) length++;
     if (length > 16) return -1;
     drop(in, length);
-    return looks.symbols[(static_cast<int>(next >> (16 - length)) + looks.shifts[length]) & 0xFF];
+    return code.symbols[(static_cast<int>(next >> (16 - length)) + code.shifts[length]) & 0xFF];
 }
 
 INLINE int value_of(Bits& in, int size) {
@@ -109,7 +104,7 @@ struct Step {
 // One coefficient behind `place` by its code alone: where it is, JPEG_BLOCK_ENDS later for the end,
 // BAD for what no encoder writes.
 template <bool STORE>
-__attribute__((noinline)) Step careful_step(Bits in, const JpegLooks& ac, int place,
+__attribute__((noinline)) Step careful_step(Bits in, const JpegSymbols& ac, int place,
                                             int16_t* block, const uint8_t* quant) {
     refill(in);
     const int symbol = symbol_of(in, ac);
@@ -127,25 +122,32 @@ __attribute__((noinline)) Step careful_step(Bits in, const JpegLooks& ac, int pl
     return {in, place};
 }
 
-// Difference of the DC coefficient; false for no code.
-INLINE bool dc_difference(Bits& in, const JpegLooks& dc, int& difference) {
-    const uint32_t entry = dc.entries[in.bits >> (64 - JPEG_LOOK)];
+// The DC coefficient's difference, and the first AC coefficient where a look tells it; false for
+// no code.
+template <bool STORE>
+INLINE bool begin_block(Bits& in, const JpegLooks& looks, int16_t* block, int& difference,
+                        int& place) {
+    const uint32_t entry = looks.dc_entries[in.bits >> (64 - JPEG_LOOK)];
     if (LIKELY(entry & 0x3F)) {
         drop(in, entry & 0x3F);
-        difference = static_cast<int32_t>(entry) >> 16;
+        place = entry >> 13 & 0x7F;
+        difference = place ? static_cast<int32_t>(entry << 6) >> 26 : static_cast<int32_t>(entry) >> 20;
+        if (STORE) block[ORDER.at[place]] = static_cast<int16_t>(static_cast<int32_t>(entry) >> 26);
         return true;
     }
-    const int size = symbol_of(in, dc);
+    const int size = symbol_of(in, looks.dc);
     if (size < 0) return false;
     difference = value_of(in, size);
+    place = 0;
     refill(in);
     return true;
 }
 
 // Take what one look tells; whether the block ends, or is none.
 template <bool STORE>
-INLINE bool look(Bits& in, const JpegLooks& ac, int16_t* block, const uint8_t* quant, int& place) {
-    const uint32_t entry = ac.entries[in.bits >> (64 - JPEG_LOOK)];
+INLINE bool look(Bits& in, const JpegLooks& looks, int16_t* block, const uint8_t* quant,
+                 int& place) {
+    const uint32_t entry = looks.ac_entries[in.bits >> (64 - JPEG_LOOK)];
     const int begin = place;
     if (LIKELY(entry & 0x3F)) {
         drop(in, entry & 0x3F);
@@ -161,43 +163,42 @@ INLINE bool look(Bits& in, const JpegLooks& ac, int16_t* block, const uint8_t* q
         give_back(in, entry & 0x3F);
         place = begin;
     }
-    const Step step = careful_step<STORE>(in, ac, place, block, quant);
+    const Step step = careful_step<STORE>(in, looks.ac, place, block, quant);
     in = step.in;
     place = step.place;
     return place >= 63;
 }
 
-// The AC coefficients of a block: the last place that may not be zero, or BAD.
+// The AC coefficients of a block behind `place`: where it ended, or BAD.
 template <bool STORE>
-INLINE int ac_coefficients(Bits& in, const JpegLooks& ac, int16_t* block, const uint8_t* quant) {
-    int place = 0;
+INLINE int ac_coefficients(Bits& in, const JpegLooks& looks, int16_t* block, const uint8_t* quant,
+                           int place) {
     for (;;) {  // three looks, and that of the DC coefficient, within the bits that are held
-        if (look<STORE>(in, ac, block, quant, place)) break;
-        if (look<STORE>(in, ac, block, quant, place)) break;
-        if (look<STORE>(in, ac, block, quant, place)) break;
+        if (look<STORE>(in, looks, block, quant, place)) break;
+        if (look<STORE>(in, looks, block, quant, place)) break;
+        if (look<STORE>(in, looks, block, quant, place)) break;
         refill(in);
     }
-    return place >= JPEG_BLOCK_ENDS && place != BAD ? place - JPEG_BLOCK_ENDS : place;
+    return place;
 }
 
-// One block; `block` is null where it is not wanted.
+// One block, stored or not.
+template <bool STORE>
 INLINE bool decode_block(Bits& in, const JpegWanted& wanted, int32_t& predicted, int16_t* block,
                          uint8_t* last) {
     refill(in);
-    int difference;
-    if (!dc_difference(in, *wanted.dc, difference)) return false;
+    int difference, place;
+    if (!begin_block<STORE>(in, *wanted.looks, block, difference, place)) return false;
     predicted += difference;
     if (std::abs(predicted) > MAX_DC) return false;
-    int place;
-    if (block) {
+    if (STORE) {
         if (std::abs(predicted) * wanted.quant[0] > MAX_COEFFICIENT) return false;
         block[0] = static_cast<int16_t>(predicted);
-        place = ac_coefficients<true>(in, *wanted.ac, block, wanted.quant);
-        *last = static_cast<uint8_t>(place);
-    } else {
-        place = ac_coefficients<false>(in, *wanted.ac, nullptr, nullptr);
     }
-    return place != BAD;
+    if (place < 63) place = ac_coefficients<STORE>(in, *wanted.looks, block, wanted.quant, place);
+    if (place == BAD) return false;
+    if (STORE) *last = static_cast<uint8_t>(place >= JPEG_BLOCK_ENDS ? place - JPEG_BLOCK_ENDS : place);
+    return true;
 }
 
 }  // namespace
@@ -210,7 +211,11 @@ void begin_interval(JpegReader& reader, const uint8_t* data, const uint8_t* end)
     reader.end = end;
 }
 
-WIDE bool decode_mcus(JpegReader& reader, const JpegWanted* wanted, int samples, int row, int first,
+bool is_used_up(const JpegReader& reader) { return reader.at - reader.count / 8 == reader.end; }
+
+// Shifts by a number in a register are slow without BMI2.
+CLONES("bmi2")
+bool decode_mcus(JpegReader& reader, const JpegWanted* wanted, int samples, int row, int first,
                       int end) {
     struct Block {
         const JpegWanted* wanted;
@@ -224,7 +229,7 @@ WIDE bool decode_mcus(JpegReader& reader, const JpegWanted* wanted, int samples,
     for (int s = 0; s < samples; s++) {
         const JpegWanted& own = wanted[s];
         for (int i = 0; i < own.across * own.down && count < JPEG_MCU_BLOCKS; i++) {
-            const int y = row * own.down + i / own.across, at = i / own.across * own.stride;
+            const int y = row * own.down + i / own.across, at = i / own.across * own.columns();
             const bool is_wanted = y >= own.first_row && y < own.end_row;
             blocks[count++] = {&own, &reader.predicted[s], first * own.across + i % own.across,
                                is_wanted ? own.coefficients + at * JPEG_BLOCK_ROOM : nullptr,
@@ -239,9 +244,12 @@ WIDE bool decode_mcus(JpegReader& reader, const JpegWanted* wanted, int samples,
             const int column = block.column - own.first_column;
             block.column += own.across;
             const bool stored = block.coefficients && column >= 0 &&
-                                column < own.end_column - own.first_column;
+                                column < own.columns();
             int16_t* to = stored ? block.coefficients + column * JPEG_BLOCK_ROOM : nullptr;
-            if (!decode_block(in, own, *block.predicted, to, block.last + column)) return false;
+            const bool good =
+                stored ? decode_block<true>(in, own, *block.predicted, to, block.last + column)
+                       : decode_block<false>(in, own, *block.predicted, nullptr, nullptr);
+            if (!good) return false;
         }
         if (in.at > reader.end + AHEAD_NBYTES) return false;
     }

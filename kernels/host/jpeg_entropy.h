@@ -16,11 +16,13 @@ struct JpegWanted {
     int first_column, end_column;
     int first_row, end_row;
     int across, down;       // blocks of an MCU
-    int stride;             // blocks from row to row of what follows, an even number
-    int16_t* coefficients;  // (down, stride, JPEG_BLOCK_ROOM): 64 in natural order; zero before
-    uint8_t* last;          // (down, stride): behind this place all is zero, in zigzag order
-    const JpegLooks *dc, *ac;
+    int16_t* coefficients;  // (down, columns, JPEG_BLOCK_ROOM): 64 in natural order; zero before
+    uint8_t* last;          // (down, columns): behind this place all is zero, in zigzag order
+    const JpegLooks* looks;
     const uint8_t* quant;  // (64,), zigzag order
+
+    int columns() const { return end_column - first_column; }
+    int rows() const { return end_row - first_row; }
 };
 
 // Where in natural order a place in zigzag order is.
@@ -36,6 +38,9 @@ struct JpegReader {
 };
 
 void begin_interval(JpegReader& reader, const uint8_t* data, const uint8_t* end);
+
+// Whether all bytes of the interval were taken.
+bool is_used_up(const JpegReader& reader);
 
 // Decode MCUs `first` to `end` of row `row`. False for data that no encoder writes, or that ends
 // early: what becomes of it is libjpeg's to say.

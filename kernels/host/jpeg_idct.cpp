@@ -11,15 +11,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "jpeg_avx2.h"
 #include "jpeg_entropy.h"
-
-// The thread sanitizer's build does without, so that both ways are tested.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_THREAD__)
-#include <immintrin.h>
-#define HAS_AVX2_CODE 1
-#define AVX2 __attribute__((target("avx2")))
-#define INLINE_AVX2 __attribute__((target("avx2"), always_inline)) inline
-#endif
 
 namespace zarrgpu {
 namespace {
@@ -108,7 +101,7 @@ bool one_by_one(const JpegBlocks& blocks) {
 #ifdef HAS_AVX2_CODE
 
 // Two blocks, one in each half of the registers: eight columns of one row, or eight rows of one
-// column.
+// column. They need not be neighbours: those that are flat are left out.
 struct Eight {
     __m256i at[8];
 };
@@ -200,8 +193,9 @@ INLINE_AVX2 void transpose(Eight& block) {
     }
 }
 
-// Eight columns of samples become rows of them, of both blocks side by side.
-INLINE_AVX2 void store_samples(const Eight& block, uint8_t* samples, int64_t stride) {
+// Eight columns of samples become rows of them.
+INLINE_AVX2 void store_samples(const Eight& block, uint8_t* first, uint8_t* second,
+                               int64_t stride) {
     const __m256i* at = block.at;
     const __m256i centre = _mm256_set1_epi8(-128);
     __m256i bytes[4];
@@ -212,17 +206,22 @@ INLINE_AVX2 void store_samples(const Eight& block, uint8_t* samples, int64_t str
                             _mm256_unpacklo_epi8(bytes[2], bytes[3])};  // columns 0 to 3
     const __m256i high[2] = {_mm256_unpackhi_epi8(bytes[0], bytes[1]),
                              _mm256_unpackhi_epi8(bytes[2], bytes[3])};  // columns 4 to 7
-    const __m256i a = _mm256_unpacklo_epi16(low[0], low[1]), b = _mm256_unpackhi_epi16(low[0], low[1]);
-    const __m256i c = _mm256_unpacklo_epi16(high[0], high[1]);
-    const __m256i d = _mm256_unpackhi_epi16(high[0], high[1]);
-    const __m256i rows[4] = {_mm256_unpacklo_epi32(a, c), _mm256_unpackhi_epi32(a, c),
-                             _mm256_unpacklo_epi32(b, d), _mm256_unpackhi_epi32(b, d)};
-    for (int i = 0; i < 4; i++) {
-        const __m256i both = _mm256_permute4x64_epi64(rows[i], 0xD8);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(samples), _mm256_castsi256_si128(both));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(samples + stride),
-                         _mm256_extracti128_si256(both, 1));
-        samples += 2 * stride;
+    for (int half = 0; half < 2; half++) {
+        const __m256i a = half ? _mm256_unpackhi_epi16(low[0], low[1])
+                               : _mm256_unpacklo_epi16(low[0], low[1]);
+        const __m256i b = half ? _mm256_unpackhi_epi16(high[0], high[1])
+                               : _mm256_unpacklo_epi16(high[0], high[1]);
+        for (int pair = 0; pair < 2; pair++) {
+            const __m256i rows = pair ? _mm256_unpackhi_epi32(a, b) : _mm256_unpacklo_epi32(a, b);
+            const __m128i one = _mm256_castsi256_si128(rows);
+            const __m128i other = _mm256_extracti128_si256(rows, 1);
+            _mm_storel_epi64(reinterpret_cast<__m128i*>(first), one);
+            _mm_storeh_pd(reinterpret_cast<double*>(first + stride), _mm_castsi128_pd(one));
+            _mm_storel_epi64(reinterpret_cast<__m128i*>(second), other);
+            _mm_storeh_pd(reinterpret_cast<double*>(second + stride), _mm_castsi128_pd(other));
+            first += 2 * stride;
+            second += 2 * stride;
+        }
     }
 }
 
@@ -251,11 +250,12 @@ INLINE_AVX2 bool is_loud(const Eight& block) {
 
 // Two blocks; false if they are larger than what all implementations do alike.
 template <bool QUARTER>
-INLINE_AVX2 bool transform_pair(const int16_t* coefficients, const __m128i* quant, uint8_t* samples,
-                                int64_t stride) {
+INLINE_AVX2 bool transform_pair(const JpegBlocks& blocks, int one, int other) {
     constexpr int ROWS = QUARTER ? 4 : 8;
-    const __m128i* first = reinterpret_cast<const __m128i*>(coefficients);
-    const __m128i* second = reinterpret_cast<const __m128i*>(coefficients + JPEG_BLOCK_ROOM);
+    const int16_t* coefficients = blocks.coefficients;
+    const auto first = reinterpret_cast<const __m128i*>(coefficients + one * JPEG_BLOCK_ROOM);
+    const auto second = reinterpret_cast<const __m128i*>(coefficients + other * JPEG_BLOCK_ROOM);
+    const auto quant = reinterpret_cast<const __m128i*>(blocks.quant);
     Eight block;
     for (int i = 0; i < ROWS; i++) {
         const __m256i both = _mm256_inserti128_si256(
@@ -270,28 +270,29 @@ INLINE_AVX2 bool transform_pair(const int16_t* coefficients, const __m128i* quan
     transpose<QUARTER>(block);
     transform<SECOND_SHIFT, QUARTER>(block);
     if (loud && !is_within(block, 8, MAX_OUTPUT)) return false;
-    store_samples(block, samples, stride);
+    store_samples(block, blocks.samples + 8 * one, blocks.samples + 8 * other, blocks.stride);
     return true;
 }
 
 AVX2 bool two_by_two(const JpegBlocks& blocks) {
-    const __m128i* quant = reinterpret_cast<const __m128i*>(blocks.quant);
-    for (int i = 0; i < blocks.count; i += 2) {
-        const int16_t* at = blocks.coefficients + i * JPEG_BLOCK_ROOM;
-        uint8_t* to = blocks.samples + 8 * i;
-        const int last = std::max(blocks.last[i], blocks.last[i + 1]);
-        bool done = false;
-        if (last == 0) {
-            done = flat(at[0] * blocks.quant[0], to, blocks.stride) &&
-                   flat(at[JPEG_BLOCK_ROOM] * blocks.quant[0], to + 8, blocks.stride);
-        } else if (last <= LAST_OF_QUARTER) {
-            done = transform_pair<true>(at, quant, to, blocks.stride);
+    constexpr int NONE = -1;
+    int small = NONE, large = NONE;  // that wait for another of their kind
+    for (int i = 0; i < blocks.count; i++) {
+        bool done = true;
+        if (blocks.last[i] == 0) {
+            done = flat(blocks.coefficients[i * JPEG_BLOCK_ROOM] * blocks.quant[0],
+                        blocks.samples + 8 * i, blocks.stride);
+        } else if (blocks.last[i] > LAST_OF_QUARTER) {
+            if (large != NONE) done = transform_pair<false>(blocks, large, i);
+            large = large == NONE ? i : NONE;
         } else {
-            done = transform_pair<false>(at, quant, to, blocks.stride);
+            if (small != NONE) done = transform_pair<true>(blocks, small, i);
+            small = small == NONE ? i : NONE;
         }
         if (!done) return false;
     }
-    return true;
+    if (large != NONE) return transform_pair<false>(blocks, large, small == NONE ? large : small);
+    return small == NONE || transform_pair<true>(blocks, small, small);
 }
 
 #endif
@@ -300,8 +301,7 @@ AVX2 bool two_by_two(const JpegBlocks& blocks) {
 
 bool inverse_dct(const JpegBlocks& blocks) {
 #ifdef HAS_AVX2_CODE
-    static const bool has_avx2 = __builtin_cpu_supports("avx2");
-    if (has_avx2) return two_by_two(blocks);
+    if (has_avx2()) return two_by_two(blocks);
 #endif
     return one_by_one(blocks);
 }

@@ -6,8 +6,7 @@
 
 namespace zarrgpu {
 
-// Blocks of one component in a row of them, and where their samples go. One more is read, and has
-// room, where their number is odd.
+// Blocks of one component in a row of them, and where their samples go.
 struct JpegBlocks {
     int count;
     const int16_t* coefficients;  // (count, JPEG_BLOCK_ROOM), 64 in natural order

@@ -12,6 +12,7 @@
 #include <new>
 
 #include "files.h"
+#include "jpeg_avx2.h"
 #include "jpeg_colour.h"
 #include "jpeg_entropy.h"
 #include "jpeg_idct.h"
@@ -22,7 +23,7 @@ namespace {
 
 enum ColorSpace : int64_t { TOLD_BY_STREAM = 0, GRAY = 1, RGB = 2, YCBCR = 3 };
 
-constexpr int MARGIN = 32;          // bytes before and behind the samples of a row
+constexpr int MARGIN = JPEG_ROW_MARGIN;  // bytes before and behind the samples of a row
 constexpr int LEAST_FANCY = 3;      // columns of chroma that libjpeg interpolates
 constexpr int64_t MOST_LEFT_OUT = 65535;  // blocks whose sum of DC differences cannot overflow
 
@@ -133,12 +134,12 @@ bool find_tables(Job& job) {
         for (int k = 0; k < 64; k++) job.planes[s].quant[jpeg_place(k)] = component.quant[k];
         for (int other = 0; other < s; other++) {  // asked for once
             const JpegComponent& same = job.header.components[other];
-            if (same.dc.body == component.dc.body) wanted.dc = job.planes[other].wanted.dc;
-            if (same.ac.body == component.ac.body) wanted.ac = job.planes[other].wanted.ac;
+            if (same.dc.body == component.dc.body && same.ac.body == component.ac.body) {
+                wanted.looks = job.planes[other].wanted.looks;
+            }
         }
-        if (!wanted.dc) wanted.dc = jpeg_looks(component.dc, true);
-        if (!wanted.ac) wanted.ac = jpeg_looks(component.ac, false);
-        if (!wanted.dc || !wanted.ac) return false;
+        if (!wanted.looks) wanted.looks = jpeg_looks(component.dc, component.ac);
+        if (!wanted.looks) return false;
     }
     return true;
 }
@@ -148,10 +149,9 @@ bool find_memory(Job& job) {
     for (int s = 0; s < job.header.samples; s++) {
         Plane& plane = job.planes[s];
         JpegWanted& wanted = plane.wanted;
-        wanted.stride = (wanted.end_column - wanted.first_column + 1) / 2 * 2;
-        plane.stride = 8 * wanted.stride + 2 * MARGIN;
-        samples_nbytes += plane.stride * 8 * (wanted.end_row - wanted.first_row);
-        blocks += wanted.down * wanted.stride;
+        plane.stride = 8 * wanted.columns() + 2 * MARGIN;
+        samples_nbytes += plane.stride * 8 * wanted.rows();
+        blocks += wanted.down * wanted.columns();
     }
     const int64_t row_nbytes = (job.columns.end - job.columns.first + 2 * MARGIN + 31) / 32 * 32;
     job.coefficients_nbytes = blocks * (JPEG_BLOCK_ROOM * 2 + 1);
@@ -164,11 +164,11 @@ bool find_memory(Job& job) {
         Plane& plane = job.planes[s];
         JpegWanted& wanted = plane.wanted;
         plane.samples = samples + MARGIN;
-        samples += plane.stride * 8 * (wanted.end_row - wanted.first_row);
+        samples += plane.stride * 8 * wanted.rows();
         wanted.coefficients = reinterpret_cast<int16_t*>(coefficients);
-        coefficients += wanted.down * wanted.stride * JPEG_BLOCK_ROOM * 2;
+        coefficients += wanted.down * wanted.columns() * JPEG_BLOCK_ROOM * 2;
         wanted.last = last;
-        last += wanted.down * wanted.stride;
+        last += wanted.down * wanted.columns();
     }
     for (int s = 0; s < MAX_JPEG_SAMPLES; s++) job.room[s] = samples + s * row_nbytes;
     job.sums = reinterpret_cast<int16_t*>(samples + MAX_JPEG_SAMPLES * row_nbytes);
@@ -183,9 +183,9 @@ bool transform_row(Job& job, int row) {
         for (int i = 0; i < wanted.down; i++) {
             const int y = row * wanted.down + i;
             if (y < wanted.first_row || y >= wanted.end_row) continue;
-            const int64_t blocks = static_cast<int64_t>(i) * wanted.stride;
+            const int64_t blocks = static_cast<int64_t>(i) * wanted.columns();
             uint8_t* samples = plane.samples + 8 * (y - wanted.first_row) * plane.stride;
-            const JpegBlocks found{wanted.end_column - wanted.first_column,
+            const JpegBlocks found{wanted.columns(),
                                    wanted.coefficients + blocks * JPEG_BLOCK_ROOM,
                                    wanted.last + blocks,
                                    plane.quant,
@@ -229,12 +229,12 @@ bool decode_samples(Job& job, const JpegData& data) {
             }
             const bool beside = !is_wanted || first >= job.mcu_columns.end ||
                                 first + run <= job.mcu_columns.first;
-            if (!(leaves_out && run == interval && beside) &&
-                !decode_mcus(reader, wanted, job.header.samples, row, first,
-                             first + static_cast<int>(run))) {
-                return false;
-            }
             mcu += run;
+            if (leaves_out && run == interval && beside) continue;
+            const int last = first + static_cast<int>(run);
+            if (!decode_mcus(reader, wanted, job.header.samples, row, first, last)) return false;
+            // bytes that are left before a restart are damage
+            if (run == left && mcu < mcus && !is_used_up(reader)) return false;
         }
         if (is_wanted && !transform_row(job, row)) return false;
     }
@@ -310,6 +310,8 @@ bool decode_plain_jpeg(const Image& image, const uint8_t* src, int64_t src_nbyte
         return false;
     }
 }
+
+bool decodes_plain_jpeg_fast() { return has_avx2(); }
 
 void keep_jpeg_memory(int64_t nbytes) {
     if (!memory) return;

@@ -15,6 +15,9 @@ namespace zarrgpu {
 bool decode_plain_jpeg(const Image& image, const uint8_t* src, int64_t src_nbytes, int64_t first,
                        int64_t count, Columns columns, uint8_t* dst);
 
+// Whether that is faster here than libjpeg, whose code is written for each machine.
+bool decodes_plain_jpeg_fast();
+
 // Give memory of more than `nbytes` back.
 void keep_jpeg_memory(int64_t nbytes);
 
