@@ -37,6 +37,7 @@ from tests.synthetic_ndpi import (
 )
 from zarrgpu.codecs.base import CodecError
 from zarrgpu.codecs.registry import build_codec
+from zarrgpu.devices.native import native_library
 from zarrgpu.errors import (
     ChunkDecodeError,
     MetadataError,
@@ -376,12 +377,24 @@ def damaged(kind: str) -> NdpiImage:
         jpeg[at + 4 : at + 6] = b"\xff\xc4"
     elif kind == "image ends":
         jpeg[at + 4 : at + 6] = b"\xff\xd9"
+    elif kind == "codes that are none":
+        jpeg[at + 10 : at + 34] = b"\xff\0" * 12
     return replace(LEVEL, jpeg=bytes(jpeg), starts=starts)
 
 
 @pytest.mark.parametrize(
     "kind",
-    ["shifted table", "marker gone", "markers swapped", "another marker", "image ends"],
+    [
+        "shifted table",
+        "marker gone",
+        "markers swapped",
+        "another marker",
+        "image ends",
+        pytest.param(
+            "codes that are none",
+            marks=pytest.mark.skipif(native_library() is None, reason="libjpeg is asked by it"),
+        ),
+    ],
 )
 def test_damaged_interval_is_named_and_the_rest_is_read(kind, tmp_path):
     _, plain = opened(tmp_path, [LEVEL])

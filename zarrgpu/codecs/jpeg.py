@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 
     from zarrgpu.model import ByteArray
 
+DAMAGED: Final = (
+    "JPEG data is damaged: it ends before the image does, or holds codes or markers that are none"
+)
+"""What libjpeg only warns of."""
+
 _EOI: Final = b"\xff\xd9"
 _SOS: Final = 0xDA
 _SOS_MARKER: Final = b"\xff\xda"
@@ -175,11 +180,7 @@ class JpegCodec:
             return
         shape = (header.height, header.width, self.samples)
         if library.jpeg_warns(data, shape, self.libjpeg_spaces, self.tables):
-            msg = (
-                "JPEG data is damaged: it ends before the image does, or holds codes or markers "
-                "that are none"
-            )
-            raise CodecError(msg)
+            raise CodecError(DAMAGED)
 
     def _check(self, header: JpegHeader) -> None:
         if header.precision != 8:

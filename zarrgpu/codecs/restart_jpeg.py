@@ -9,7 +9,8 @@ whole rows. Its bytes begin with the two bytes before the first interval, a rest
 end of the scan header, and end with the marker behind the last. So what a table of interval starts
 claims is checked: every interval lies between two markers that follow one another in number.
 Intervals are decoded apart, as OpenSlide does, so that interpolated chroma does not cross their
-edges. As of any JPEG, flipped bits inside of an interval are not found.
+edges. As of any JPEG, flipped bits inside of an interval that make other valid codes are not found;
+others are where there is the compiled library, which decodes plain intervals (`jpeg`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import numpy as np
 from zarrgpu.codecs.base import CodecError, checked
 from zarrgpu.codecs.configuration import one_of, positive_int
 from zarrgpu.codecs.imagecodecs_call import call_imagecodecs
+from zarrgpu.codecs.jpeg import DAMAGED
+from zarrgpu.devices.native import native_library
 from zarrgpu.errors import UnsupportedCodecError
 
 if TYPE_CHECKING:
@@ -119,13 +122,21 @@ class RestartJpegCodec:
         stored, wanted = _SPACES[self.colorspace]
         whole = target.flags.c_contiguous
         room = target if whole else np.empty(target.shape, np.uint8)
-        call_imagecodecs(
-            "jpeg8_decode",
-            b"".join((self.header, data.tobytes(), _END)),
-            colorspace=stored,
-            outcolorspace=wanted,
-            out=room if self.samples > 1 else room[..., 0],
-        )
+        stream = b"".join((self.header, data.tobytes(), _END))
+        library = native_library()
+        if library is None or "jpeg" not in library.codecs:
+            library = None
+        shape = (self.height, self.width, self.samples)
+        if library is None or not library.decode_jpeg(stream, shape, (stored, wanted), room):
+            call_imagecodecs(
+                "jpeg8_decode",
+                stream,
+                colorspace=stored,
+                outcolorspace=wanted,
+                out=room if self.samples > 1 else room[..., 0],
+            )
+            if library is not None and library.jpeg_warns(stream, shape, (stored, wanted), b""):
+                raise CodecError(DAMAGED)
         if not whole:
             target[...] = room
 

@@ -165,6 +165,19 @@ class NativeLibrary:
             if number >= 0 and _KINDS.get(name) not in lacking
         )
 
+    def decode_jpeg(
+        self, data: bytes, shape: tuple[int, int, int], spaces: tuple[int, int], out: NDArray[Any]
+    ) -> bool:
+        """Decode a plain JPEG stream into `out`, C-contiguous uint8; False if it is left alone.
+
+        Parameters are those of `jpeg_warns`.
+        """
+        source, none = np.frombuffer(data, np.uint8), np.zeros(1, np.uint8)
+        image = np.array((*shape, *spaces, 0, address(none)), np.int64)
+        place = (0, shape[0], 0, shape[1])
+        arguments = (address(image), CODEC_NUMBERS["jpeg"], address(source), source.size, *place)
+        return bool(self.decode_image(*arguments, address(out)))
+
     def jpeg_warns(
         self, data: bytes, shape: tuple[int, int, int], spaces: tuple[int, int], tables: bytes
     ) -> bool:
