@@ -24,7 +24,8 @@ from zarrgpu.codecs.jpeg2k import ycbcr_to_rgb
 from zarrgpu.errors import MetadataError, ZarrGPUError
 from zarrgpu.formats.aperio import parse_description
 from zarrgpu.formats.tiff_slide import read_tiff_slide
-from zarrgpu.model import MISSING_NBYTES, Manifest, SlideSpec
+from zarrgpu.model import MISSING_NBYTES, Manifest
+from zarrgpu.slide_model import SlideSpec
 
 openslide = pytest.importorskip("openslide")
 

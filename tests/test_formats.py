@@ -19,7 +19,8 @@ from zarrgpu.errors import MetadataError, UnsupportedCodecError, UnsupportedForm
 from zarrgpu.formats import ome, zarr_v2, zarr_v3
 from zarrgpu.formats.document import Document
 from zarrgpu.formats.group import GroupSpec
-from zarrgpu.model import CodecSpec, KeyEncoding, ObjectPerChunk, Sharded
+from zarrgpu.grids import KeyEncoding
+from zarrgpu.model import CodecSpec, ObjectPerChunk, Sharded
 
 
 def v3_document(**changes: Any) -> dict[str, Any]:

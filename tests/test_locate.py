@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zarrgpu.decode import chunk_name, object_key
-from zarrgpu.model import MISSING_NBYTES, ArraySpec, CodecSpec, KeyEncoding, Sharded
+from zarrgpu.grids import KeyEncoding
+from zarrgpu.model import MISSING_NBYTES, ArraySpec, CodecSpec, Sharded
 from zarrgpu.plan.locate import ShardIndexes, is_missing, locate_chunks, shard_of_chunks
 
 

@@ -15,14 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zarrgpu.errors import SelectionError
-from zarrgpu.model import (
-    MISSING_NBYTES,
-    UNKNOWN_NBYTES,
-    ArraySpec,
-    KeyEncoding,
-    Manifest,
-    ObjectPerChunk,
-)
+from zarrgpu.grids import KeyEncoding
+from zarrgpu.model import MISSING_NBYTES, UNKNOWN_NBYTES, ArraySpec, Manifest, ObjectPerChunk
 from zarrgpu.plan.explain import explain, format_nbytes
 from zarrgpu.plan.locate import ChunkLocations, locate_chunks
 from zarrgpu.plan.planner import build_plan, plan_touches

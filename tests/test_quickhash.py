@@ -24,8 +24,9 @@ from tests.zarr_cases import MemoryStore
 from zarrgpu.errors import StoreError
 from zarrgpu.formats.quickhash import quickhash_of
 from zarrgpu.formats.tiff_ifd import read_ifds
-from zarrgpu.model import ByteRange, Quickhash
+from zarrgpu.model import ByteRange
 from zarrgpu.quickhash import QUICKHASH, SlideProperties, read_quickhash
+from zarrgpu.slide_model import Quickhash
 
 openslide = pytest.importorskip("openslide")
 

@@ -11,15 +11,8 @@ from numpy.typing import NDArray
 from zarrgpu.codecs.base import CodecChain, CodecError, PartialCodec, checked
 from zarrgpu.codecs.run import decode_stored
 from zarrgpu.errors import ChunkDecodeError
-from zarrgpu.model import (
-    ArraySpec,
-    AxisStarts,
-    ByteArray,
-    Manifest,
-    ObjectPerChunk,
-    Sharded,
-    grid_count,
-)
+from zarrgpu.grids import AxisStarts, grid_count
+from zarrgpu.model import ArraySpec, ByteArray, Manifest, ObjectPerChunk, Sharded
 from zarrgpu.plan.locate import shard_of_chunks
 from zarrgpu.plan.tables import ReadPlan
 

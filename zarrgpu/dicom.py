@@ -17,7 +17,8 @@ from zarrgpu.formats.dicom_elements import is_dicom
 from zarrgpu.formats.dicom_file import DicomFile
 from zarrgpu.formats.dicom_slide import check_class, dicom_slide, storage_class
 from zarrgpu.formats.dicom_syntaxes import WHOLE_SLIDE
-from zarrgpu.model import ByteRange, SlideSpec
+from zarrgpu.model import ByteRange
+from zarrgpu.slide_model import SlideSpec
 from zarrgpu.stores.base import Store
 
 MAX_FILES: Final = 1 << 14

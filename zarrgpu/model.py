@@ -1,19 +1,21 @@
 """The value objects that every layer speaks: what an array is and where its chunks lie.
 
 Nothing here does I/O or knows a file format. A Zarr array, one level of an OME-Zarr image and one
-level of a TIFF are all an `ArraySpec`: a regular grid of equally shaped encoded chunks, a codec
-chain, and a `ChunkLocation` that says where the encoded bytes of each chunk are.
+level of a TIFF are all an `ArraySpec`: a grid of encoded chunks (`zarrgpu.grids`), a codec chain,
+and a `ChunkLocation` that says where the encoded bytes of each chunk are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from zarrgpu.grids import AxisStarts, KeyEncoding, grid_coord, grid_count, grid_start
 
 UNKNOWN_NBYTES = -1
 """Size of a chunk that is stored as a whole object: known once the object is read."""
@@ -73,51 +75,6 @@ class CodecSpec:
     configuration: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyEncoding:
-    """How chunk coordinates become a key (Zarr v3 ``chunk_key_encoding``).
-
-    Attributes
-    ----------
-    name : "default" or "v2"
-        ``default`` gives ``c/1/2``, ``v2`` gives ``1/2``.
-    separator : "/" or "."
-    prefix : str
-        Path of the array within its store, without a trailing slash; empty for the root.
-    """
-
-    name: Literal["default", "v2"]
-    separator: Literal["/", "."]
-    prefix: str = ""
-
-    def key(self, coords: tuple[int, ...]) -> str:
-        """Key of the chunk at `coords`.
-
-        >>> KeyEncoding("default", "/", "a").key((1, 2))
-        'a/c/1/2'
-        >>> KeyEncoding("v2", ".").key(())
-        '0'
-        """
-        parts = [str(c) for c in coords]
-        if self.name == "default":
-            chunk = self.separator.join(["c", *parts])
-        else:
-            chunk = self.separator.join(parts) if parts else "0"
-        return f"{self.prefix}/{chunk}" if self.prefix else chunk
-
-    def keys(self, coords: Sequence[NDArray[np.int64]]) -> list[str]:
-        """Keys of chunks from their coordinates, one array per axis: for many at once.
-
-        >>> KeyEncoding("v2", ".", "a").keys([np.array([0, 1]), np.array([2, 3])])
-        ['a/0.2', 'a/1.3']
-        """
-        head = f"{self.prefix}/" if self.prefix else ""
-        if self.name == "default":
-            head += f"c{self.separator}"
-        join = self.separator.join
-        return [head + join(map(str, each)) for each in zip(*(c.tolist() for c in coords))]  # noqa: B905
-
-
 def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """`dtype` in native byte order; strings and objects, which have none, as they are."""
     return dtype if dtype.hasobject else dtype.newbyteorder("=")
@@ -131,27 +88,6 @@ def is_native(dtype: np.dtype[Any]) -> bool:
     (True, False)
     """
     return dtype == native_dtype(dtype)
-
-
-AxisStarts: TypeAlias = tuple[NDArray[np.int64] | None, ...]
-"""Per axis: None where all chunks are of one length, else the first element of each and the end."""
-
-
-def grid_coord(length: int, starts: NDArray[np.int64] | None, index: Any) -> Any:
-    """Which chunk along an axis holds the element `index`; arrays or integers."""
-    if starts is None:
-        return index // length
-    return np.searchsorted(starts, index, side="right") - 1
-
-
-def grid_start(length: int, starts: NDArray[np.int64] | None, coord: Any) -> Any:
-    """First element of the chunk `coord` along an axis; arrays or integers."""
-    return coord * length if starts is None else starts[np.minimum(coord, len(starts) - 1)]
-
-
-def grid_count(length: int, starts: NDArray[np.int64] | None, size: int) -> int:
-    """Chunks along an axis of `size` elements."""
-    return -(-size // length) if starts is None else len(starts) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,65 +362,3 @@ class StoredBytes:
 
     def __len__(self) -> int:
         return self.byte_range.nbytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Quickhash:
-    """What OpenSlide's ``quickhash-1`` of a slide is the SHA-256 of: stored bytes, then text.
-
-    Attributes
-    ----------
-    key : str
-        The object that the bytes are in.
-    offset, nbytes : int64 (n,)
-        Ranges of it, in the order in which they are hashed.
-    text : bytes
-    """
-
-    key: str
-    offset: NDArray[np.int64]
-    nbytes: NDArray[np.int64]
-    text: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SlideSpec:
-    """A pyramid of 2-D images: a whole-slide file or a multiscale OME-Zarr image.
-
-    Attributes
-    ----------
-    source : str
-    vendor : str
-        As OpenSlide names it where it does (``"aperio"``), else the format (``"ome-zarr"``).
-    levels : tuple of ArraySpec
-        Finest first; all have the same number of axes.
-    axes : tuple of str
-        Name of each array axis: ``("y", "x", "c")`` for a slide, ``("t", "c", "z", "y", "x")`` or
-        fewer for OME-Zarr.
-    mpp : tuple of (float or None)
-        Micrometres per pixel of level 0 in x and y; None where the file does not say.
-    properties : mapping of str to str
-        OpenSlide-style keys (``openslide.*``, vendor keys).
-    associated : mapping of str to ArraySpec
-        Label, macro, thumbnail; axes ``(y, x, c)``.
-    icc_profile : bytes, StoredBytes or None
-    channels : tuple of mapping
-        OME ``omero.channels`` (label, color, window) where the file has them.
-    downsamples : tuple of float, or None
-        Level-0 pixels per pixel of each level, where the file says it better than the sizes do;
-        otherwise it is their mean ratio.
-    quickhash : Quickhash, optional
-        Of slides that OpenSlide gives one.
-    """
-
-    source: str
-    vendor: str
-    levels: tuple[ArraySpec, ...]
-    axes: tuple[str, ...]
-    mpp: tuple[float | None, float | None]
-    properties: Mapping[str, str]
-    associated: Mapping[str, ArraySpec]
-    icc_profile: bytes | StoredBytes | None = None
-    channels: tuple[Mapping[str, Any], ...] = ()
-    downsamples: tuple[float, ...] | None = None
-    quickhash: Quickhash | None = None

@@ -22,12 +22,13 @@ from zarrgpu.formats.ngff_transforms import Matrix
 from zarrgpu.formats.ngff_version import metadata_of
 from zarrgpu.formats.ome import Multiscale, multiscale_names
 from zarrgpu.group import Group
-from zarrgpu.model import ReadOptions, SlideSpec
+from zarrgpu.model import ReadOptions
 from zarrgpu.output import output_format
 from zarrgpu.patches import box_request, check_level, parse_locations, read_boxes
 from zarrgpu.pyramid import level_pixels
 from zarrgpu.scenes import load_matrix
 from zarrgpu.slide import Slide
+from zarrgpu.slide_model import SlideSpec
 
 Reopen = Callable[[Group, int], "OmeZarrImage"]
 

@@ -39,7 +39,7 @@ from zarrgpu.formats.tiff_slide import read_slide, read_tiff_file
 from zarrgpu.group import Group
 from zarrgpu.hierarchy import Hierarchy, NodeSpec, join, normalise_path
 from zarrgpu.magnification import parse_mpp
-from zarrgpu.model import ArraySpec, ByteRange, Sharded, SlideSpec
+from zarrgpu.model import ArraySpec, ByteRange, Sharded
 from zarrgpu.nifti import read_nifti
 from zarrgpu.ome_image import OmeZarrImage
 from zarrgpu.pages import Pages
@@ -47,6 +47,7 @@ from zarrgpu.plate import Plate, Well
 from zarrgpu.rendered_tiles import RenderedTiles
 from zarrgpu.scenes import Scene, Series, is_scene, is_series, only_image
 from zarrgpu.slide import Slide
+from zarrgpu.slide_model import SlideSpec
 from zarrgpu.stores.base import Store
 from zarrgpu.stores.resolve import resolve_store, split_file
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from zarrgpu.array import Array
 from zarrgpu.errors import MetadataError, SelectionError
-from zarrgpu.model import SlideSpec
 from zarrgpu.rendered_tiles import RenderedTiles
+from zarrgpu.slide_model import SlideSpec
 
 Int64s = NDArray[np.int64]
 

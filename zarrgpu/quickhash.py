@@ -13,8 +13,9 @@ from typing import Final
 import numpy as np
 
 from zarrgpu.errors import StoreError
-from zarrgpu.model import ByteRange, Quickhash
+from zarrgpu.model import ByteRange
 from zarrgpu.plan.coalesce import coalesce_ranges
+from zarrgpu.slide_model import Quickhash
 from zarrgpu.stores.base import Store
 
 QUICKHASH: Final = "openslide.quickhash-1"

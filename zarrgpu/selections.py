@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.errors import SelectionError
+from zarrgpu.grids import grid_count, grid_start
 from zarrgpu.indexing import Box, expand_ellipsis, normalise_selection, resolve_integer
-from zarrgpu.model import ArraySpec, Sharded, grid_count, grid_start
+from zarrgpu.model import ArraySpec, Sharded
 
 Int64s = NDArray[np.int64]
 Fields: TypeAlias = str | list[str] | tuple[str, ...]

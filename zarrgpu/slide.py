@@ -25,7 +25,7 @@ from zarrgpu.errors import SelectionError
 from zarrgpu.group import Group
 from zarrgpu.magnification import mpp_step, read_scaled_patches
 from zarrgpu.magnified_slide import MagnifiedSlide
-from zarrgpu.model import ReadOptions, SlideSpec
+from zarrgpu.model import ReadOptions
 from zarrgpu.output import output_format
 from zarrgpu.patches import Layout, parse_locations, parse_size, patch_request
 from zarrgpu.pyramid import Pyramid
@@ -33,6 +33,7 @@ from zarrgpu.quickhash import SlideProperties
 from zarrgpu.reader import OnError
 from zarrgpu.regions import read_icc_profile, read_regions, read_thumbnail
 from zarrgpu.selection_reads import ExplainedPlan
+from zarrgpu.slide_model import SlideSpec
 from zarrgpu.stats import ReadStats
 
 

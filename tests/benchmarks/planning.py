@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from tests.benchmarks import harness
-from zarrgpu.model import ArraySpec, ChunkLocation, KeyEncoding, Manifest, ObjectPerChunk, Sharded
+from zarrgpu.grids import KeyEncoding
+from zarrgpu.model import ArraySpec, ChunkLocation, Manifest, ObjectPerChunk, Sharded
 from zarrgpu.plan.locate import ShardIndexes, locate_chunks
 from zarrgpu.plan.planner import build_plan, plan_touches
 from zarrgpu.plan.request import ReadRequest

@@ -36,11 +36,12 @@ from zarrgpu.demo.texture import tissue_image
 from zarrgpu.devices.host import run_threads, scratch
 from zarrgpu.fetch import fetch_read
 from zarrgpu.loader import PatchLoader
-from zarrgpu.model import ReadOptions, SlideSpec
+from zarrgpu.model import ReadOptions
 from zarrgpu.reader import plan_read
 from zarrgpu.recycled import aligned_empty
 from zarrgpu.sampling import PatchTable
 from zarrgpu.slide import Slide
+from zarrgpu.slide_model import SlideSpec
 
 CALLS = 32
 CACHE_NBYTES = 1 << 30

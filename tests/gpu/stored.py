@@ -17,9 +17,9 @@ import zarrgpu
 from tests import zarr_cases
 from tests.zarr_cases import Codec, MemoryStore, Recipe, chunk_key
 from zarrgpu.devices.host import available_cores
-from zarrgpu.model import SlideSpec
 from zarrgpu.sampling import PatchTable
 from zarrgpu.slide import Slide
+from zarrgpu.slide_model import SlideSpec
 
 _BLOSC = {"clevel": 5, "blocksize": 0}
 

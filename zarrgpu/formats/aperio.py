@@ -27,7 +27,7 @@ from zarrgpu.formats.slide_properties import (
     tiff_properties,
 )
 from zarrgpu.formats.tiff import page_to_array_spec, stored_profile
-from zarrgpu.model import SlideSpec
+from zarrgpu.slide_model import SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

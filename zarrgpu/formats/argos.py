@@ -30,7 +30,8 @@ from zarrgpu.formats.slide_properties import (
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tiff_tags import BYTE_TYPES, Tag
 from zarrgpu.formats.xml_document import local_name, parse_xml
-from zarrgpu.model import ArraySpec, Quickhash, SlideSpec
+from zarrgpu.model import ArraySpec
+from zarrgpu.slide_model import Quickhash, SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

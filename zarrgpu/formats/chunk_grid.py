@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.document import Document, shown
-from zarrgpu.model import AxisStarts, grid_count
+from zarrgpu.grids import AxisStarts, grid_count
 
 _MAX_CHUNKS_PER_AXIS = 1 << 22
 """Of a rectilinear axis, whose chunks are listed one by one."""

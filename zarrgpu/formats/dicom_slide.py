@@ -20,7 +20,8 @@ from zarrgpu.formats.dicom_image import DicomImage
 from zarrgpu.formats.dicom_syntaxes import WHOLE_SLIDE, class_name
 from zarrgpu.formats.dicom_values import decimal, properties
 from zarrgpu.formats.slide_properties import level_properties, number_text
-from zarrgpu.model import ByteRange, SlideSpec, StoredBytes
+from zarrgpu.model import ByteRange, StoredBytes
+from zarrgpu.slide_model import SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,7 +13,7 @@ from zarrgpu.formats.slide_properties import parse_number
 
 if TYPE_CHECKING:
     from zarrgpu.formats.tiff_file import TiffFile
-    from zarrgpu.model import SlideSpec
+    from zarrgpu.slide_model import SlideSpec
 
 
 def is_huron(file: TiffFile) -> bool:

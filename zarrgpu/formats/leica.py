@@ -35,7 +35,8 @@ from zarrgpu.formats.slide_properties import (
 )
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tile_placement import PlacedTiles, place_tiles
-from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest, Quickhash, SlideSpec
+from zarrgpu.model import MISSING_NBYTES, ArraySpec, Manifest
+from zarrgpu.slide_model import Quickhash, SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

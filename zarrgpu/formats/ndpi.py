@@ -35,14 +35,8 @@ from zarrgpu.formats.tiff_tags import (
     TEXT_TAGS,
     Tag,
 )
-from zarrgpu.model import (
-    MISSING_NBYTES,
-    ArraySpec,
-    CodecSpec,
-    Manifest,
-    Quickhash,
-    SlideSpec,
-)
+from zarrgpu.model import MISSING_NBYTES, ArraySpec, CodecSpec, Manifest
+from zarrgpu.slide_model import Quickhash, SlideSpec
 
 if TYPE_CHECKING:
     from zarrgpu.formats.tiff_file import TiffFile

@@ -22,7 +22,8 @@ from zarrgpu.formats.slide_properties import (
 )
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tiff_page import read_sub_pages
-from zarrgpu.model import ArraySpec, SlideSpec
+from zarrgpu.model import ArraySpec
+from zarrgpu.slide_model import SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

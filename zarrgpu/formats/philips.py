@@ -34,7 +34,8 @@ from zarrgpu.formats.slide_properties import (
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tiff_tags import Tag
 from zarrgpu.formats.xml_document import children, parse_xml
-from zarrgpu.model import ArraySpec, CodecSpec, Manifest, SlideSpec
+from zarrgpu.model import ArraySpec, CodecSpec, Manifest
+from zarrgpu.slide_model import SlideSpec
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

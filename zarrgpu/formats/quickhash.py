@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zarrgpu.formats.tiff_tags import TEXT_TAGS
-from zarrgpu.model import Quickhash
+from zarrgpu.slide_model import Quickhash
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,7 +16,8 @@ from zarrgpu.errors import UnsupportedCodecError
 from zarrgpu.formats.chunk_grid import check_divides, chunk_entries
 from zarrgpu.formats.codec_chain import CodecList, parse_codec_list
 from zarrgpu.formats.document import Document, shown
-from zarrgpu.model import AxisStarts, CodecSpec, KeyEncoding, Sharded
+from zarrgpu.grids import AxisStarts, KeyEncoding
+from zarrgpu.model import CodecSpec, Sharded
 
 _INDEX_ENTRY_NBYTES = 16
 _FIXED_SIZE_INDEX_CODECS = {"crc32c": 4}

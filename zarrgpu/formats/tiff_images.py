@@ -29,7 +29,8 @@ from zarrgpu.formats.slide_properties import (
 )
 from zarrgpu.formats.tiff import page_to_array_spec, read_sub_pages, stored_profile
 from zarrgpu.formats.tiff_tags import Tag
-from zarrgpu.model import ArraySpec, SlideSpec
+from zarrgpu.model import ArraySpec
+from zarrgpu.slide_model import SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,7 +22,8 @@ from zarrgpu.formats.tiff_file import TiffFile
 from zarrgpu.formats.tiff_images import pyramid, pyramid_slide, read_images
 from zarrgpu.formats.trestle import is_trestle, trestle_slide
 from zarrgpu.formats.ventana import is_ventana, ventana_slide
-from zarrgpu.model import ArraySpec, SlideSpec
+from zarrgpu.model import ArraySpec
+from zarrgpu.slide_model import SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable

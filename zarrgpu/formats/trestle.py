@@ -19,7 +19,8 @@ from zarrgpu.formats.quickhash import tiff_quickhash
 from zarrgpu.formats.slide_properties import level_properties, number_text, tiff_properties
 from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tile_placement import PlacedTiles, place_tiles
-from zarrgpu.model import ArraySpec, SlideSpec
+from zarrgpu.model import ArraySpec
+from zarrgpu.slide_model import SlideSpec
 
 if TYPE_CHECKING:
     from zarrgpu.formats.tiff_file import TiffFile

@@ -38,7 +38,8 @@ from zarrgpu.formats.tiff_ifd import MAX_SMALL_NBYTES
 from zarrgpu.formats.tiff_tags import BYTE_TYPES, Tag
 from zarrgpu.formats.tile_placement import PlacedTiles, place_tiles
 from zarrgpu.formats.ventana_xml import Area, Layout, find_iscan, parse_layout
-from zarrgpu.model import ArraySpec, SlideSpec
+from zarrgpu.model import ArraySpec
+from zarrgpu.slide_model import SlideSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

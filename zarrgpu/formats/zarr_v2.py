@@ -20,7 +20,8 @@ from zarrgpu.formats.filters import NESTED_LISTS, check_objects, parse_filter
 from zarrgpu.formats.group import GroupSpec
 from zarrgpu.formats.image_codecs import parse_v2_codec
 from zarrgpu.formats.nczarr import adapt_array, parse_dimension_names, parse_dimensions
-from zarrgpu.model import ArraySpec, CodecSpec, KeyEncoding, ObjectPerChunk
+from zarrgpu.grids import KeyEncoding
+from zarrgpu.model import ArraySpec, CodecSpec, ObjectPerChunk
 
 
 def parse_array(document: Document, attributes: Mapping[str, Any], path: str) -> ArraySpec:

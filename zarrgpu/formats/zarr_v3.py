@@ -20,7 +20,8 @@ from zarrgpu.formats.fill_values import parse_fill_value
 from zarrgpu.formats.group import GroupSpec
 from zarrgpu.formats.nczarr import parse_dimensions
 from zarrgpu.formats.sharding import parse_chunk_codecs
-from zarrgpu.model import ArraySpec, KeyEncoding, ObjectPerChunk
+from zarrgpu.grids import KeyEncoding
+from zarrgpu.model import ArraySpec, ObjectPerChunk
 
 _ARRAY_MEMBERS = {
     "zarr_format", "node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding",

@@ -8,15 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.model import (
-    MISSING_NBYTES,
-    UNKNOWN_NBYTES,
-    ArraySpec,
-    Manifest,
-    Sharded,
-    grid_coord,
-    grid_count,
-)
+from zarrgpu.grids import grid_coord, grid_count
+from zarrgpu.model import MISSING_NBYTES, UNKNOWN_NBYTES, ArraySpec, Manifest, Sharded
 from zarrgpu.plan.tables import Int64s
 
 

@@ -23,7 +23,8 @@ from zarrgpu.errors import ZarrGPUError
 from zarrgpu.formats import zarr_v2
 from zarrgpu.formats.document import Document
 from zarrgpu.formats.sharding import parse_chunk_codecs
-from zarrgpu.model import ArraySpec, KeyEncoding, ObjectPerChunk, Sharded, is_native
+from zarrgpu.grids import KeyEncoding
+from zarrgpu.model import ArraySpec, ObjectPerChunk, Sharded, is_native
 
 _TRUSTED = {"zarr", "numcodecs", "imagecodecs"}
 _SOURCE = "zarr-python array"

@@ -18,16 +18,10 @@ import numpy as np
 from zarrgpu import reader
 from zarrgpu.devices.resolve import DeviceLike
 from zarrgpu.errors import StoreError
+from zarrgpu.grids import KeyEncoding
 from zarrgpu.interop.zarr_python.decoder import ChunkDecoder, Decoder
 from zarrgpu.interop.zarr_python.fetch import Outcome
-from zarrgpu.model import (
-    ArraySpec,
-    ByteArray,
-    ByteRange,
-    ChunkLocation,
-    KeyEncoding,
-    ObjectPerChunk,
-)
+from zarrgpu.model import ArraySpec, ByteArray, ByteRange, ChunkLocation, ObjectPerChunk
 from zarrgpu.opening import array_source
 from zarrgpu.output import output_format
 from zarrgpu.plan.request import ReadRequest
