@@ -190,6 +190,30 @@ def test_all_problems_come_at_once_with_their_places():
     )
 
 
+def test_what_is_wrong_with_a_field_hides_no_problem_of_the_parts_beside_it():
+    document = image("0.5")
+    ome = document["ome"] | plate("0.5")["ome"]
+    ome["multiscales"][0]["axes"][3] = {"name": "y", "type": "space"}
+    ome["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"] = [1, 1]
+    ome["multiscales"][0]["datasets"][1]["path"] = 7
+    ome["multiscales"].append({"axes": 3})
+    ome["omero"]["channels"][0]["window"]["min"] = "0"
+    ome["omero"]["channels"][1]["color"] = "#FF8000"
+    ome["plate"]["rows"][0] = {}
+    ome["plate"]["acquisitions"][1]["id"] = 0
+    assert sorted(places_of(validate_attributes({"ome": ome}))) == [
+        "ome.multiscales.0.axes.3",
+        "ome.multiscales.0.datasets.0.coordinateTransformations.0.scale",
+        "ome.multiscales.0.datasets.1.path",
+        "ome.multiscales.1.axes",
+        "ome.multiscales.1.datasets",
+        "ome.omero.channels.0.window.min",
+        "ome.omero.channels.1.color",
+        "ome.plate.acquisitions.1",
+        "ome.plate.rows.0.name",
+    ]
+
+
 def changed(version: str, kind: str, path: str, value: Any) -> dict[str, Any]:
     document = copy.deepcopy(CASES[version, kind])
     *parts, last = [int(p) if p.isdigit() else p for p in path.split(".")]

@@ -1,7 +1,7 @@
 """What the text of the OME-Zarr specification demands and its JSON Schemas do not say.
 
-Each rule looks at metadata whose fields are known to be right, and compares its parts: names that
-must differ, numbers that must fit the axes, paths that must fit rows and columns. The official
+Each rule looks at parts whose fields are known to be right, and compares them: names that must
+differ, numbers that must fit the axes, paths that must fit rows and columns. The official
 suite of 0.4 calls two things valid that its text does not: a scale of another length than the axes,
 and a well whose path is not that of its row and column. So these two are held from 0.5 on.
 """
@@ -12,14 +12,37 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from zarrgpu.formats.ngff_schema import Location, Problems, problem
+from zarrgpu.formats.ngff_schema import Location, Problem, Problems, problem
 
 _COLOR = re.compile("[0-9A-Fa-f]{6}")
 _ORDER = {"time": 0, "channel": 1, "space": 2}
 
 
-def more_problems(kind: str, version: str, owner: Mapping[str, Any], at: Location) -> Problems:
-    """Problems of metadata of a kind whose fields are right.
+class Sound:
+    """Which parts of metadata are right as far as their fields go, so that rules can look at them.
+
+    Parameters
+    ----------
+    found : iterable of Problem
+        Of the fields.
+    """
+
+    def __init__(self, found: Iterable[Problem] = ()) -> None:
+        self._places = [each.location for each in found]
+
+    def here(self, at: Location) -> bool:
+        """Whether there is no problem at a place or above: it is there, and of its type."""
+        return not any(at[: len(place)] == place for place in self._places)
+
+    def below(self, at: Location) -> bool:
+        """Whether there is none below the place either."""
+        return self.here(at) and not any(place[: len(at)] == at for place in self._places)
+
+
+def more_problems(
+    kind: str, version: str, owner: Mapping[str, Any], at: Location, sound: Sound | None = None
+) -> Problems:
+    """Problems of what is right as far as its fields go.
 
     Parameters
     ----------
@@ -29,35 +52,47 @@ def more_problems(kind: str, version: str, owner: Mapping[str, Any], at: Locatio
         The attributes, or ``ome`` since 0.5.
     at : tuple
         Place of `owner` in the document.
+    sound : Sound, optional
+        By default all fields are right.
     """
     for rule in _RULES.get(kind, ()):
-        yield from rule(version, owner, at)
+        yield from rule(version, owner, at, sound or Sound())
 
 
-def _image(version: str, owner: Mapping[str, Any], at: Location) -> Problems:
-    if version >= "0.4" and "omero" in owner:
-        yield from _channels(version, owner["omero"], (*at, "omero"))
+def _image(version: str, owner: Mapping[str, Any], at: Location, sound: Sound) -> Problems:
+    if version >= "0.4" and "omero" in owner and sound.here((*at, "omero", "channels")):
+        yield from _channels(version, owner["omero"], (*at, "omero"), sound)
+    if not sound.here((*at, "multiscales")):
+        return
     for index, image in enumerate(owner["multiscales"]):
         where = (*at, "multiscales", index)
+        if not sound.here(where):
+            continue
         if version in ("0.4", "0.5"):
-            yield from _axes(image["axes"], (*where, "axes"))
-            ndim = len(image["axes"]) if version >= "0.5" else None
-            yield from _steps(image, ndim, where)
-        elif version >= "0.6":
+            ndim = None
+            if sound.below((*where, "axes")):
+                yield from _axes(image["axes"], (*where, "axes"))
+                ndim = len(image["axes"]) if version >= "0.5" else None
+            yield from _steps(image, ndim, where, sound)
+        elif version >= "0.6" and sound.below((*where, "coordinateSystems")):
             yield from _systems(image, where)
-            yield from _datasets(image, where)
-            yield from _additional(image, where)
+            if sound.below((*where, "datasets")):
+                yield from _datasets(image, where)
+            if sound.below((*where, "coordinateTransformations")):
+                yield from _additional(image, where)
 
 
-def _channels(version: str, omero: Mapping[str, Any], at: Location) -> Problems:
+def _channels(version: str, omero: Mapping[str, Any], at: Location, sound: Sound) -> Problems:
     """Every channel has a colour of six hexadecimal digits and a window ("omero" metadata)."""
     for index, channel in enumerate(omero.get("channels", [])):
         place = (*at, "channels", index)
+        if not sound.here(place):
+            continue
         for name in ("color", "window"):
             if version >= "0.5" and name not in channel:
                 yield problem((*place, name), "missing", "is missing")
         color = channel.get("color")
-        if color is not None and not _COLOR.fullmatch(color):
+        if color is not None and sound.here((*place, "color")) and not _COLOR.fullmatch(color):
             message = f"expected six hexadecimal digits, got {color!r}"
             yield problem((*place, "color"), "value", message)
 
@@ -70,12 +105,15 @@ def _axes(axes: list[Mapping[str, Any]], at: Location) -> Problems:
         yield problem(at, "value", "must be ordered by type: time, channel or custom, space")
 
 
-def _steps(image: Mapping[str, Any], ndim: int | None, at: Location) -> Problems:
+def _steps(image: Mapping[str, Any], ndim: int | None, at: Location, sound: Sound) -> Problems:
     """Every vector has a number per axis; a translation follows the scale, once."""
-    owners = [((*at, "datasets", i), dataset) for i, dataset in enumerate(image["datasets"])]
+    datasets = image["datasets"] if sound.here((*at, "datasets")) else []
+    owners = [((*at, "datasets", i), dataset) for i, dataset in enumerate(datasets)]
     for where, owner in (*owners, (at, image)):
-        steps = owner.get("coordinateTransformations", [])
         place = (*where, "coordinateTransformations")
+        if not sound.below(place):
+            continue
+        steps = owner.get("coordinateTransformations", [])
         if ndim is not None:
             for index, step in enumerate(steps):
                 yield from _length(step, ndim, (*place, index))
@@ -139,28 +177,31 @@ def _additional(image: Mapping[str, Any], at: Location) -> Problems:
                 yield problem(place, "value", message)
 
 
-def _label(version: str, owner: Mapping[str, Any], at: Location) -> Problems:
+def _label(version: str, owner: Mapping[str, Any], at: Location, sound: Sound) -> Problems:
     """A label value has one colour ("labels" metadata: unique label values)."""
     del version
     for name in ("colors", "properties"):
-        rows = owner["image-label"].get(name, [])
-        values = (row["label-value"] for row in rows)
-        yield from _distinct(values, "label value", (*at, "image-label", name))
+        place = (*at, "image-label", name)
+        if sound.below(place):
+            rows = owner["image-label"].get(name, [])
+            yield from _distinct((row["label-value"] for row in rows), "label value", place)
 
 
-def _plate(version: str, owner: Mapping[str, Any], at: Location) -> Problems:
+def _plate(version: str, owner: Mapping[str, Any], at: Location, sound: Sound) -> Problems:
     """Names of rows and columns differ, and each well lies where its path says."""
-    plate, place = owner["plate"], (*at, "plate")
-    lines = {name: [line["name"] for line in plate[name]] for name in ("rows", "columns")}
-    for name, names in lines.items():
-        yield from _distinct(names, "name", (*place, name))
-    paths = [well["path"] for well in plate["wells"]]
-    yield from _distinct(paths, "path", (*place, "wells"))
-    ids = [acquisition["id"] for acquisition in plate.get("acquisitions", [])]
-    yield from _distinct(ids, "id", (*place, "acquisitions"))
-    if version >= "0.5":
-        for index, well in enumerate(plate["wells"]):
-            yield from _well_place(well, lines, (*place, "wells", index))
+    place = (*at, "plate")
+    if not sound.here(place):
+        return
+    plate = owner["plate"]
+    names = {"rows": "name", "columns": "name", "wells": "path", "acquisitions": "id"}
+    for part, name in names.items():
+        if sound.below((*place, part)):
+            yield from _distinct((row[name] for row in plate.get(part, [])), name, (*place, part))
+    if version >= "0.5" and all(sound.below((*place, name)) for name in ("rows", "columns")):
+        lines = {name: [line["name"] for line in plate[name]] for name in ("rows", "columns")}
+        for index, well in enumerate(plate["wells"] if sound.here((*place, "wells")) else ()):
+            if sound.below((*place, "wells", index)):
+                yield from _well_place(well, lines, (*place, "wells", index))
 
 
 def _well_place(well: Mapping[str, Any], lines: Mapping[str, list[str]], at: Location) -> Problems:
@@ -177,19 +218,26 @@ def _well_place(well: Mapping[str, Any], lines: Mapping[str, list[str]], at: Loc
         yield problem((*at, "path"), "value", message)
 
 
-def _well(version: str, owner: Mapping[str, Any], at: Location) -> Problems:
+def _well(version: str, owner: Mapping[str, Any], at: Location, sound: Sound) -> Problems:
     """Fields of a well lie at different paths."""
     del version
-    paths = (image["path"] for image in owner["well"]["images"])
-    yield from _distinct(paths, "path", (*at, "well", "images"))
+    place = (*at, "well", "images")
+    if sound.below(place):
+        paths = (image["path"] for image in owner["well"]["images"])
+        yield from _distinct(paths, "path", place)
 
 
-def _scene(version: str, owner: Mapping[str, Any], at: Location) -> Problems:
+def _scene(version: str, owner: Mapping[str, Any], at: Location, sound: Sound) -> Problems:
     """Names of a scene's own coordinate systems differ, and those it refers to are there."""
     del version
-    scene, place = owner["scene"], (*at, "scene")
+    place = (*at, "scene")
+    if not sound.below((*place, "coordinateSystems")):
+        return
+    scene = owner["scene"]
     names = [system["name"] for system in scene.get("coordinateSystems", [])]
     yield from _distinct(names, "name", (*place, "coordinateSystems"))
+    if not sound.below((*place, "coordinateTransformations")):
+        return
     for index, step in enumerate(scene["coordinateTransformations"]):
         for end in ("input", "output"):
             name = step[end]["name"]
@@ -207,7 +255,7 @@ def _distinct(values: Iterable[Any], noun: str, at: Location) -> Problems:
         seen.add(value)
 
 
-_RULES: Mapping[str, tuple[Callable[[str, Mapping[str, Any], Location], Problems], ...]] = {
+_RULES: Mapping[str, tuple[Callable[[str, Mapping[str, Any], Location, Sound], Problems], ...]] = {
     "image": (_image,),
     "label": (_label,),
     "plate": (_plate,),

@@ -1,6 +1,6 @@
 """All problems of a group's OME-Zarr metadata at once, from its attributes alone.
 
-First the fields, by the tables of `ngff_fields`; where they are right, what their parts must be to
+First the fields, by the tables of `ngff_fields`; then what those parts that are right must be to
 each other, by `ngff_rules`. Nothing is raised: a document can be wrong in many places, and a person
 who repairs it wants to know them all.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from zarrgpu.formats.document import Document, shown
 from zarrgpu.formats.ngff_fields import KINDS, fields_of
-from zarrgpu.formats.ngff_rules import more_problems
+from zarrgpu.formats.ngff_rules import Sound, more_problems
 from zarrgpu.formats.ngff_schema import Problem, Problems, problem
 from zarrgpu.formats.ngff_version import (
     is_nested,
@@ -98,8 +98,7 @@ def _kind_problems(metadata: Document, kind: str, release: str, *, strict: bool)
         if each.location[-1:] != ("version",) or each.kind == "missing"
     ]
     yield from found
-    if not found:
-        yield from more_problems(kind, version, value, metadata.location)
+    yield from more_problems(kind, version, value, metadata.location, Sound(found))
 
 
 def _is_preview(metadata: Document) -> bool:
