@@ -288,3 +288,15 @@ def test_planes_that_are_named_over_and_over_are_refused(tmp_path):
     tifffile.tiffcomment(path, (text[:at] + 20 * '<TiffData PlaneCount="4"/>' + text[at:]).encode())
     with pytest.raises(MetadataError, match="names the 4 planes over and over"):
         zg.open_slide(path)
+
+
+def test_the_colour_profile_of_level_0_is_that_of_the_image(tmp_path):
+    profile = bytes(range(200))
+    path = tmp_path / "a.ome.tiff"
+    options = {"photometric": "rgb", "tile": (32, 32), "iccprofile": profile}
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(noise((70, 90, 3), "u1"), metadata={"axes": "YXS"}, **options)
+    slide = zg.open_slide(path)
+    assert slide.spec.vendor == "ome-tiff"
+    assert slide.icc_profile == slide.levels[0].icc_profile == profile
+    assert slide.with_fill_value(9).icc_profile == profile

@@ -109,8 +109,8 @@ def read_regions(
 
 
 def read_icc_profile(slide: Pyramid) -> bytes | None:
-    """ICC profile of an image; that of a file is read when it is asked for."""
-    profile = slide.spec.icc_profile
+    """ICC profile of an image, or else of level 0; that of a file is read when it is asked for."""
+    profile = slide.spec.icc_profile or slide.levels[0].source.spec.icc_profile
     if not isinstance(profile, StoredBytes):
         return profile
     data = slide.levels[0].source.store.get_range(profile.key, profile.byte_range)
