@@ -100,14 +100,19 @@ def encode_j2k(tile: NDArray[np.uint8], kind: str) -> bytes:
     ycbcr = rgb_to_ycbcr(tile)
     if kind == "j2k-ycbcr":
         return bytes(imagecodecs.jpeg2k_encode(ycbcr, mct=False, **options))
-    planes = [ycbcr[..., 0], ycbcr[:, ::2, 1], ycbcr[:, ::2, 2]]
-    return _join_422(
-        [imagecodecs.jpeg2k_encode(np.ascontiguousarray(p), **options) for p in planes]
+    return encode_subsampled_j2k(ycbcr, **options)
+
+
+def encode_subsampled_j2k(ycbcr: NDArray[np.uint8], rows: int = 1, **options) -> bytes:
+    """Codestream with 2x1 chroma, or 2x2 for two `rows`; `options` of imagecodecs."""
+    planes = [ycbcr[..., 0], ycbcr[::rows, ::2, 1], ycbcr[::rows, ::2, 2]]
+    return _join_components(
+        [imagecodecs.jpeg2k_encode(np.ascontiguousarray(p), **options) for p in planes], rows
     )
 
 
-def _join_422(streams: list[bytes]) -> bytes:
-    """Three one-component codestreams as one with 2x1 chroma, which imagecodecs cannot encode.
+def _join_components(streams: list[bytes], rows: int) -> bytes:
+    """Three one-component codestreams as one, which imagecodecs cannot encode.
 
     In progression order CPRL, with one tile-part, one layer and one precinct per resolution, the
     packets of a component follow one another, so the three bodies are simply put in a row.
@@ -125,7 +130,7 @@ def _join_422(streams: list[bytes]) -> bytes:
     segments, sot, _ = parts[0]
     siz, cod, qcd = segments[:3]
     assert all(other[0][2] == qcd for other in parts)
-    siz[38:] = struct.pack(">H", 3) + bytes([7, 1, 1, 7, 2, 1, 7, 2, 1])
+    siz[38:] = struct.pack(">H", 3) + bytes([7, 1, 1, 7, 2, rows, 7, 2, rows])
     siz[2:4] = struct.pack(">H", len(siz) - 2)
     cod[5] = 4  # CPRL
     body = b"".join(part[2] for part in parts)

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import zarrgpu as zg
+from tests.synthetic_slides import encode_subsampled_j2k
 from zarrgpu import native_engine
 from zarrgpu.codecs.base import CodecError
 from zarrgpu.codecs.jpeg import JpegCodec
@@ -166,6 +167,20 @@ def test_parts_of_a_jpeg2k_image(height, width, samples, reversible, mct, resolu
     check_parts(jpeg2k_codec(height, width, samples, colorspace), encoded, seed)
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    height=st.integers(96, 130), width=st.integers(96, 130), rows=st.sampled_from([1, 2]),
+    reversible=st.booleans(), resolutions=st.integers(1, 3), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_parts_of_a_subsampled_jpeg2k_image(height, width, rows, reversible, resolutions, seed):
+    encoded = encode_subsampled_j2k(
+        pixels_of(height, width, 3, seed), rows, level=0 if reversible else 45, codecformat="j2k",
+        reversible=reversible, resolutions=resolutions,
+    )  # fmt: skip
+    check_parts(jpeg2k_codec(height, width, 3, "ycbcr"), encoded, seed)
+    assert compiled(jpeg2k_codec(height, width, 3, "rgb"), encoded, 0, height) is None
+
+
 @pytest.mark.parametrize("progression", ["LRCP", "RLCP", "RPCL", "PCRL", "CPRL"])
 def test_any_progression_of_layers_and_code_blocks(progression):
     image = pytest.importorskip("PIL.Image")
@@ -266,6 +281,13 @@ def test_damaged_jpeg2k_ends_alike(reversible):
         pixels_of(100, 80, 3), level=50, codecformat="j2k", reversible=reversible, mct=True
     )
     assert check_damage(jpeg2k_codec(100, 80), encoded, 400) > 20
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_damaged_subsampled_jpeg2k_ends_alike(rows):
+    options = {"level": 50, "codecformat": "j2k", "resolutions": 3}
+    encoded = encode_subsampled_j2k(pixels_of(95, 81, 3), rows, **options)
+    assert check_damage(jpeg2k_codec(95, 81, 3, "ycbcr"), encoded, 300) > 20
 
 
 @pytest.mark.parametrize("reversible", [True, False])

@@ -3,9 +3,10 @@
 
 #include "jpeg2k.h"
 
+#include <algorithm>
 #include <cmath>
-#include <memory>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -109,8 +110,8 @@ void decode_component(Memory& own, int component, Area area, Plane<T> plane, Roo
     Area wanted[MAX_LEVELS + 1], needs[MAX_LEVELS + 1];  // by resolution: samples; of sub-bands
     wanted[levels] = area;
     for (int r = levels; r > 0; r--) {
-        needs[r] = {wavelet_needs(wanted[r].columns, packets.width_at(r)),
-                    wavelet_needs(wanted[r].rows, packets.height_at(r))};
+        needs[r] = {wavelet_needs(wanted[r].columns, packets.width_at(component, r)),
+                    wavelet_needs(wanted[r].rows, packets.height_at(component, r))};
         wanted[r - 1] = needs[r];
     }
     needs[0] = wanted[0];
@@ -119,23 +120,60 @@ void decode_component(Memory& own, int component, Area area, Plane<T> plane, Roo
     for (int r = 1; r <= levels; r++) {
         const SubBand* bands = packets.bands_of(component, r);
         for (int b = 0; b < Packets::bands_at(r); b++) {
-            T* to = rooms.details.row(bands[b].kind & 2 ? packets.height_at(r - 1) : 0);
-            if (bands[b].kind & 1) to += packets.width_at(r - 1);
+            T* to = rooms.details.row(bands[b].kind & 2 ? packets.height_at(component, r - 1) : 0);
+            if (bands[b].kind & 1) to += packets.width_at(component, r - 1);
             convert_band(own, bands[b], needs[r], to, rooms.details.stride);
         }
         const Plane<T> joined = (levels - r) % 2 ? rooms.other : plane;
         join_bands({low.samples, low.stride}, {rooms.details.samples, rooms.details.stride}, joined,
-                   packets.width_at(r), packets.height_at(r), wanted[r], rooms.row);
+                   packets.width_at(component, r), packets.height_at(component, r), wanted[r],
+                   rooms.row);
         low = joined;
     }
 }
 
-void to_pixels(const float* const planes[], const Coding& coding, int count, uint8_t* dst) {
-    pixels_97(planes, coding.samples, coding.component_transform, count, dst);
+void to_pixels(const float* const planes[], int samples, bool transformed, int count,
+               uint8_t* dst) {
+    pixels_97(planes, samples, transformed, count, dst);
 }
-void to_pixels(const int32_t* const planes[], const Coding& coding, int count, uint8_t* dst) {
-    pixels_53(planes, coding.samples, coding.component_transform, count, dst);
+void to_pixels(const int32_t* const planes[], int samples, bool transformed, int count,
+               uint8_t* dst) {
+    pixels_53(planes, samples, transformed, count, dst);
 }
+
+template <typename T>
+void write_pixels(const Plane<T> planes[], const Coding& coding, Area area, bool is_ycbcr,
+                  uint8_t* dst) {
+    const int first = area.columns.first, count = area.columns.end - first;
+    for (int y = area.rows.first; y < area.rows.end; y++) {
+        const T* at[MAX_SAMPLES];
+        for (int s = 0; s < coding.samples; s++) at[s] = planes[s].row(y) + first;
+        uint8_t* pixels = dst + int64_t{first} * coding.samples;
+        to_pixels(at, coding.samples, coding.component_transform, count, pixels);
+        if (is_ycbcr) ycbcr_to_rgb(pixels, count);
+        dst += int64_t{coding.width} * coding.samples;
+    }
+}
+
+// The same of YCbCr whose chroma is shared by two columns.
+template <typename T>
+void write_subsampled(const Plane<T> planes[], const Coding& coding, Area area, uint8_t* dst) {
+    constexpr int MOST = 256;
+    uint8_t bytes[3][MOST];
+    for (int y = area.rows.first; y < area.rows.end; y++, dst += int64_t{coding.width} * 3) {
+        for (int x = area.columns.first, end; x < area.columns.end; x = end) {
+            end = std::min(area.columns.end, (x | (MOST - 1)) + 1);
+            for (int s = 0; s < 3; s++) {
+                const int first = s ? x / 2 : x, last = s ? (end - 1) / 2 : end - 1;
+                const T* at = planes[s].row(s ? y / coding.chroma_rows : y) + first;
+                to_pixels(&at, 1, false, last + 1 - first, bytes[s]);
+            }
+            subsampled_to_rgb(bytes[0], bytes[1], bytes[2], x % 2, end - x, dst + int64_t{3} * x);
+        }
+    }
+}
+
+Interval shared(Interval pixels, int by) { return {pixels.first / by, (pixels.end - 1) / by + 1}; }
 
 template <typename T>
 bool decode_as(Memory& own, Area area, bool is_ycbcr, uint8_t* dst) {
@@ -146,23 +184,20 @@ bool decode_as(Memory& own, Area area, bool is_ycbcr, uint8_t* dst) {
     constexpr uintptr_t LINE = 64;  // of the cache: vectors across two cost twice
     uint8_t* raw = own.planes.room(all_size * sizeof(T) + LINE - 1);
     if (!raw) return false;
-    T* all = reinterpret_cast<T*>(raw + (-reinterpret_cast<uintptr_t>(raw) & (LINE - 1)));
-    const T* at[MAX_SAMPLES];
-    T* next = all + coding.samples * area_size;
+    T* next = reinterpret_cast<T*>(raw + (-reinterpret_cast<uintptr_t>(raw) & (LINE - 1)));
+    const Area chroma{shared(area.columns, coding.chroma_columns),
+                      shared(area.rows, coding.chroma_rows)};
+    Plane<T> planes[MAX_SAMPLES];
+    for (int s = 0; s < coding.samples; s++, next += area_size) planes[s] = {next, coding.width};
     const Rooms<T> rooms{
         {next, coding.width}, {next + area_size, coding.width}, next + area_size + other_size};
     for (int s = 0; s < coding.samples; s++) {
-        const Plane<T> plane{all + s * area_size, coding.width};
-        decode_component(own, s, area, plane, rooms);
-        at[s] = plane.row(area.rows.first) + area.columns.first;
+        decode_component(own, s, s ? chroma : area, planes[s], rooms);
     }
-    const int count = area.columns.end - area.columns.first;
-    dst += int64_t{area.columns.first} * coding.samples;
-    for (int y = area.rows.first; y < area.rows.end; y++) {
-        to_pixels(at, coding, count, dst);
-        if (is_ycbcr) ycbcr_to_rgb(dst, count);
-        for (int s = 0; s < coding.samples; s++) at[s] += coding.width;
-        dst += int64_t{coding.width} * coding.samples;
+    if (coding.chroma_columns > 1) {
+        write_subsampled(planes, coding, area, dst);
+    } else {
+        write_pixels(planes, coding, area, is_ycbcr, dst);
     }
     return true;
 }

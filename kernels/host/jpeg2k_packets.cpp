@@ -1,8 +1,9 @@
 // See jpeg2k_packets.h. Spec: ITU-T T.800, annexes A (markers) and B (packets).
 //
 // Read are codestreams of one tile that begins at the origin, in one tile-part, of components of 8
-// bits of one size, with the same coding for all, one precinct for each resolution, and no options
-// of the code-block coder: what scanners write. A header that is anything else is not for here.
+// bits, of one size or YCbCr of 4:2:2 or 4:2:0, with the same coding for all, one precinct for each
+// resolution, and no options of the code-block coder: what scanners write. A header that is anything
+// else is not for here.
 
 #include "jpeg2k_packets.h"
 
@@ -42,10 +43,19 @@ bool read_size(const uint8_t* body, int64_t nbytes, const Image& image, Coding& 
     if (big32(body + 10) || big32(body + 14) || big32(body + 26) || big32(body + 30)) return false;
     if (big32(body + 18) < width || big32(body + 22) < height) return false;
     if (big16(body + 34) != samples) return false;
+    const uint8_t* components = body + 36;  // depth, columns and rows of each
+    const uint8_t* others = components + (samples > 1 ? 3 : 0);
+    if (components[1] != 1 || components[2] != 1) return false;
     for (int64_t i = 0; i < samples; i++) {
-        const uint8_t* component = body + 36 + 3 * i;
-        if (component[0] != 7 || component[1] != 1 || component[2] != 1) return false;
+        if (components[3 * i] != 7) return false;
+        if (i && (components[3 * i + 1] != others[1] || components[3 * i + 2] != others[2])) {
+            return false;
+        }
     }
+    if (others[1] < 1 || others[1] > 2 || others[2] < 1 || others[2] > others[1]) return false;
+    if (others[1] == 2 && (samples != 3 || !image.color_space)) return false;
+    coding.chroma_columns = others[1];
+    coding.chroma_rows = others[2];
     coding.width = static_cast<int>(width);
     coding.height = static_cast<int>(height);
     coding.samples = static_cast<int>(samples);
@@ -77,7 +87,8 @@ bool read_style(const uint8_t* body, int64_t nbytes, Coding& coding) {
     coding.reversible = body[9];
     const bool good = coding.progression <= 4 && coding.layers >= 1 &&
                       coding.layers <= MAX_LAYERS && body[4] <= 1 &&
-                      (!body[4] || coding.samples == 3) && coding.levels <= MAX_LEVELS &&
+                      (!body[4] || (coding.samples == 3 && coding.chroma_columns == 1)) &&
+                      coding.levels <= MAX_LEVELS &&
                       coding.block_width <= BLOCK_SIDE && coding.block_height <= BLOCK_SIDE &&
                       !body[8] && body[9] <= 1;
     if (!good || nbytes != 10 + (body[0] ? coding.levels + 1 : 0)) return false;
@@ -262,9 +273,11 @@ bool lay_out(Packets& packets) {
     packets.parts.clear();
     for (int component = 0; component < coding.samples; component++) {
         for (int resolution = 0; resolution <= coding.levels; resolution++) {
-            const int width = packets.width_at(resolution), height = packets.height_at(resolution);
-            const int low_width = resolution ? packets.width_at(resolution - 1) : width;
-            const int low_height = resolution ? packets.height_at(resolution - 1) : height;
+            const int width = packets.width_at(component, resolution);
+            const int height = packets.height_at(component, resolution);
+            const int lower = resolution ? resolution - 1 : 0;
+            const int low_width = packets.width_at(component, lower);
+            const int low_height = packets.height_at(component, lower);
             SubBand* bands = packets.bands_of(component, resolution);
             for (int b = 0; b < Packets::bands_at(resolution); b++) {
                 SubBand& band = bands[b];

@@ -16,6 +16,7 @@ constexpr int MAX_SAMPLES = 4;
 // What the main header says (T.800, annex A).
 struct Coding {
     int width, height, samples;
+    int chroma_columns, chroma_rows;  // pixels that share a sample of any component but the first
     int progression, layers, levels;
     int block_width, block_height;
     bool component_transform;
@@ -35,7 +36,7 @@ struct Part {
 struct CodeBlock {
     int x, y;  // in its sub-band
     int width, height;
-    int planes;       // bit-planes that are not empty; 0 before it is first included
+    int planes;  // bit-planes that are not empty; 0 before it is first included
     int passes;
     int length_bits;  // `Lblock`
     int first_part, last_part;
@@ -44,13 +45,13 @@ struct CodeBlock {
 
 // A tag tree (B.10.2).
 class TagTree {
-   public:
+ public:
     void reset(int width, int height);
     // Read bits until it is known whether a leaf's value is below `limit`.
     template <typename Bits>
     bool below(Bits& bits, int leaf, int limit);
 
-   private:
+ private:
     struct Node {
         int parent, value, least;
     };
@@ -80,10 +81,16 @@ struct Packets {
         const int before = resolution ? 3 * resolution - 2 : 0;
         return &bands[component * (3 * coding.levels + 1) + before];
     }
-    int width_at(int resolution) const { return shrunk(coding.width, resolution); }
-    int height_at(int resolution) const { return shrunk(coding.height, resolution); }
+    int width_at(int component, int resolution) const {
+        const int shared = component ? coding.chroma_columns : 1;
+        return shrunk((coding.width + shared - 1) / shared, resolution);
+    }
+    int height_at(int component, int resolution) const {
+        const int shared = component ? coding.chroma_rows : 1;
+        return shrunk((coding.height + shared - 1) / shared, resolution);
+    }
 
-   private:
+ private:
     int shrunk(int size, int resolution) const {
         const int level = coding.levels - resolution;
         return (size + (1 << level) - 1) >> level;

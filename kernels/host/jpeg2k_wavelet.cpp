@@ -301,4 +301,14 @@ void ycbcr_to_rgb(uint8_t* pixels, int64_t count) {
     }
 }
 
+void subsampled_to_rgb(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int odd,
+                       int count, uint8_t* dst) {
+    for (int i = odd; i < count + odd; i++, dst += 3) {
+        const int u = cb[i / 2] - 128, v = cr[i / 2] - 128, y = luma[i - odd];
+        dst[0] = byte_of(y + static_cast<int>(1.402 * v));
+        dst[1] = byte_of(y - static_cast<int>(0.344 * u + 0.714 * v));
+        dst[2] = byte_of(y + static_cast<int>(1.772 * u));
+    }
+}
+
 }  // namespace zarrgpu

@@ -40,4 +40,9 @@ void pixels_53(const int32_t* const planes[], int samples, bool transformed, int
 // Turn `count` pixels of full-range BT.601 YCbCr into RGB, as zarrgpu/codecs/jpeg2k.py does.
 void ycbcr_to_rgb(uint8_t* pixels, int64_t count);
 
+// The same of `count` pixels of which two share a sample of `cb` and `cr`, as OpenJPEG's programs
+// and imagecodecs do it: `odd`, where the first pixel is the second that uses the first samples.
+void subsampled_to_rgb(const uint8_t* luma, const uint8_t* cb, const uint8_t* cr, int odd,
+                       int count, uint8_t* dst);
+
 }  // namespace zarrgpu

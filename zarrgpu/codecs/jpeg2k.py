@@ -14,9 +14,9 @@ OpenSlide reads them). There is no checksum: flipped bits inside a tile-part are
 On a CUDA device nvJPEG2000 decodes (`device_images`): reversible codestreams to the same bytes,
 irreversible ones to samples that may differ by `device_images.TOLERANCE`.
 
-The compiled executor (``kernels/host/jpeg2k.cpp``) decodes codestreams of one tile, 8 bits and
-components of one size by itself, with OpenJPEG's pixels (2.5.4), and of them only the code-blocks
-that are needed: all packet headers are read, code-blocks that are not needed are not looked at.
+The compiled executor (``kernels/host/jpeg2k.cpp``) decodes codestreams of one tile and 8 bits by
+itself, those with subsampled chroma as well, with OpenJPEG's pixels (2.5.4), and of them only the
+code-blocks that are needed: all packet headers are read, other code-blocks are not looked at.
 """
 
 from __future__ import annotations
