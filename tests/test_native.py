@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import zarrgpu as zg
 from tests.zarr_cases import CHAINS, DTYPES, MemoryStore, Recipe, encode, expected
-from zarrgpu import native_engine
+from zarrgpu import native_engine, native_tables
 from zarrgpu.devices import native
 from zarrgpu.devices.host import run_threads
 from zarrgpu.devices.kernel_sources import kernels_folder
@@ -201,7 +201,7 @@ def test_casts_and_normalisation_are_bit_for_bit(case, streams, tmp_path_factory
     )
     with pytest.MonkeyPatch.context() as patch:
         if streams:
-            patch.setattr(native_engine, "_CACHED_NBYTES", 0)
+            patch.setattr(native_tables, "_CACHED_NBYTES", 0)
         assert native_engine.runs_compiled(array.source, output)
         got, general = (
             read(
