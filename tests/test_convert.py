@@ -365,6 +365,22 @@ def test_levels_of_another_type_are_not_cast(tmp_path: Path) -> None:
     assert (made[:] == 7).all()
 
 
+def test_planes_of_an_ome_tiff_keep_their_distance(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    planes = np.random.default_rng(0).integers(0, 99, (5, 40, 50), "u1")
+    sizes = {
+        f"PhysicalSize{axis}": size for axis, size in zip("XYZ", (500, 250, 2000), strict=True)
+    }
+    units = {f"PhysicalSize{axis}Unit": "nm" for axis in "XYZ"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", planes, metadata={"axes": "ZYX", **sizes, **units})
+    assert zg.open_slide(tmp_path / "a.ome.tif").properties["zarrgpu.mpp-z"] == "2"
+    made = zg.open(convert(tmp_path / "a.ome.tif", tmp_path / "b"))
+    scale = dict(zip(made.axes, made.multiscale.scale(0), strict=True))
+    assert (scale["z"], scale["y"], scale["x"]) == (2.0, 0.25, 0.5)
+    assert made.units[made.axes.index("z")] == "micrometer"
+    assert_array_equal(np.squeeze(made.levels[0].read(device="cpu")), planes)
+
+
 def labelled(path: Path, levels: int, label_levels: int, sizes: list[int]) -> None:
     """A volume with labels for each of its planes, of as many levels or fewer."""
 

@@ -116,6 +116,7 @@ def test_physical_sizes_are_in_micrometres(unit, tmp_path):
     slide = zg.open_slide(path)
     assert slide.mpp == pytest.approx((0.25 * UNITS[unit], 0.5 * UNITS[unit]))
     assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(0.25 * UNITS[unit])
+    assert "zarrgpu.mpp-z" not in slide.properties
 
 
 @pytest.mark.parametrize(

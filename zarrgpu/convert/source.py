@@ -19,6 +19,7 @@ from zarrgpu.array import Array
 from zarrgpu.errors import UnsupportedFormatError
 from zarrgpu.formats.ngff_version import metadata_of
 from zarrgpu.formats.nifti_header import NiftiHeader
+from zarrgpu.formats.slide_properties import Z_SPACING, parse_number
 from zarrgpu.model import ReadOptions
 from zarrgpu.nifti import has_nifti_header, header_bytes, nifti_header
 from zarrgpu.ome_image import OmeZarrImage
@@ -185,6 +186,7 @@ def _order(names: Sequence[str | None], name: str) -> tuple[str, tuple[int, ...]
 def _of_slide(slide: Slide, name: str) -> Source:
     axes, stored = _order(slide.axes, name)
     mpp = dict(zip("xy", slide.mpp, strict=True))
+    mpp["z"] = parse_number(slide.properties.get(Z_SPACING))
     scale = tuple(mpp.get(axis) or 1.0 for axis in axes)
     units = tuple("micrometer" if mpp.get(axis) else None for axis in axes)
     attributes: dict[str, Any] = {"vendor": slide.spec.vendor, "properties": dict(slide.properties)}

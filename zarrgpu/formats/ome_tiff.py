@@ -15,6 +15,7 @@ from zarrgpu.errors import MetadataError, RequestError, UnsupportedFormatError
 from zarrgpu.formats.ome_xml import OmeDocument, OmeImage, parse_ome
 from zarrgpu.formats.planes import stack_planes
 from zarrgpu.formats.slide_properties import (
+    Z_SPACING,
     level_properties,
     mpp_properties,
     number_text,
@@ -72,6 +73,8 @@ def ome_tiff_slide(file: TiffFile) -> SlideSpec:
     power = parse_number(image.magnification)
     if power is not None:
         properties["openslide.objective-power"] = number_text(power)
+    if image.z_um is not None:
+        properties[Z_SPACING] = number_text(image.z_um)
     for index, each in enumerate(document.images):
         sizes = {**dict(each.axes), "y": each.height, "x": each.width}
         properties[f"ome.image[{index}].name"] = each.name

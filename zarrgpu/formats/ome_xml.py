@@ -67,6 +67,8 @@ class OmeImage:
         Per pixel of a page.
     width, height : int
     mpp : tuple of (float or None)
+    z_um : float or None
+        Micrometres between planes of z.
     magnification : str or None
         Nominal, of the objective.
     channels : tuple of mapping
@@ -81,6 +83,7 @@ class OmeImage:
     width: int
     height: int
     mpp: tuple[float | None, float | None]
+    z_um: float | None
     magnification: str | None
     channels: tuple[Mapping[str, Any], ...]
     runs: tuple[PlaneRun, ...]
@@ -178,6 +181,7 @@ def _image(
         width=sizes["X"],
         height=sizes["Y"],
         mpp=(_mpp(pixels, "X"), _mpp(pixels, "Y")),
+        z_um=_mpp(pixels, "Z"),
         magnification=powers.get(objectives[0]) if objectives else None,
         channels=tuple(_channel(channel) for channel in channels),
         runs=tuple(_runs(reader, pixels, axes)),

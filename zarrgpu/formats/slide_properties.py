@@ -27,6 +27,10 @@ _UNIT_UM: Final = MappingProxyType({2: 25_400.0, 3: 10_000.0})
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 
+Z_SPACING: Final = "zarrgpu.mpp-z"
+"""Property: micrometres between planes of z."""
+
+
 def number_text(value: float) -> str:
     """Text of a number as OpenSlide writes it (g_ascii_dtostr): up to 17 significant digits.
 
