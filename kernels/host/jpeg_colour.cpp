@@ -173,10 +173,10 @@ AVX2 void upsample_both_avx2(const uint8_t* nearer, const uint8_t* farther, int 
         const __m256i at = thrice(load_words(sums + i + 1));
         const __m256i left = _mm256_add_epi16(load_words(sums + i), _mm256_set1_epi16(8));
         const __m256i right = _mm256_add_epi16(load_words(sums + i + 2), _mm256_set1_epi16(7));
-        const __m256i both =
-            _mm256_or_si256(_mm256_srli_epi16(_mm256_add_epi16(at, left), 4),
-                            _mm256_slli_epi16(_mm256_srli_epi16(_mm256_add_epi16(at, right), 4), 8));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 2 * i), both);
+        const __m256i first = _mm256_srli_epi16(_mm256_add_epi16(at, left), 4);
+        const __m256i second = _mm256_srli_epi16(_mm256_add_epi16(at, right), 4);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 2 * i),
+                            _mm256_or_si256(first, _mm256_slli_epi16(second, 8)));
     }
 }
 

@@ -1,5 +1,6 @@
 // See jpeg_entropy.h. Spec: ITU-T T.81, F.2.2. A look at the next bits tells up to two coefficients
-// (jpeg_huffman.h); they are stored without a question, those behind the end of a block in its room.
+// (jpeg_huffman.h). They are stored without a question, those behind the end of a block in its
+// room.
 //
 // At least 56 bits are held before each look, and no coefficient takes more than 31. What is read
 // behind an interval is the next one, or the guard: it is not used, but must not fault.
@@ -131,7 +132,8 @@ INLINE bool begin_block(Bits& in, const JpegLooks& looks, int16_t* block, int& d
     if (LIKELY(entry & 0x3F)) {
         drop(in, entry & 0x3F);
         place = entry >> 13 & 0x7F;
-        difference = place ? static_cast<int32_t>(entry << 6) >> 26 : static_cast<int32_t>(entry) >> 20;
+        difference = place ? static_cast<int32_t>(entry << 6) >> 26  //
+                           : static_cast<int32_t>(entry) >> 20;
         if (STORE) block[ORDER.at[place]] = static_cast<int16_t>(static_cast<int32_t>(entry) >> 26);
         return true;
     }
@@ -197,7 +199,8 @@ INLINE bool decode_block(Bits& in, const JpegWanted& wanted, int32_t& predicted,
     }
     if (place < 63) place = ac_coefficients<STORE>(in, *wanted.looks, block, wanted.quant, place);
     if (place == BAD) return false;
-    if (STORE) *last = static_cast<uint8_t>(place >= JPEG_BLOCK_ENDS ? place - JPEG_BLOCK_ENDS : place);
+    if (place >= JPEG_BLOCK_ENDS) place -= JPEG_BLOCK_ENDS;
+    if (STORE) *last = static_cast<uint8_t>(place);
     return true;
 }
 

@@ -1,5 +1,5 @@
-// See jpeg_huffman.h. Spec: ITU-T T.81, annex C, F.2.2. Codes that a single image uses are not worth
-// entries of two coefficients: these come when a code is asked for again.
+// See jpeg_huffman.h. Spec: ITU-T T.81, annex C, F.2.2. Codes that a single image uses are not
+// worth entries of two coefficients: these come when they are asked for again.
 
 #include "jpeg_huffman.h"
 

@@ -3,7 +3,7 @@
 // Each output is one exact sum of products before it is rounded, so any order gives the same.
 //
 // libjpeg's versions differ where 16 bits overflow, or a sample is more than 512 off its centre.
-// `careful` sees that; what is small enough for certain takes the fast way, two blocks at once.
+// Blocks are looked at for that on the way, but those that are small enough for certain.
 
 #include "jpeg_idct.h"
 
@@ -240,8 +240,9 @@ INLINE_AVX2 bool is_loud(const Eight& block) {
     const __m256i dc = _mm256_abs_epi16(block.at[0]);
     __m256i sum = dc;
     for (int i = 1; i < ROWS; i++) sum = _mm256_adds_epi16(sum, _mm256_abs_epi16(block.at[i]));
+    const __m256i its_place = _mm256_set_epi32(0, 0, 0, 0xFFFF, 0, 0, 0, 0xFFFF);
     __m256i four = _mm256_madd_epi16(sum, _mm256_set1_epi16(2));
-    four = _mm256_sub_epi32(four, _mm256_and_si256(dc, _mm256_set_epi32(0, 0, 0, 0xFFFF, 0, 0, 0, 0xFFFF)));
+    four = _mm256_sub_epi32(four, _mm256_and_si256(dc, its_place));
     four = _mm256_add_epi32(four, _mm256_shuffle_epi32(four, 0x4E));
     four = _mm256_add_epi32(four, _mm256_shuffle_epi32(four, 0xB1));
     const __m256i loud = _mm256_cmpgt_epi32(four, _mm256_set1_epi32(MAX_QUIET));

@@ -23,9 +23,9 @@ namespace {
 
 enum ColorSpace : int64_t { TOLD_BY_STREAM = 0, GRAY = 1, RGB = 2, YCBCR = 3 };
 
-constexpr int MARGIN = JPEG_ROW_MARGIN;  // bytes before and behind the samples of a row
-constexpr int LEAST_FANCY = 3;      // columns of chroma that libjpeg interpolates
-constexpr int64_t MOST_LEFT_OUT = 65535;  // blocks whose sum of DC differences cannot overflow
+constexpr int MARGIN = JPEG_ROW_MARGIN;   // bytes before and behind the samples of a row
+constexpr int LEAST_FANCY = 3;            // columns of chroma that libjpeg interpolates
+constexpr int64_t MOST_LEFT_OUT = 65535;  // blocks whose DC differences libjpeg can always sum up
 
 // What a thread uses again for the next image.
 struct Memory {

@@ -34,7 +34,8 @@ struct JpegHeader {
     int64_t scan;  // where entropy-coded data begins
 };
 
-// Whether the stream, and the image's tables, are of this kind and this image. Pointers are into both.
+// Whether the stream, and the image's tables, are of this kind and this image. Pointers are into
+// both.
 bool read_jpeg_header(const Image& image, const uint8_t* src, int64_t nbytes, JpegHeader& header);
 
 // Bytes behind an interval that may be read.
