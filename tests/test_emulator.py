@@ -21,7 +21,8 @@ from tests.emulator import EmulatedDriver, EmulationError, build
 from tests.emulator.build import blocks_are_independent, build_library, sanitizer_problem
 from tests.emulator.memory import Registry
 from tests.emulator.standalone import SanitizerReportError, run_sanitized
-from zarrgpu.devices.driver import ChecksumBatch, DecompressBatch, Driver
+from zarrgpu.devices.driver import Driver
+from zarrgpu.devices.requests import ChecksumBatch, DecompressBatch
 from zarrgpu.devices.tables import COPY_JOB
 from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError
 

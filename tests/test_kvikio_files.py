@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from zarrgpu.devices import kvikio_files
-from zarrgpu.devices.driver import FileRead
+from zarrgpu.devices.requests import FileRead
 
 
 class Future:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.emulator.build import require_compiler
 from zarrgpu.devices import cupy_driver, nvcomp
-from zarrgpu.devices.driver import ChecksumBatch, DecompressBatch
+from zarrgpu.devices.requests import ChecksumBatch, DecompressBatch
 from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
 
 

@@ -24,8 +24,8 @@ from tests.emulator import images as emulated
 from tests.emulator.build import require_compiler
 from tests.synthetic_slides import encode_j2k, encode_jpeg, tissue
 from zarrgpu.devices import image_library, nvjpeg, nvjpeg2k, wheels
-from zarrgpu.devices.driver import ImageBatch
 from zarrgpu.devices.images import ImageDecoders
+from zarrgpu.devices.requests import ImageBatch
 from zarrgpu.devices.resolve import cuda_problem
 from zarrgpu.devices.tables import IMAGE_PLANES
 from zarrgpu.errors import (

@@ -19,9 +19,10 @@ from zarrgpu.codecs.device import DeviceChain, device_chain
 from zarrgpu.codecs.device_headers import chain_headers
 from zarrgpu.decode import object_key
 from zarrgpu.devices.cuda import Slot
-from zarrgpu.devices.driver import FILE_ALIGNMENT, Driver, FileRead
+from zarrgpu.devices.driver import Driver
 from zarrgpu.devices.host import run_threads
 from zarrgpu.devices.landing import landing_of
+from zarrgpu.devices.requests import FILE_ALIGNMENT, FileRead
 from zarrgpu.errors import DataError, DeviceUnavailableError, StoreError
 from zarrgpu.fetch import ArraySource, encoded_limit, num_io_threads
 from zarrgpu.model import ObjectPerChunk, ReadOptions

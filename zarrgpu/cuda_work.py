@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from zarrgpu.devices.batches import library_parts
 from zarrgpu.devices.cuda import ALIGNMENT, Slot
-from zarrgpu.devices.driver import (
+from zarrgpu.devices.driver import Driver, Stream
+from zarrgpu.devices.requests import (
     ChecksumBatch,
     DecompressBatch,
-    Driver,
     ImageBatch,
     ImageFormat,
     LibraryFormat,
-    Stream,
 )
 from zarrgpu.devices.tables import (
     CHECKSUM_JOB,

@@ -12,12 +12,13 @@ from typing import Any
 from zarrgpu.codecs.device import DEVICE_DECODERS
 from zarrgpu.codecs.registry import CODECS
 from zarrgpu.devices.cuda import CudaDevice
-from zarrgpu.devices.driver import Driver, ImageFormat
+from zarrgpu.devices.driver import Driver
 from zarrgpu.devices.host import available_cores
 from zarrgpu.devices.native import LIBRARY, native_library
 from zarrgpu.devices.nvcomp import load_nvcomp
 from zarrgpu.devices.nvjpeg import load_nvjpeg
 from zarrgpu.devices.nvjpeg2k import load_nvjpeg2k
+from zarrgpu.devices.requests import ImageFormat
 from zarrgpu.devices.resolve import cuda_problem, resolve_device
 from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
 from zarrgpu.plan.explain import format_nbytes

@@ -19,16 +19,18 @@ from tests.emulator.build import blocks_are_independent, build_library, require_
 from tests.emulator.images import HostJpeg2k, nvjpeg_on_host, queued_on
 from tests.emulator.memory import EmulatedMemory, EmulationError, Registry
 from tests.emulator.streams import EmulatedEvent, EmulatedStream
-from zarrgpu.devices.driver import FILE_ALIGNMENT, ArrayView, ForkGuard
+from zarrgpu.devices.driver import ArrayView
+from zarrgpu.devices.fork_guard import ForkGuard
 from zarrgpu.devices.images import ImageDecoders
 from zarrgpu.devices.kernel_sources import kernels_folder
+from zarrgpu.devices.requests import FILE_ALIGNMENT
 from zarrgpu.devices.tables import KERNELS
 from zarrgpu.errors import DeviceLostError, DeviceUnavailableError, MemoryBudgetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from zarrgpu.devices.driver import (
+    from zarrgpu.devices.requests import (
         ChecksumBatch,
         DecompressBatch,
         FileRead,

@@ -13,7 +13,8 @@ import pytest
 
 from tests.gpu.devices import empty, is_emulated, to_device, to_host
 from zarrgpu.devices.cuda import CudaDevice
-from zarrgpu.devices.driver import ChecksumBatch, DecompressBatch, Driver
+from zarrgpu.devices.driver import Driver
+from zarrgpu.devices.requests import ChecksumBatch, DecompressBatch
 from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError
 
 

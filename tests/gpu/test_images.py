@@ -12,7 +12,7 @@ import pytest
 
 from tests.gpu.devices import is_emulated, to_device, to_host
 from tests.synthetic_slides import encode_j2k, encode_jpeg, tissue
-from zarrgpu.devices.driver import ImageBatch
+from zarrgpu.devices.requests import ImageBatch
 from zarrgpu.devices.tables import IMAGE_PLANES
 
 HEIGHT, WIDTH, PITCH = 61, 83, 128

@@ -19,7 +19,7 @@ from zarrgpu.codecs.device_stages import checksum_of, element_stage
 from zarrgpu.codecs.device_steps import ELEMENTS, FETCHED, DecodeTables, Int64s, read_word
 from zarrgpu.codecs.device_streams import COMPRESSORS, REVERSED
 from zarrgpu.codecs.short_chunk import ShortChunkCodec
-from zarrgpu.devices.driver import ImageFormat
+from zarrgpu.devices.requests import ImageFormat
 from zarrgpu.devices.tables import ChecksumKind
 from zarrgpu.model import ByteArray
 

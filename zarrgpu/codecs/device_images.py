@@ -22,7 +22,7 @@ import numpy as np
 from zarrgpu.codecs.device_steps import DECODED, FETCHED, STREAMS, DecodeTables, Int64s
 from zarrgpu.codecs.jpeg2k_headers import CodestreamHeaders, parse_codestreams
 from zarrgpu.codecs.jpeg_headers import JpegHeaders, parse_headers, parse_tables
-from zarrgpu.devices.driver import ImageFormat
+from zarrgpu.devices.requests import ImageFormat
 from zarrgpu.devices.tables import ImageColor
 
 if TYPE_CHECKING:

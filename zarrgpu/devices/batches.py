@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.devices.driver import Driver, LibraryFormat
+from zarrgpu.devices.driver import Driver
+from zarrgpu.devices.requests import LibraryFormat
 
 
 def library_parts(

@@ -25,7 +25,8 @@ from zarrgpu.devices.cupy_objects import (
     cupy_stream,
     native_stream,
 )
-from zarrgpu.devices.driver import ArrayView, ForkGuard
+from zarrgpu.devices.driver import ArrayView
+from zarrgpu.devices.fork_guard import ForkGuard
 from zarrgpu.devices.images import ImageDecoders
 from zarrgpu.devices.tables import KERNELS
 from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
@@ -34,17 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from zarrgpu.devices.driver import (
+    from zarrgpu.devices.driver import DeviceMemory, Event, PinnedMemory, Stream
+    from zarrgpu.devices.requests import (
         ChecksumBatch,
         DecompressBatch,
-        DeviceMemory,
-        Event,
         FileRead,
         ImageBatch,
         ImageFormat,
         LibraryFormat,
-        PinnedMemory,
-        Stream,
     )
 
 

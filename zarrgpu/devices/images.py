@@ -13,7 +13,8 @@ from zarrgpu.devices.nvjpeg2k import Jpeg2kDecoder, load_nvjpeg2k
 from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from zarrgpu.devices.driver import Event, ImageBatch, ImageFormat, Stream
+    from zarrgpu.devices.driver import Event, Stream
+    from zarrgpu.devices.requests import ImageBatch, ImageFormat
 
 Loaders: TypeAlias = "Mapping[ImageFormat, Callable[[], Any]]"
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zarrgpu.devices.driver import FileRead
+    from zarrgpu.devices.requests import FileRead
 
 _NVIDIA_FS = Path("/proc/driver/nvidia-fs")
 _MAX_THREADS = 16

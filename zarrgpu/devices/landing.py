@@ -7,7 +7,8 @@ host waits for it, so it has its own stream.
 from __future__ import annotations
 
 from zarrgpu.devices.cuda import Slot
-from zarrgpu.devices.driver import FILE_ALIGNMENT, DeviceMemory, Driver
+from zarrgpu.devices.driver import DeviceMemory, Driver
+from zarrgpu.devices.requests import FILE_ALIGNMENT
 
 _GRANULE = 1 << 20
 

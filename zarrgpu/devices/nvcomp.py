@@ -20,7 +20,7 @@ from zarrgpu.errors import DeviceUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from zarrgpu.devices.driver import ChecksumBatch, DecompressBatch, LibraryFormat
+    from zarrgpu.devices.requests import ChecksumBatch, DecompressBatch, LibraryFormat
 
 FORMATS: Final[Mapping[LibraryFormat, str]] = MappingProxyType(
     {"zstd": "Zstd", "lz4": "LZ4", "snappy": "Snappy", "deflate": "Deflate", "gzip": "Gzip"}

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from zarrgpu.devices.driver import Event, ImageBatch, Stream
+    from zarrgpu.devices.driver import Event, Stream
+    from zarrgpu.devices.requests import ImageBatch
 
 STATUS_NAMES: Final[Mapping[int, str]] = MappingProxyType(
     {**image_library.STATUS_NAMES, 10: "incomplete bitstream"}

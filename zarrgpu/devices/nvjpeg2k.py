@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from zarrgpu.devices.driver import Event, ImageBatch, Stream
+    from zarrgpu.devices.driver import Event, Stream
+    from zarrgpu.devices.requests import ImageBatch
 
 UINT8, UINT16, INT16 = 0, 1, 2
 """``nvjpeg2kImageType_t``."""
