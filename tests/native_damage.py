@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import zarrgpu as zg
+from tests.synthetic_slides import encode_subsampled_j2k
 from tests.zarr_cases import CHAINS, Recipe, encode
 from zarrgpu.demo.inputs import make_svs
 from zarrgpu.demo.texture import tissue_image
@@ -57,6 +58,8 @@ def read_images(random: np.random.Generator) -> None:
         )
         for level, reversible in ((0, True), (45, True), (45, False))
     ]
+    options = {"level": 45, "codecformat": "j2k", "resolutions": 2}
+    streams += [("jpeg2k", encode_subsampled_j2k(pixels, rows, **options)) for rows in (1, 2)]
     for name, good in streams:
         stored = (3, 2) if name == "jpeg" else (1, 0)
         image = np.array([70, 90, 3, *stored, 0, 0], np.int64)
