@@ -37,10 +37,9 @@ from zarrgpu.patches import (
 )
 from zarrgpu.pyramid import Pyramid
 from zarrgpu.resampling import (
-    FilterTable,
     ResampleBatch,
     check_resampled,
-    filter_table,
+    filter_tables,
     is_exact,
     source_length,
     source_start,
@@ -353,7 +352,7 @@ class _Scaled:
         ends = np.array([s.level_dimensions[lv] for s, lv in zip(slides, levels, strict=True)])
         tables, of = [], []
         for axis in (1, 0):
-            made, which = _tables(
+            made, which = filter_tables(
                 places[rows, axis] - start[:, axis], steps[local, axis], -start[:, axis],
                 ends[local, axis] - start[:, axis], self.size[axis], int(lengths[axis]),
             )  # fmt: skip
@@ -372,25 +371,6 @@ class _Scaled:
             return result, ok
 
         return pending.then(resample)
-
-
-def _tables(
-    corner: NDArray[np.float64],
-    step: NDArray[np.float64],
-    low: NDArray[np.int64],
-    high: NDArray[np.int64],
-    n: int,
-    length: int,
-) -> tuple[FilterTable, NDArray[np.int64]]:
-    """Filter tables of patches along an axis, equal ones once, and which each patch uses."""
-    # what lies further out than the source does not matter
-    keys = np.stack([corner, step, np.maximum(low, 0), np.minimum(high, length)], axis=1)
-    whole = (low <= 0) & (high >= length)
-    keys[~whole, 2:] = np.stack([low, high], axis=1)[~whole]
-    unique, which = np.unique(keys, axis=0, return_inverse=True)
-    ends = unique[:, 2:].astype(np.int64)
-    made = filter_table(unique[:, 0], unique[:, 1], ends[:, 0], ends[:, 1], n, length)
-    return made, which.reshape(-1)
 
 
 def _allocate(

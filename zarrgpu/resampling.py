@@ -169,6 +169,25 @@ def filter_table(
     )
 
 
+def filter_tables(
+    corner: NDArray[np.float64],
+    step: NDArray[np.float64],
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
+    n: int,
+    length: int,
+) -> tuple[FilterTable, NDArray[np.int64]]:
+    """Filter tables of patches along an axis, equal ones once, and which each patch uses."""
+    # what lies further out than the source does not matter
+    keys = np.stack([corner, step, np.maximum(low, 0), np.minimum(high, length)], axis=1)
+    whole = (low <= 0) & (high >= length)
+    keys[~whole, 2:] = np.stack([low, high], axis=1)[~whole]
+    unique, which = np.unique(keys, axis=0, return_inverse=True)
+    ends = unique[:, 2:].astype(np.int64)
+    made = filter_table(unique[:, 0], unique[:, 1], ends[:, 0], ends[:, 1], n, length)
+    return made, which.reshape(-1)
+
+
 def resample(
     pixels: NDArray[Any],
     rows: FilterTable,
