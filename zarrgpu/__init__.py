@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zarrgpu.array import Array
+    from zarrgpu.batches import Batch
     from zarrgpu.chunk_cache import ChunkCache
     from zarrgpu.deepzoom import DeepZoomGenerator
     from zarrgpu.errors import (
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from zarrgpu.formats.ngff_schema import Problem
     from zarrgpu.group import Group
     from zarrgpu.hierarchy import UnreadableNode
-    from zarrgpu.loader import Batch, PatchLoader
+    from zarrgpu.loader import PatchLoader
     from zarrgpu.magnified_slide import MagnifiedSlide
     from zarrgpu.model import ReadOptions
     from zarrgpu.ome_image import OmeZarrImage
@@ -97,6 +98,7 @@ __all__ = [
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "array": ("Array",),
+    "batches": ("Batch",),
     "chunk_cache": ("ChunkCache",),
     "errors": (
         "ChunkDecodeError",
@@ -117,7 +119,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "deepzoom": ("DeepZoomGenerator",),
     "group": ("Group",),
     "hierarchy": ("UnreadableNode",),
-    "loader": ("Batch", "PatchLoader"),
+    "loader": ("PatchLoader",),
     "model": ("ReadOptions",),
     "stats": ("ReadStats",),
     "magnified_slide": ("MagnifiedSlide",),

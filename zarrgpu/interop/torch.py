@@ -24,9 +24,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from zarrgpu.batches import Batch
 from zarrgpu.devices.cupy_allocator import restored, set_allocator
 from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError, MissingDependencyError
-from zarrgpu.loader import Batch, PatchLoader
+from zarrgpu.loader import PatchLoader
 from zarrgpu.output import is_bfloat16
 from zarrgpu.sampled_reads import read_sampled
 from zarrgpu.sampling import PatchTable
