@@ -140,6 +140,15 @@ def test_the_colour_profile_is_that_of_openslide(tmp_path):
     assert with_icc.at_mpp(1.0).color_profile is not None
 
 
+def test_a_slide_keeps_tiles_unless_told_not_to(path):
+    slide = ours.OpenSlide(path)
+    cache = slide.slide.levels[0].source.cache
+    for _ in range(2):
+        slide.read_region((0, 0), 0, (64, 64))
+    assert cache.hits == 1
+    assert ours.OpenSlide(path, cache=None).slide.levels[0].source.cache is None
+
+
 def test_set_cache_keeps_tiles(path):
     slide = zg.open_slide(path)
     cache = zg.ChunkCache(1 << 22)

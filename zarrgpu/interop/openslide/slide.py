@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from zarrgpu.opening import open as open_zarrgpu
 from zarrgpu.opening import open_slide as open_zarrgpu_slide
 from zarrgpu.pyramid import level_pixels
 from zarrgpu.slide import Slide
+
+DEFAULT_CACHE_NBYTES: Final = 32 << 20
+"""Of decoded chunks that a slide keeps unless told otherwise, as OpenSlide's do."""
 
 Filename: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -51,7 +54,8 @@ class OpenSlide(AbstractSlide):
     filename : path or URL
     **options
         As for `zarrgpu.open_slide`. With a `fill_value` tiles that are not stored are that; without
-        one they are transparent, as there.
+        one they are transparent, as there. Unless `cache` is given, 32 MiB of decoded chunks are
+        kept; None for none.
 
     Attributes
     ----------
@@ -69,6 +73,7 @@ class OpenSlide(AbstractSlide):
     def __init__(self, filename: Filename, **options: Any) -> None:
         pillow()
         self._filename = filename
+        options.setdefault("cache", DEFAULT_CACHE_NBYTES)
         try:
             self.slide: Slide = open_zarrgpu_slide(os.fsdecode(filename), **options)
         except NodeNotFoundError as error:
@@ -134,7 +139,7 @@ class OpenSlide(AbstractSlide):
         return with_profile(pillow().fromarray(rgba), self.icc_profile)
 
     def set_cache(self, cache: OpenSlideCache | ChunkCache) -> None:
-        """Keep decoded chunks in `cache`; by default nothing is kept."""
+        """Keep decoded chunks in `cache`, in place of a cache of the slide's own."""
         self.slide.set_cache(cache.chunks if isinstance(cache, OpenSlideCache) else cache)
 
     @cached_property
