@@ -19,9 +19,11 @@ On a CUDA device nvJPEG decodes baseline streams (`device_images`); chroma and c
 as here, bit for bit, but its inverse DCT rounds in its own way: samples may differ by
 `device_images.TOLERANCE`.
 
-The compiled executor (``kernels/host/jpeg.cpp``) decodes plain streams, of one scan without markers
-in it, and of them only the rows that are needed; what libjpeg warns of it leaves to this module.
-Entropy-coded data behind the last of these rows is not looked at, but for markers.
+The compiled executor decodes plain streams, of one scan without markers in it: by itself where the
+processor has AVX2 (``kernels/host/jpeg_plain.cpp``, libjpeg-turbo's pixels), and of them only the
+area that is needed; otherwise by libjpeg, and the rows that are needed (``jpeg.cpp``). What libjpeg
+warns of is left to this module. Entropy-coded data behind the last of these rows is not looked at,
+but for markers.
 """
 
 from __future__ import annotations
