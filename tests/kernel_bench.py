@@ -8,17 +8,10 @@ import numpy as np
 
 from tests.emulator.driver import EmulatedDriver
 from tests.emulator.standalone import run_sanitized
+from zarrgpu.devices.element_types import element_type, swap_nbytes
 from zarrgpu.devices.kernel_sources import kernels_folder
-from zarrgpu.devices.tables import (
-    GATHER_JOB,
-    GATHER_LAYOUT,
-    KERNELS,
-    MAX_DIMS,
-    element_type,
-    grid_blocks,
-    swap_nbytes,
-    tile_starts,
-)
+from zarrgpu.devices.kernels import KERNELS, grid_blocks, tile_starts
+from zarrgpu.devices.tables import GATHER_JOB, GATHER_LAYOUT, MAX_DIMS
 
 if TYPE_CHECKING:
     from tests.emulator.build import Sanitizer

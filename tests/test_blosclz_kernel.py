@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from tests.blosc_cases import Container, blosclz
 from tests.kernel_bench import Bench
 from tests.test_kernels import sanitized
-from zarrgpu.devices.tables import COPY_JOB, WHOLE_TILE, JobStatus
+from zarrgpu.devices.kernels import WHOLE_TILE
+from zarrgpu.devices.tables import COPY_JOB, JobStatus
 
 
 def c_blosc(stream: bytes, n: int) -> bytes | None:

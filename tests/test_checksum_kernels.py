@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from tests import kernel_references as reference
 from tests.kernel_bench import Bench
 from tests.test_kernels import sanitized
-from zarrgpu.devices.tables import (
-    CHECKSUM_JOB,
-    CHECKSUM_PARTS_NBYTES,
-    CHECKSUM_TILE_NBYTES,
-    ChecksumKind,
-    JobStatus,
-    tile_starts,
-)
+from zarrgpu.devices.kernels import CHECKSUM_PARTS_NBYTES, CHECKSUM_TILE_NBYTES, tile_starts
+from zarrgpu.devices.tables import CHECKSUM_JOB, ChecksumKind, JobStatus
 
 KINDS = list(ChecksumKind)
 PARALLEL = KINDS[:-1]

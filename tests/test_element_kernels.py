@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 
 from tests.kernel_bench import Bench
 from tests.test_kernels import random_elements, sanitized
-from zarrgpu.devices.tables import (
-    CONVERT_JOB,
-    DELTA_JOB,
-    UNPACK_JOB,
-    ElementType,
-    JobStatus,
-    element_type,
-    swap_nbytes,
-    tile_starts,
-)
+from zarrgpu.devices.element_types import element_type, swap_nbytes
+from zarrgpu.devices.kernels import tile_starts
+from zarrgpu.devices.tables import CONVERT_JOB, DELTA_JOB, UNPACK_JOB, ElementType, JobStatus
 
 INTEGERS = ["i1", "u1", "<i2", ">i2", "<u2", ">u2", "<i4", ">i4", ">u4", "<i8", ">i8", "<u8", ">u8"]
 NUMBERS = ["?", *INTEGERS, "<f2", ">f2", "<f4", ">f4", "<f8", ">f8"]

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import zarrgpu as zg
 from tests.zarr_cases import MemoryStore, Recipe, encode, values
 from zarrgpu import reader
-from zarrgpu.devices.tables import MAX_DIMS, element_type
+from zarrgpu.devices.element_types import element_type
+from zarrgpu.devices.tables import MAX_DIMS
 from zarrgpu.errors import SelectionError
 from zarrgpu.gather_tables import Target, check_device_dtype, gather_table
 from zarrgpu.output import OutputFormat, output_format

@@ -16,13 +16,8 @@ from tests.blosc_cases import build
 from tests.kernel_bench import Bench
 from tests.test_kernels import sanitized
 from tests.zarr_cases import BLOSC_INNER
-from zarrgpu.devices.tables import (
-    HEADER_JOB,
-    HEADER_NBYTES,
-    HEADER_RECORD,
-    WHOLE_TILE,
-    JobStatus,
-)
+from zarrgpu.devices.kernels import WHOLE_TILE
+from zarrgpu.devices.tables import HEADER_JOB, HEADER_NBYTES, HEADER_RECORD, JobStatus
 
 RECORD = HEADER_RECORD.itemsize
 ROOM = 400

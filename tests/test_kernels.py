@@ -21,9 +21,9 @@ from tests import kernel_references as reference
 from tests.emulator.build import require_compiler, sanitizer_problem
 from tests.kernel_bench import Bench, gather_tables
 from zarrgpu.devices.kernel_sources import kernels_folder
+from zarrgpu.devices.kernels import KERNELS
 from zarrgpu.devices.tables import (
     COPY_JOB,
-    KERNELS,
     STRUCTS,
     UNSHUFFLE_JOB,
     ChecksumKind,

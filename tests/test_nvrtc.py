@@ -15,7 +15,7 @@ import pytest
 
 from zarrgpu.devices import kernel_sources
 from zarrgpu.devices.kernel_sources import CompileError, compile_module, load_module
-from zarrgpu.devices.tables import KERNELS
+from zarrgpu.devices.kernels import KERNELS
 from zarrgpu.errors import DeviceUnavailableError
 
 pytest.importorskip(

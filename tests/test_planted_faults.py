@@ -18,7 +18,7 @@ from tests import test_tiff_kernels as tiff
 from tests.emulator.build import build_library, require_compiler, sanitizer_problem
 from tests.emulator.standalone import SanitizerReportError
 from zarrgpu.devices.kernel_sources import kernels_folder
-from zarrgpu.devices.tables import KERNELS
+from zarrgpu.devices.kernels import KERNELS
 
 SEEN = [
     # what is left out, what stands there instead, which sanitizer, and who runs the kernel

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tests.emulator.build import sanitizer_problem
 from tests.kernel_bench import Bench
-from zarrgpu.devices.tables import RESAMPLE_JOB, JobStatus, element_type
+from zarrgpu.devices.element_types import element_type
+from zarrgpu.devices.tables import RESAMPLE_JOB, JobStatus
 from zarrgpu.output import output_format
 from zarrgpu.resampling import RESAMPLED_TYPES, convert, filter_table
 

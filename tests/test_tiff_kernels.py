@@ -20,13 +20,8 @@ from tests.test_kernels import random_bytes, sanitized
 from zarrgpu.codecs.base import CodecError
 from zarrgpu.codecs.lzw import LzwCodec
 from zarrgpu.codecs.packbits import PackBitsCodec
-from zarrgpu.devices.tables import (
-    PREDICTOR_JOB,
-    SAMPLES_JOB,
-    STREAM_JOB,
-    WHOLE_TILE,
-    JobStatus,
-)
+from zarrgpu.devices.kernels import WHOLE_TILE
+from zarrgpu.devices.tables import PREDICTOR_JOB, SAMPLES_JOB, STREAM_JOB, JobStatus
 
 HOST = {"lzw": LzwCodec(), "packbits_runs": PackBitsCodec()}
 DTYPES = ["u1", "<u2", ">u2", "<i4", ">u4", "<u8", ">i8", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8"]

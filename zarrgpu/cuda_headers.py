@@ -17,17 +17,9 @@ from numpy.typing import NDArray
 from zarrgpu.codecs.device_headers import Headers, place_records
 from zarrgpu.devices.cuda import ALIGNMENT
 from zarrgpu.devices.driver import Driver
+from zarrgpu.devices.kernels import COPY_TILE_NBYTES, WHOLE_TILE, grid_blocks, tile_starts
 from zarrgpu.devices.landing import Landing
-from zarrgpu.devices.tables import (
-    COPY_JOB,
-    COPY_TILE_NBYTES,
-    HEADER_JOB,
-    HEADER_RECORD,
-    WHOLE_TILE,
-    JobStatus,
-    grid_blocks,
-    tile_starts,
-)
+from zarrgpu.devices.tables import COPY_JOB, HEADER_JOB, HEADER_RECORD, JobStatus
 from zarrgpu.model import ByteArray
 from zarrgpu.plan.tables import Int64s
 

@@ -14,14 +14,9 @@ from numpy.typing import NDArray
 
 from zarrgpu.devices.cuda import ALIGNMENT, CudaDevice, Slot
 from zarrgpu.devices.driver import ArrayView, Stream
-from zarrgpu.devices.tables import (
-    ELEMENT_TILE,
-    RESAMPLE_JOB,
-    JobStatus,
-    element_type,
-    grid_blocks,
-    tile_starts,
-)
+from zarrgpu.devices.element_types import element_type
+from zarrgpu.devices.kernels import ELEMENT_TILE, grid_blocks, tile_starts
+from zarrgpu.devices.tables import RESAMPLE_JOB, JobStatus
 from zarrgpu.output import OutputFormat
 from zarrgpu.resampling import FilterTable, ResampleBatch
 from zarrgpu.symmetries import NUM_SYMMETRIES, Turns

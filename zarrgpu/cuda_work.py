@@ -16,6 +16,17 @@ from numpy.typing import NDArray
 from zarrgpu.devices.batches import library_parts
 from zarrgpu.devices.cuda import ALIGNMENT, Slot
 from zarrgpu.devices.driver import Driver, Stream
+from zarrgpu.devices.element_types import opaque_types
+from zarrgpu.devices.kernels import (
+    CHECKSUM_TILE_NBYTES,
+    COPY_TILE_NBYTES,
+    ELEMENT_TILE,
+    GATHER_TILE_ELEMENTS,
+    PREDICTOR_TILE_ROWS,
+    WHOLE_TILE,
+    grid_blocks,
+    tile_starts,
+)
 from zarrgpu.devices.requests import (
     ChecksumBatch,
     DecompressBatch,
@@ -25,29 +36,20 @@ from zarrgpu.devices.requests import (
 )
 from zarrgpu.devices.tables import (
     CHECKSUM_JOB,
-    CHECKSUM_TILE_NBYTES,
     CONVERT_JOB,
     COPY_JOB,
-    COPY_TILE_NBYTES,
     DELTA_JOB,
-    ELEMENT_TILE,
     GATHER_JOB,
     GATHER_LAYOUT,
-    GATHER_TILE_ELEMENTS,
     IMAGE_JOB,
     IMAGE_PLANES,
     MAX_DIMS,
     PREDICTOR_JOB,
-    PREDICTOR_TILE_ROWS,
     SAMPLES_JOB,
     SCAN_JOB,
     STREAM_JOB,
     UNPACK_JOB,
     UNSHUFFLE_JOB,
-    WHOLE_TILE,
-    grid_blocks,
-    opaque_types,
-    tile_starts,
 )
 from zarrgpu.plan.tables import Int64s
 

@@ -14,13 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.devices.tables import (
-    GATHER_JOB,
-    GATHER_LAYOUT,
-    MAX_DIMS,
-    element_type,
-    swap_nbytes,
-)
+from zarrgpu.devices.element_types import element_type, swap_nbytes
+from zarrgpu.devices.tables import GATHER_JOB, GATHER_LAYOUT, MAX_DIMS
 from zarrgpu.errors import SelectionError
 from zarrgpu.model import ArraySpec, native_dtype
 from zarrgpu.output import OutputFormat

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zarrgpu.devices.element_types import element_type
 from zarrgpu.devices.host import available_cores, run_threads, scratch
 from zarrgpu.devices.native import RESAMPLING, NativeLibrary, address, native_library
-from zarrgpu.devices.tables import ElementType, element_type
+from zarrgpu.devices.tables import ElementType
 from zarrgpu.model import ReadOptions
 from zarrgpu.output import OutputFormat
 from zarrgpu.resampling import ResampleBatch, convert, resample

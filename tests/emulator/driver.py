@@ -23,8 +23,8 @@ from zarrgpu.devices.driver import ArrayView
 from zarrgpu.devices.fork_guard import ForkGuard
 from zarrgpu.devices.images import ImageDecoders
 from zarrgpu.devices.kernel_sources import kernels_folder
+from zarrgpu.devices.kernels import KERNELS
 from zarrgpu.devices.requests import FILE_ALIGNMENT
-from zarrgpu.devices.tables import KERNELS
 from zarrgpu.errors import DeviceLostError, DeviceUnavailableError, MemoryBudgetError
 
 if TYPE_CHECKING:

@@ -18,14 +18,13 @@ from tests import tiff_streams
 from tests.blosc_cases import blosclz
 from zarrgpu.cuda_work import step_work, submit
 from zarrgpu.devices.cuda import CudaDevice, Slot
-from zarrgpu.devices.tables import (
+from zarrgpu.devices.kernels import (
     CHECKSUM_PARTS_NBYTES,
     CHECKSUM_TILE_NBYTES,
     ELEMENT_TILE,
-    ChecksumKind,
-    ElementType,
     tile_starts,
 )
+from zarrgpu.devices.tables import ChecksumKind, ElementType
 
 Columns = dict[str, Any]
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.gpu.devices import open_device, to_device, to_host
-from zarrgpu.devices.tables import grid_blocks, tile_starts
+from zarrgpu.devices.kernels import grid_blocks, tile_starts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,7 +25,7 @@ from tests.test_cuda_corruption import FUZZED
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values
 from zarrgpu.codecs.device_streams import COMPRESSORS
 from zarrgpu.devices.cuda import CudaDevice
-from zarrgpu.devices.tables import KERNELS
+from zarrgpu.devices.kernels import KERNELS
 from zarrgpu.model import ReadOptions
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,14 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from zarrgpu.codecs.device_steps import NOWHERE, DecodeTables, Int64s
-from zarrgpu.devices.tables import (
-    ELEMENT_TILE,
-    MAX_DIMS,
-    ChecksumKind,
-    element_type,
-    swap_nbytes,
-    tile_starts,
-)
+from zarrgpu.devices.element_types import element_type, swap_nbytes
+from zarrgpu.devices.kernels import ELEMENT_TILE, tile_starts
+from zarrgpu.devices.tables import MAX_DIMS, ChecksumKind
 
 CHECKSUM_NBYTES = 4
 

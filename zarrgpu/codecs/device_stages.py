@@ -24,7 +24,8 @@ from zarrgpu.codecs.device_elements import (
     transpose_columns,
     unshuffle,
 )
-from zarrgpu.devices.tables import ChecksumKind, element_type, swap_nbytes
+from zarrgpu.devices.element_types import element_type, swap_nbytes
+from zarrgpu.devices.tables import ChecksumKind
 
 Rule = Callable[[Any, int], ElementStage | None]
 

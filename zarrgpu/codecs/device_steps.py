@@ -16,12 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zarrgpu.devices.tables import (
-    CHECKSUM_PARTS_NBYTES,
-    CHECKSUM_TILE_NBYTES,
-    ChecksumKind,
-    tile_starts,
-)
+from zarrgpu.devices.kernels import CHECKSUM_PARTS_NBYTES, CHECKSUM_TILE_NBYTES, tile_starts
+from zarrgpu.devices.tables import ChecksumKind
 from zarrgpu.model import ByteArray
 
 Int64s = NDArray[np.int64]

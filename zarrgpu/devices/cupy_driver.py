@@ -28,7 +28,7 @@ from zarrgpu.devices.cupy_objects import (
 from zarrgpu.devices.driver import ArrayView
 from zarrgpu.devices.fork_guard import ForkGuard
 from zarrgpu.devices.images import ImageDecoders
-from zarrgpu.devices.tables import KERNELS
+from zarrgpu.devices.kernels import KERNELS
 from zarrgpu.errors import DeviceUnavailableError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class CupyDriver:
     def launch(
         self, kernel: str, grid: int, block: int, args: Sequence[int], stream: Stream
     ) -> None:
-        """Launch a kernel of `tables.KERNELS`."""
+        """Launch a kernel of `kernels.KERNELS`."""
         types = KERNELS[kernel][1]
         values = tuple(
             np.uint64(value) if kind == "address" else np.int32(value)

@@ -143,7 +143,7 @@ class Driver(Protocol):
 
     @property
     def block_threads(self) -> int:
-        """Threads a block for the kernels of `tables.KERNELS`: a multiple of 32."""
+        """Threads a block for the kernels of `kernels.KERNELS`: a multiple of 32."""
 
     def activate(self) -> AbstractContextManager[None]:
         """Make the device current, for callers that use CuPy themselves."""
@@ -188,9 +188,9 @@ class Driver(Protocol):
     def launch(
         self, kernel: str, grid: int, block: int, args: Sequence[int], stream: Stream
     ) -> None:
-        """Launch a kernel of `tables.KERNELS` on `grid` blocks of `block` threads.
+        """Launch a kernel of `kernels.KERNELS` on `grid` blocks of `block` threads.
 
-        `args` are plain integers, in the order and of the types of `tables.KERNELS`.
+        `args` are plain integers, in the order and of the types of `kernels.KERNELS`.
         """
 
     def source_alignment(self, library_format: LibraryFormat) -> int:

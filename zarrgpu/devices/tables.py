@@ -1,46 +1,24 @@
-"""Job tables, status codes and signatures of the kernels: the Python side of kernels/common.cuh.
+"""Job tables and codes of the kernels: the Python side of kernels/common.cuh.
 
 NumPy dtypes here and structs there are the same bytes; tests/test_kernels.py holds them together.
-Every kernel takes a table of jobs, a table of *tile starts* (see `tile_starts`) and writes one
-`JobStatus` per job.
+How kernels are called is in `kernels`.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import ArrayLike, NDArray
 
 MAX_DIMS = 6
 """Dimensions of a gather piece; dims that are not used come first and have extent 1."""
 
-COPY_TILE_NBYTES = 8192
-"""Bytes that one warp copies or unshuffles at a time; a multiple of 64."""
-
-GATHER_TILE_ELEMENTS = 4096
-"""Elements that one warp gathers at a time."""
-
-ELEMENT_TILE = 4096
-"""Elements that one warp sums up, converts, unpacks or resamples at a time."""
-
-WHOLE_TILE = (1 << 31) - 1
-"""For kernels that give a whole job to one warp."""
-
-PREDICTOR_TILE_ROWS = 4
-"""Rows that one warp sums up at a time."""
-
-CHECKSUM_TILE_NBYTES = 16384
-"""Bytes that one warp checksums at a time, a part each lane; a multiple of 64."""
-
-CHECKSUM_PARTS_NBYTES = 256
-"""Scratch memory that `checksum_parts` needs for each tile."""
 
 COPY_JOB = np.dtype(
     [
@@ -367,117 +345,3 @@ class ElementType(IntEnum):
     RAW16 = 16
     BF16 = 17
     """bfloat16: delivered, never read."""
-
-
-Parameter: TypeAlias = Literal["address", "int32"]
-
-_COPY_PARAMETERS: tuple[Parameter, ...] = ("address", "int32", "address", "int32", "address")
-
-KERNELS: Mapping[str, tuple[str, tuple[Parameter, ...]]] = MappingProxyType(
-    {
-        "copy_segments": ("copy_segments.cu", _COPY_PARAMETERS),
-        "unshuffle_bytes": ("unshuffle.cu", _COPY_PARAMETERS),
-        "unshuffle_bits": ("unshuffle.cu", _COPY_PARAMETERS),
-        "blosclz": ("blosclz.cu", _COPY_PARAMETERS),
-        "checksum_parts": ("checksum_parts.cu", _COPY_PARAMETERS),
-        "checksum_verify": ("checksum_verify.cu", _COPY_PARAMETERS),
-        "checksum_xxh64": ("checksum_xxh64.cu", _COPY_PARAMETERS),
-        "blosc_headers": ("blosc_headers.cu", _COPY_PARAMETERS),
-        "zstd_headers": ("blosc_headers.cu", _COPY_PARAMETERS),
-        "delta_sums": ("delta.cu", _COPY_PARAMETERS),
-        "delta_apply": ("delta.cu", _COPY_PARAMETERS),
-        "delta_floats": ("delta_floats.cu", _COPY_PARAMETERS),
-        "convert": ("convert.cu", _COPY_PARAMETERS),
-        "unpack_bits": ("unpack_bits.cu", _COPY_PARAMETERS),
-        "lzw": ("lzw.cu", _COPY_PARAMETERS),
-        "packbits_runs": ("packbits_runs.cu", _COPY_PARAMETERS),
-        "predictor": ("predictor.cu", _COPY_PARAMETERS),
-        "unpack_samples": ("unpack_samples.cu", _COPY_PARAMETERS),
-        "resample": ("resample.cu", _COPY_PARAMETERS),
-        "jpeg_scan": ("jpeg_scan.cu", _COPY_PARAMETERS),
-        "mark_planes": ("ycbcr.cu", _COPY_PARAMETERS),
-        "ycbcr": ("ycbcr.cu", _COPY_PARAMETERS),
-        "gather": (
-            "gather.cu",
-            ("address", "int32", "address", "int32", "address", "int32", "address"),
-        ),
-    }
-)
-"""Source file and parameter types of each kernel.
-
-``gather``: ``(jobs, n_jobs, tile_starts, tile_elements, layouts, n_layouts, status)``;
-all others: ``(jobs, n_jobs, tile_starts, tile_size, status)``.
-"""
-
-_RAW_TYPES = {1: ElementType.RAW1, 2: ElementType.RAW2, 4: ElementType.RAW4, 8: ElementType.RAW8,
-              16: ElementType.RAW16}  # fmt: skip
-_TYPES = {"b1": ElementType.BOOL, "i1": ElementType.I1, "u1": ElementType.U1, "i2": ElementType.I2,
-          "u2": ElementType.U2, "i4": ElementType.I4, "u4": ElementType.U4, "i8": ElementType.I8,
-          "u8": ElementType.U8, "f2": ElementType.F2, "f4": ElementType.F4,
-          "f8": ElementType.F8}  # fmt: skip
-
-
-def element_type(dtype: np.dtype[Any]) -> ElementType | None:
-    """Type code of a dtype of either byte order; None where `gather` cannot move it.
-
-    Complex, datetime, void and similar are opaque: they can be copied, not cast.
-
-    >>> element_type(np.dtype(">u2")).name, element_type(np.dtype("c8")).name
-    ('U2', 'RAW8')
-    """
-    if dtype.name == "bfloat16":  # of ml_dtypes, whose kind is that of opaque bytes
-        return ElementType.BF16
-    known = _TYPES.get(f"{dtype.kind}{dtype.itemsize}")
-    return known if known is not None else _RAW_TYPES.get(dtype.itemsize)
-
-
-def opaque_types(itemsize: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Type codes of elements of 1, 2, 4, 8 or 16 bytes that are moved as they are.
-
-    >>> opaque_types(np.array([16, 2])).tolist()
-    [16, 13]
-    """
-    codes = np.full(max(_RAW_TYPES) + 1, -1, np.int32)
-    codes[list(_RAW_TYPES)] = list(_RAW_TYPES.values())
-    return codes[itemsize]
-
-
-def swap_nbytes(dtype: np.dtype[Any]) -> int:
-    """Bytes of each unit of an element that `gather` must reverse; 0 for native order.
-
-    >>> swap_nbytes(np.dtype(">u2")), swap_nbytes(np.dtype(">c8")), swap_nbytes(np.dtype("<f4"))
-    (2, 4, 0)
-    """
-    if dtype.isnative or dtype.itemsize == 1:
-        return 0
-    return dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
-
-
-def tile_starts(sizes: ArrayLike, tile: int) -> NDArray[np.int64]:
-    """Sum up the tiles of the jobs: ``n_jobs + 1`` entries, the last one is the total.
-
-    Parameters
-    ----------
-    sizes : int array, shape (n_jobs,)
-        Bytes (copy, unshuffle) or elements of the box (gather) of each job.
-    tile : int
-        Size of a tile in the same unit.
-
-    An empty job has one tile too, so that its status is written.
-
-    >>> tile_starts([10, 0, 25], 10).tolist()
-    [0, 1, 2, 5]
-    """
-    counts = np.maximum(-(-np.asarray(sizes, np.int64) // tile), 1)
-    starts = np.zeros(counts.size + 1, np.int64)
-    np.cumsum(counts, out=starts[1:])
-    return starts
-
-
-def grid_blocks(n_tiles: int, block_threads: int, *, max_blocks: int = 1 << 20) -> int:
-    """Blocks that give each tile a warp; kernels loop over tiles if there are fewer.
-
-    >>> grid_blocks(9, 128)
-    3
-    """
-    return min(max(-(-n_tiles * 32 // block_threads), 1), max_blocks)
