@@ -229,6 +229,20 @@ def test_a_cache_is_filled_and_used(tmp_path):
     assert counts(other) == (0, 0, 4, 0)
 
 
+def test_a_small_result_from_a_cache_wakes_no_thread(tmp_path, monkeypatch):
+    folder = write(tmp_path, encode(numbers((40, 30), "u2"), Recipe(chunks=(16, 16))))
+    array, turns = zg.open(folder, cache=1 << 20), []
+
+    def counted(work, items, num_threads):
+        turns.append(len(items))
+        return run_threads(work, items, num_threads)
+
+    monkeypatch.setattr(native_engine, "run_threads", counted)
+    for _ in range(2):
+        read_boxes([array], [0], [(0, 0)], (20, 20), options=ReadOptions(num_threads=2))
+    assert turns == [2, 1]
+
+
 def test_layouts_and_slides_of_several_files(tmp_path):
     arrays = []
     for name in "ab":

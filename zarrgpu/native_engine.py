@@ -40,6 +40,10 @@ _READS_AT_A_TIME = 64
 """After so many a thread comes back to Python, to be interrupted or cancelled."""
 
 
+_SMALL_NBYTES = 1 << 20
+"""Of a result: placing as much from a cache takes no longer than waking a thread to help."""
+
+
 class NativeRun:
     """One execution by the compiled executor; made by `native_run`.
 
@@ -74,6 +78,8 @@ class NativeRun:
         self.decodes = any(known)
         self.is_local = joined is not None and all(known) and None not in roots
         self._rooms = None if cached is None else make_rooms(plan, sources, known, cached)
+        held = self._rooms is not None and bool(self._rooms.held.all())
+        self._is_short = held and out.nbytes <= _SMALL_NBYTES
         names, places = joined or (b"", np.empty(0, np.int64))
         self._tables = NativeTables(plan, sources, out, output)
         table = self._tables.make(names, places, roots, known, self.status, self._rooms)
@@ -105,6 +111,7 @@ class NativeRun:
 
     def drain(self, num_threads: int) -> list[int]:
         """Carry out all reads of files; those that have chunks which could not be read are left."""
+        num_threads = 1 if self._is_short else num_threads
         turns = range(min(num_threads, int(self._files[PLAN.index("num_reads")])))
         run_threads(self._drain, turns, num_threads)
         self._keep(np.flatnonzero(self.status == DONE))
