@@ -13,8 +13,6 @@ import zarr
 import zarrgpu as zg
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, values, write
 from zarrgpu.errors import MetadataError, NodeNotFoundError, UnsupportedFormatError
-from zarrgpu.opening import open_node
-from zarrgpu.stores.local import LocalStore
 
 
 def multiscale(version: str, *, zarr_format: int) -> tuple[dict[str, bytes], list[np.ndarray]]:
@@ -118,10 +116,10 @@ def test_opening_reads_metadata_only():
 
 def test_nodes_are_opened_by_path(tmp_path):
     objects, levels = multiscale("0.5", zarr_format=3)
-    store = LocalStore(write(tmp_path, objects))
-    np.testing.assert_array_equal(open_node(store, "s/1").read(device="cpu"), levels[1])
-    with pytest.raises(NodeNotFoundError, match="'s/7'"):
-        open_node(store, "s/7")
+    folder = write(tmp_path, objects)
+    np.testing.assert_array_equal(zg.open(folder / "s/1").read(device="cpu"), levels[1])
+    with pytest.raises(NodeNotFoundError, match=r"s/7'"):
+        zg.open(folder / "s/7")
 
 
 def test_real_images_are_slides(shared_data: Path):

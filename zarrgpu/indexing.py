@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from types import EllipsisType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.errors import SelectionError
-
-BasicSelection: TypeAlias = int | slice | EllipsisType | tuple[int | slice | EllipsisType, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from zarrgpu.formats.tiff_file import TiffFile
 from zarrgpu.formats.tiff_ifd import is_tiff
 from zarrgpu.formats.tiff_slide import read_slide, read_tiff_file
 from zarrgpu.group import Group
-from zarrgpu.hierarchy import Hierarchy, NodeSpec, join, normalise_path
+from zarrgpu.hierarchy import Hierarchy, NodeSpec, join
 from zarrgpu.magnification import parse_mpp
 from zarrgpu.model import ArraySpec, ByteRange, Sharded
 from zarrgpu.nifti import read_nifti
@@ -196,16 +196,6 @@ def _open(
         )
         raise NodeNotFoundError(msg)
     return _slide(store, series, cache)
-
-
-def open_node(store: Store, path: str) -> Array | Group | Slide | Plate | Well:
-    """Open the Zarr node at `path` within `store`; a missing one is an error."""
-    hierarchy = Hierarchy(store)
-    spec = hierarchy.root(path)
-    if spec is None:
-        msg = f"{store.url!r}: no Zarr array or group at {path!r}"
-        raise NodeNotFoundError(msg)
-    return make_node(hierarchy, normalise_path(path), spec)
 
 
 def make_node(

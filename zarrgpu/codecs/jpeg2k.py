@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from zarrgpu.model import ByteArray
 
-_NOT_SUBSAMPLED = (1, 1)
 _SAMPLES = {"gray": 1, "rgb": 3, "ycbcr": 3}
 _SUBSAMPLED_CHROMA = (((1, 1), (2, 1), (2, 1)), ((1, 1), (2, 2), (2, 2)))
 """4:2:2 and 4:2:0, which imagecodecs (OpenJPEG's rules) turns into RGB by itself."""
