@@ -17,9 +17,8 @@ from zarrgpu.formats.dicom_elements import is_dicom
 from zarrgpu.formats.dicom_file import DicomFile
 from zarrgpu.formats.dicom_slide import check_class, dicom_slide, storage_class
 from zarrgpu.formats.dicom_syntaxes import WHOLE_SLIDE
-from zarrgpu.model import ByteRange
 from zarrgpu.slide_model import SlideSpec
-from zarrgpu.stores.base import Store
+from zarrgpu.stores.base import Store, range_reader
 
 MAX_FILES: Final = 1 << 14
 """Files of a folder that are looked at; a folder with more is refused."""
@@ -124,14 +123,4 @@ def _open(folder: Store, key: str, url: str, head: bytes = b"") -> DicomFile:
     if size is None:
         msg = f"{url!r} is no file"
         raise StoreError(msg)
-
-    def read_range(offset: int, nbytes: int) -> bytes:
-        if offset + nbytes <= len(head):
-            return head[offset : offset + nbytes]
-        data = folder.get_range(key, ByteRange(offset, nbytes))
-        if data is None:
-            msg = f"{url!r} vanished while it was opened"
-            raise StoreError(msg)
-        return data.tobytes()
-
-    return DicomFile(read_range, size, source=url, key=key)
+    return DicomFile(range_reader(folder, key, url, head), size, source=url, key=key)

@@ -6,6 +6,7 @@ import ctypes
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from zarrgpu.devices.wheels import open_library
 from zarrgpu.errors import DeviceUnavailableError, MemoryBudgetError
 
 if TYPE_CHECKING:
@@ -55,11 +56,7 @@ class ImageLibrary:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        try:
-            self._library = ctypes.CDLL(path)
-        except OSError as error:
-            msg = f"{self.name}: {path} does not load ({error})"
-            raise DeviceUnavailableError(msg) from error
+        self._library = open_library(self.name, path)
         try:
             self._functions = {name: self._library[name] for name in self.signatures}
         except AttributeError as error:

@@ -14,7 +14,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from zarrgpu.devices.wheels import find_libraries, load_first
+from zarrgpu.devices.wheels import find_libraries, load_first, open_library
 from zarrgpu.errors import DeviceUnavailableError
 
 if TYPE_CHECKING:
@@ -137,11 +137,7 @@ class NvComp:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        try:
-            self._library = ctypes.CDLL(path)
-        except OSError as error:
-            msg = f"nvcomp: {path} does not load ({error})"
-            raise DeviceUnavailableError(msg) from error
+        self._library = open_library("nvcomp", path)
         try:
             self._bind()
         except AttributeError as error:

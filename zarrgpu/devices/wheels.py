@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +29,15 @@ def find_libraries(sonames: Sequence[str], folders: Sequence[str]) -> list[str]:
     places = [Path(p) for p in (spec.submodule_search_locations or ())] if spec else []
     paths = [place / folder / name for name in sonames for place in places for folder in folders]
     return [*(str(path) for path in paths if path.is_file()), *sonames]
+
+
+def open_library(name: str, path: str) -> ctypes.CDLL:
+    """Load the library `name` from a path; `DeviceUnavailableError` if it does not load."""
+    try:
+        return ctypes.CDLL(path)
+    except OSError as error:
+        msg = f"{name}: {path} does not load ({error})"
+        raise DeviceUnavailableError(msg) from error
 
 
 def load_first(load: Callable[[str], Loaded], paths: Iterable[str], needed: str) -> Loaded:

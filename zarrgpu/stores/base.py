@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from zarrgpu.errors import ObjectTooLargeError
+from zarrgpu.errors import ObjectTooLargeError, StoreError
 from zarrgpu.model import ByteArray, ByteRange
 
 Allocate: TypeAlias = Callable[[int], ByteArray]
@@ -95,3 +95,30 @@ def local_file(store: Store, key: str) -> str | None:
     find = getattr(store, "local_file", None)
     path = None if find is None else find(key)
     return path if isinstance(path, str) else None
+
+
+def range_reader(
+    store: Store, key: str, source: str, head: bytes = b""
+) -> Callable[[int, int], bytes]:
+    """Give what reads bytes of an object that is there, by offset and size.
+
+    Parameters
+    ----------
+    store : Store
+    key : str
+    source : str
+        Names the object in messages.
+    head : bytes
+        First bytes of it, that have been read already.
+    """
+
+    def read_range(offset: int, nbytes: int) -> bytes:
+        if offset + nbytes <= len(head):
+            return head[offset : offset + nbytes]
+        data = store.get_range(key, ByteRange(offset, nbytes))
+        if data is None:
+            msg = f"{source!r} vanished while it was opened"
+            raise StoreError(msg)
+        return data.tobytes()
+
+    return read_range
