@@ -15,6 +15,7 @@ import pickle
 import signal
 import sys
 import threading
+import traceback
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,13 +31,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 import zarrgpu as zg
 from tests.synthetic_slides import SlideRecipe, make_svs
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, expected, values, write
+from zarrgpu.convert import convert
 from zarrgpu.errors import (
     ChunkDecodeError,
     MissingDependencyError,
     NodeNotFoundError,
     ObjectTooLargeError,
     StoreError,
+    UnsupportedFormatError,
 )
+from zarrgpu.interop import openslide
 from zarrgpu.model import ByteRange, ReadOptions
 from zarrgpu.stores.base import Store
 from zarrgpu.stores.fsspec import FsspecStore
@@ -84,6 +88,7 @@ MORE |= {
 
 
 SIGNATURE = "id=a/b&signature=c+d/e="
+QUERY, LOGIN = "?signature=secret", "://me:secret@"
 
 
 class RangeHandler(http.server.BaseHTTPRequestHandler):
@@ -109,7 +114,7 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
             or (folder == "500 chunks" and "/c/" in key)
             or (folder == "403 folders" and key.endswith("x.zip"))
         ):
-            return self.answer(int(folder[:3]), b"no")
+            return self.answer(403 if folder == "signed" else int(folder[:3]), b"no")
         body = TREE.get(key, MORE.get(key))
         if body is None:
             return self.answer(404, b"")
@@ -800,6 +805,46 @@ def test_a_signed_address_is_signed_for_every_object(http_server):
     assert folder.size(key) == len(MORE["slide.svs"])
     slide = zg.open_slide(f"{http_server}/signed/slide.svs{query}")
     assert slide.read_region((0, 0), 0, (9, 9), device="cpu").shape == (9, 9, 3)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["{}/signed/slide.svs{}", "{}/signed/t.zarr.zip{}", "zip://x::{}/signed/t.zarr.zip{}",
+     "{}/500/slide.svs{}", "zip://a{}", "foo://a{}"],
+)  # fmt: skip
+def test_a_signature_is_in_no_message_and_no_traceback(http_server, pauses, address):
+    server = http_server.replace("://", LOGIN)
     with pytest.raises(StoreError) as caught:
-        zg.open_slide(f"{http_server}/signed/slide.svs?signature=secret")
-    assert "signature" not in str(caught.value)
+        zg.open_slide(address.format(server, QUERY))
+    report = "".join(traceback.format_exception(caught.value))
+    assert "StoreError" in report
+    assert "secret" not in report
+
+
+def test_what_is_no_slide_is_told_without_its_signature(http_server):
+    group = f"{http_server}/data{QUERY}"
+    for open_it in (zg.open_slide, openslide.open_slide, convert):
+        arguments = (group, "never.zarr") if open_it is convert else (group,)
+        with pytest.raises(UnsupportedFormatError, match="/data'") as caught:
+            open_it(*arguments)
+        assert "secret" not in str(caught.value)
+
+
+def test_what_shows_or_keeps_an_address_leaves_its_signature_out(http_server, tmp_path):
+    address = f"{http_server}/signed/slide.svs?id=a%2Fb&signature=c%2Bd%2Fe%3D"
+    with openslide.open_slide(address) as slide:
+        assert "slide.svs'" in repr(slide)
+        assert "signature" not in repr(slide)
+    written = convert(address, tmp_path / "out.zarr", quiet=True)
+    documents = [file.read_text() for file in written.rglob("*.json")]
+    assert any("slide.svs" in text for text in documents)
+    assert not any("signature" in text for text in documents)
+
+
+def test_links_of_a_signed_page_are_names(http_server):
+    """Where a page is asked for with a token, or has links that carry one, or sort it anew."""
+    page = f"{http_server}/data/list"
+    links = ["a.dcm", "b.dcm?token=x/y", "?C=N;O=D", "c/"]
+    MORE["list"] = "".join(f'<a href="{link}">x</a>' for link in links).encode()
+    for query in ("", "?token=x/y", "?token=x/"):
+        assert resolve_store(page + query).list_dir("") == ["a.dcm", "b.dcm", "c"]

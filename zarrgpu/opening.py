@@ -21,7 +21,6 @@ from zarrgpu.dicom import is_dicom_head, read_dicom, read_dicom_folder
 from zarrgpu.errors import (
     DataError,
     NodeNotFoundError,
-    StoreError,
     UnsupportedCodecError,
     UnsupportedFormatError,
     ZarrGPUError,
@@ -48,7 +47,7 @@ from zarrgpu.rendered_tiles import RenderedTiles
 from zarrgpu.scenes import Scene, Series, is_scene, is_series, only_image
 from zarrgpu.slide import Slide
 from zarrgpu.slide_model import SlideSpec
-from zarrgpu.stores.base import Store
+from zarrgpu.stores.base import Store, range_reader
 from zarrgpu.stores.resolve import resolve_store, split_file
 
 ReadTiff: TypeAlias = Callable[[TiffFile], SlideSpec | ArraySpec | tuple[ArraySpec, ...]]
@@ -147,8 +146,7 @@ def open_slide(
     store = resolve_store(path, filesystem=filesystem, storage_options=storage_options)
     node = only_image(_open(store, cache, read_slide, use_consolidated=use_consolidated))
     if not isinstance(node, Slide):
-        where = path.url if isinstance(path, Store) else str(path)
-        msg = f"{where!r} is a {type(node).__name__}, not a slide; use open()"
+        msg = f"{store.url!r} is a {type(node).__name__}, not a slide; use open()"
         raise UnsupportedFormatError(msg)
     if mpp is not None:
         spec = replace(node.spec, mpp=parse_mpp(mpp))
@@ -330,19 +328,11 @@ def _open_nifti(folder: Store, key: str, url: str, cache: ChunkCache | None) -> 
 def _tiff_file(folder: Store, key: str, size: int, source: str, head: bytes = b"") -> TiffFile:
     """TIFF of a folder, which finds the others in it; `head` is what was read of it already."""
 
-    def read_range(offset: int, nbytes: int) -> bytes:
-        if offset + nbytes <= len(head):
-            return head[offset : offset + nbytes]
-        data = folder.get_range(key, ByteRange(offset, nbytes))
-        if data is None:
-            msg = f"{source!r} vanished while it was opened"
-            raise StoreError(msg)
-        return data.tobytes()
-
     def sibling(name: str) -> TiffFile | None:
         nbytes = folder.size(name)
         return None if nbytes is None else _tiff_file(folder, name, nbytes, f"{folder.url}/{name}")
 
+    read_range = range_reader(folder, key, source, head)
     return TiffFile(read_range, size, source=source, key=key, sibling=sibling)
 
 

@@ -38,6 +38,7 @@ from zarrgpu.opening import open as open_node
 from zarrgpu.scenes import only_image
 from zarrgpu.slide import Slide
 from zarrgpu.stores.local import LocalStore
+from zarrgpu.stores.public import public_address
 
 _HELD: Final = 4
 """Times a decoded shard that one in the works holds: read, transposed, its chunks, encoded."""
@@ -101,7 +102,7 @@ def convert(
     zarr = require_zarr()
     target = local_output(output)
     node = only_image(open_node(source, storage_options=storage_options))
-    name = os.fspath(source)
+    name = public_address(os.fsdecode(source))  # it is written to the output
     image = open_source(node, name, options.axes)
     if options.copy_tiles:
         jpeg_tiles.check_copyable(image)
@@ -333,7 +334,7 @@ def _elements(box: Box) -> int:
 
 def _files(node: Any, source: str | os.PathLike[str]) -> set[Path]:
     """Local files and folders that the source is made of."""
-    path = Path(os.fspath(source)).expanduser()
+    path = Path(os.fsdecode(source)).expanduser()
     files = {path} if path.exists() else set()
     arrays = node.levels if isinstance(node, Slide) else (node,) if isinstance(node, Array) else ()
     for array in arrays:

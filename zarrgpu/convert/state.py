@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from zarrgpu.errors import RequestError, StoreError, UnsupportedFormatError
+from zarrgpu.stores.public import public_address
 
 _STATE: Final = "convert.json"
 _DONE: Final = "convert.done"
@@ -156,7 +157,7 @@ def fingerprint(files: Iterable[Path], described: str) -> str:
 
 def local_output(path: str | os.PathLike[str]) -> Path:
     """Path of the output; a URL is refused."""
-    text = os.fspath(path)
+    text = public_address(os.fsdecode(path))
     if "://" in text:
         msg = f"{text!r}: conversions are written to local folders; copy the result afterwards"
         raise UnsupportedFormatError(msg)

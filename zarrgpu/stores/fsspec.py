@@ -21,6 +21,7 @@ from zarrgpu.errors import ObjectTooLargeError, StoreError
 from zarrgpu.model import ByteArray, ByteRange
 from zarrgpu.stores.base import Allocate, check_size, new_bytes
 from zarrgpu.stores.http import read_http
+from zarrgpu.stores.public import public_address
 from zarrgpu.stores.retry import attempt, http_status
 
 _HTTP = frozenset({"http", "https"})
@@ -71,7 +72,8 @@ class FsspecStore:
             root, _, query = root.partition("?")
         self.root, self.query = root.rstrip("/"), query
         self._has_parent = bool(root)
-        self.url = self.root if "://" in self.root else f"{self.protocol}://{self.root}"
+        url = self.root if "://" in self.root else f"{self.protocol}://{self.root}"
+        self.url = public_address(url) if self.protocol in _HTTP else url
         self._has_suffixes = self.protocol in _SUFFIXES
 
     def __repr__(self) -> str:
@@ -181,8 +183,14 @@ class FsspecStore:
         """Names directly under `prefix`, sorted."""
         found = self._attempt(prefix, lambda path: self.filesystem.ls(path, detail=False))
         base = self._path(prefix).rstrip("/")
-        names = {str(path).rstrip("/").rsplit("/", 1)[-1] for path in found or ()}
+        names = {self._name(str(path), base) for path in found or ()} - {""}
         return sorted(names - {base.rsplit("/", 1)[-1]} if base in (found or ()) else names)
+
+    def _name(self, path: str, base: str) -> str:
+        """Last part of a path that was listed; empty of a page's link to itself, sorted anew."""
+        if self.protocol in _HTTP:  # fsspec puts links behind the query that was asked with
+            path = path.removeprefix(f"{base}/").partition("?")[0]
+        return path.rstrip("/").rsplit("/", 1)[-1]
 
     def _path(self, key: str) -> str:
         # the root of an archive is empty, and its names begin without a slash

@@ -13,6 +13,7 @@ from zarrgpu.stores.base import Store
 from zarrgpu.stores.fsspec import FsspecStore
 from zarrgpu.stores.local import LocalStore
 from zarrgpu.stores.obstore import ObjectStore, is_obstore
+from zarrgpu.stores.public import public_address, public_text
 from zarrgpu.stores.retry import http_status
 from zarrgpu.stores.zip import ZipStore
 
@@ -70,7 +71,7 @@ def _chained_zip(url: str, storage_options: dict[str, Any]) -> ZipStore:
     """Make the store of ``zip://prefix::URL of the archive``."""
     first, _, archive = url.partition("::")
     if not archive:
-        msg = f"{url!r} names no archive; write zip://path/in/it::s3://bucket/x.zip"
+        msg = f"{public_address(url)!r} names no archive; write zip://path/in/it::s3://bucket/x.zip"
         raise StoreError(msg)
     options = {name: value for name, value in storage_options.items() if name != "zip"}
     if archive.startswith("zip://"):
@@ -82,7 +83,7 @@ def _chained_zip(url: str, storage_options: dict[str, Any]) -> ZipStore:
         outer = LocalStore(Path(path).expanduser())
     split = split_file(outer)
     if split is None:
-        msg = f"{url!r}: {archive!r} is no file of a store"
+        msg = f"{public_address(url)!r}: {public_address(archive)!r} is no file of a store"
         raise StoreError(msg)
     return ZipStore(*split, first.removeprefix("zip://"))
 
@@ -118,10 +119,14 @@ def _fsspec_store(url: str, storage_options: dict[str, Any]) -> FsspecStore:
     try:
         filesystem, root = fsspec.url_to_fs(url, **storage_options)
     except ImportError as error:
-        msg = f"{url!r} needs a package that is not installed: {error}; try zarrgpu[cloud]"
+        msg = (
+            f"{public_address(url)!r} needs a package that is not installed: {error}; try "
+            "zarrgpu[cloud]"
+        )
         raise MissingDependencyError(msg) from error
     except Exception as error:
-        msg = f"cannot open a filesystem for {url!r}: {type(error).__name__}: {error}"
+        said = f"{type(error).__name__}: {public_text(str(error))}"
+        msg = f"cannot open a filesystem for {public_address(url)!r}: {said}"
         raise StoreError(msg) from error
     return FsspecStore(filesystem, root)
 

@@ -8,6 +8,7 @@ from time import sleep
 from typing import TypeVar
 
 from zarrgpu.errors import StoreError
+from zarrgpu.stores.public import public_text
 
 ATTEMPTS = 5
 """How often a request is tried before its failure is reported."""
@@ -79,7 +80,8 @@ def attempt(request: Callable[[], T], where: str) -> T | None:
     Raises
     ------
     StoreError
-        With the number of attempts and the last failure, which is its cause.
+        With the number of attempts and the last failure, which is its cause. What it says of
+        addresses is without their queries (`public`).
     """
     for number in range(1, ATTEMPTS + 1):
         try:
@@ -93,12 +95,30 @@ def attempt(request: Callable[[], T], where: str) -> T | None:
             if number < ATTEMPTS and passes(error):
                 sleep(pause_s(number))
                 continue
-            raise StoreError(f"{where}: {_what_failed(error, number)}") from error
+            raise StoreError(f"{where}: {_what_failed(error, number)}") from _public(error)
     raise AssertionError
+
+
+class _RemoteError(Exception):
+    """In place of a client library's error that tells a query; with its HTTP status."""
+
+    status: int | None = None
+
+
+def _public(error: Exception) -> Exception:
+    """Give an error as it may be logged: itself, if neither it nor its causes tell a query."""
+    seen: BaseException | None = error
+    while seen is not None and public_text(str(seen)) == str(seen):
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    if seen is None:
+        return error
+    shown = _RemoteError(f"{type(error).__name__}: {public_text(str(error))}")
+    shown.status = http_status(error)
+    return shown
 
 
 def _what_failed(error: Exception, attempts: int) -> str:
     if isinstance(error, PermissionError) or http_status(error) in (401, 403):
-        return f"access denied: {error}; check the credentials"
+        return f"access denied: {public_text(str(error))}; check the credentials"
     often = "failed" if attempts == 1 else f"failed {attempts} times, last"
-    return f"{often} with {type(error).__name__}: {error}"
+    return f"{often} with {type(error).__name__}: {public_text(str(error))}"

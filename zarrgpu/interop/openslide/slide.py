@@ -22,6 +22,7 @@ from zarrgpu.opening import open as open_zarrgpu
 from zarrgpu.opening import open_slide as open_zarrgpu_slide
 from zarrgpu.pyramid import level_pixels
 from zarrgpu.slide import Slide
+from zarrgpu.stores.public import public_address
 
 DEFAULT_CACHE_NBYTES: Final = 32 << 20
 """Of decoded chunks that a slide keeps unless told otherwise, as OpenSlide's do."""
@@ -81,7 +82,9 @@ class OpenSlide(AbstractSlide):
         self._shows_holes = options.get("fill_value") is None
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._filename!r})"
+        name = self._filename
+        shown = public_address(name) if isinstance(name, str) else name
+        return f"{type(self).__name__}({shown!r})"
 
     @classmethod
     def detect_format(cls, filename: Filename) -> str | None:
@@ -186,13 +189,15 @@ def open_slide(filename: Filename, **options: Any) -> OpenSlide | ImageSlide:
     Raises
     ------
     OSError
-        If it is neither, or not there.
+        If a local file is neither, or not there.
     OpenSlideError
-        If it is a slide that is damaged or not read.
+        If it is a slide that is damaged or not read, or an address with no slide.
     """
     try:
         return OpenSlide(filename, **options)
     except UnsupportedFormatError:
+        if "://" in os.fsdecode(filename):  # Pillow would look for a local file of that name
+            raise
         image = ImageSlide(filename)
         if image.format == "TIFF" and not _is_plain_tiff(filename):
             image.close()
