@@ -84,7 +84,8 @@ class NativeRun:
         self._tables = NativeTables(plan, sources, out, output)
         table = self._tables.make(names, places, roots, known, self.status, self._rooms)
         self._table, self._at = table, address(table)
-        self._files = self._tables.make_for_files(table, places) if self.is_local else table
+        reads_files = self.is_local and not self._is_short
+        self._files = self._tables.make_for_files(table, places) if reads_files else table
 
     @property
     def fetched_nbytes(self) -> int:

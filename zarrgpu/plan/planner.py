@@ -179,6 +179,8 @@ def _joined_columns(
     columns: list[tuple[NDArray[np.int32], Int64s, ChunkLocations]],
 ) -> tuple[NDArray[np.int32], Int64s, ChunkLocations]:
     """Array, chunk id and place of all chunks of a plan."""
+    if len(columns) == 1:
+        return columns[0]
     none = np.empty(0, np.int64)
     return (
         np.concatenate([np.empty(0, np.int32), *(c[0] for c in columns)]),
@@ -228,6 +230,8 @@ def _direct_chunks(
     for axis in range(len(request.count)):  # few chunks outlive the first axis
         whole = pieces.extent[axis, row] == shapes[array[chunk], axis]
         chunk, row = chunk[whole], row[whole]
+        if not len(chunk):
+            return direct
     # contiguous: from the right, full axes; then one partial axis; then only single elements
     partial_seen = np.zeros(len(row), np.bool_)
     contiguous = np.ones(len(row), np.bool_)
