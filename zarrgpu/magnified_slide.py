@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zarrgpu.array import Array
+from zarrgpu.closing import Closing
 from zarrgpu.color_profile import open_profile
 from zarrgpu.magnification import LEVEL_TOLERANCE, level_ratios, read_scaled_patches
 from zarrgpu.patches import check_level, parse_locations, parse_size
@@ -18,7 +19,7 @@ from zarrgpu.regions import read_icc_profile, read_reduced
 from zarrgpu.thumbnail import thumbnail_size
 
 
-class MagnifiedSlide:
+class MagnifiedSlide(Closing):
     """A slide seen at a pixel size, under OpenSlide's names. Made by `Slide.at_mpp`.
 
     Level 0 is resampled from the slide's nearest finer level; the levels after it are the slide's
@@ -57,20 +58,6 @@ class MagnifiedSlide:
             f"<zarrgpu.MagnifiedSlide {self.slide.spec.source!r} {width} x {height} px of "
             f"{x} x {y} um, {self.level_count} level(s)>"
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
     @property
     def level_count(self) -> int:

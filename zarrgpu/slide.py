@@ -10,8 +10,7 @@ slides and the array's own for OME-Zarr.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -19,6 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from zarrgpu import reader
 from zarrgpu.array import Array
 from zarrgpu.chunk_cache import ChunkCache
+from zarrgpu.closing import Closing
 from zarrgpu.color_profile import open_profile
 from zarrgpu.devices.resolve import DeviceLike
 from zarrgpu.errors import SelectionError
@@ -37,7 +37,7 @@ from zarrgpu.slide_model import SlideSpec
 from zarrgpu.stats import ReadStats
 
 
-class Slide(Pyramid):
+class Slide(Pyramid, Closing):
     """A pyramid image. Made by `zarrgpu.open` or `zarrgpu.open_slide`; may be pickled.
 
     Parameters
@@ -94,20 +94,6 @@ class Slide(Pyramid):
             Without Pillow; `icc_profile` gives the bytes.
         """
         return open_profile(self.icc_profile)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Nothing is held open between reads; there for OpenSlide's sake."""
 
     def set_cache(self, cache: ChunkCache | int) -> None:
         """Keep decoded chunks of all levels between reads in `cache`, where the reads run.

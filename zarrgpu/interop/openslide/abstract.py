@@ -4,28 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from zarrgpu.closing import Closing
 from zarrgpu.color_profile import open_profile
 from zarrgpu.errors import MissingDependencyError
 
 _BACKGROUND = "openslide.background-color"
 
 
-class AbstractSlide(ABC):
+class AbstractSlide(Closing, ABC):
     """A slide that gives Pillow's images."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @abstractmethod
     def close(self) -> None:
