@@ -321,6 +321,11 @@ def test_early_versions_have_five_axes_or_names_of_them(tmp_path):
         ("angle:other row:space column:space", ("angle", "y", "x")),
         ("z:space lat:space lon:space", "zyx"),
         ("c:time ch:channel a:space b:space", ("t", "c", "y", "x")),
+        ("X:space Y:space", "xy"),
+        ("x:space C:channel Y:space", "xcy"),
+        ("X:space Y:space x:space", None),
+        ("z:space a:space", None),
+        ("a:space Z:space b:space", None),
         ("y:space b:space", None),  # the other one may be anything
         ("y:other a:space b:space", None),
         ("a:space", None),

@@ -74,21 +74,31 @@ def micrometres(unit: str | None) -> float | None:
 def called(axes: Sequence[Axis]) -> tuple[Axis, ...] | None:
     """Axes by the names that images are read by; None where there is no plane among them.
 
-    Names are free in OME-Zarr. Where none is y or x, types tell: two or three axes of space are
-    (z,) y, x in their order, which is what the text recommends, and a channel is c, a time t.
+    Names are free in OME-Zarr. Y and X are y and x, wherever they stand. Where none is y or x,
+    types tell: two or three axes of space are (z,) y, x in their order, which is what the text
+    recommends, and a channel is c, a time t.
     """
     names = [axis.name for axis in axes]
     if {"y", "x"} <= set(names):
         return tuple(axes)
+    small = [name.lower() if name.lower() in OLD_AXES else name for name in names]
+    if {"y", "x"} <= set(small):
+        return _renamed(axes, small)
     space = [index for index, axis in enumerate(axes) if axis.type == "space"]
     if {"y", "x"} & set(names) or not _FEWEST <= len(space) <= len(_SPACE):
         return None
     for index, name in zip(space, _SPACE[-len(space) :], strict=True):
+        if names[index].lower() in _SPACE and names[index].lower() != name:
+            return None  # another order than the one that is recommended
         names[index] = name
     for kind, name in (("time", "t"), ("channel", "c")):
         found = [index for index, axis in enumerate(axes) if axis.type == kind]
         if len(found) == 1:
             names[found[0]] = name
+    return _renamed(axes, names)
+
+
+def _renamed(axes: Sequence[Axis], names: Sequence[str]) -> tuple[Axis, ...] | None:
     if len(set(names)) != len(names):
         return None
     return tuple(replace(axis, name=name) for axis, name in zip(axes, names, strict=True))
