@@ -29,6 +29,16 @@ def check_size(url: str, key: str, nbytes: int, max_nbytes: int | None) -> None:
         raise too_large(url, key, max_nbytes)
 
 
+def check_range(url: str, key: str, byte_range: ByteRange, nbytes: int) -> None:
+    """Refuse `nbytes` bytes that a server gave, where they are not all of `byte_range`."""
+    if nbytes != byte_range.nbytes:
+        msg = (
+            f"{url!r} key {key!r}: asked for bytes {byte_range.offset}-{byte_range.end}, "
+            f"got {nbytes} bytes; the object is truncated or its index is wrong"
+        )
+        raise StoreError(msg)
+
+
 def too_large(url: str, key: str, max_nbytes: int) -> ObjectTooLargeError:
     """Error for an object that is larger than it may be."""
     msg = f"{url!r} key {key!r}: takes more than the {max_nbytes} bytes that it may have"

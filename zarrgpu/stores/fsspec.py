@@ -19,7 +19,7 @@ import numpy as np
 
 from zarrgpu.errors import ObjectTooLargeError, StoreError
 from zarrgpu.model import ByteArray, ByteRange
-from zarrgpu.stores.base import Allocate, check_size, new_bytes
+from zarrgpu.stores.base import Allocate, check_range, check_size, new_bytes
 from zarrgpu.stores.http import read_http
 from zarrgpu.stores.public import public_address
 from zarrgpu.stores.retry import attempt, http_status
@@ -130,12 +130,8 @@ class FsspecStore:
                 "the data to one that does not"
             )
             raise ObjectTooLargeError(msg)
-        if data is not None and data.size < byte_range.nbytes:
-            msg = (
-                f"{self.url!r} key {key!r}: asked for bytes {byte_range.offset}-{byte_range.end}, "
-                f"got {data.size} bytes; the object is truncated or its index is wrong"
-            )
-            raise StoreError(msg)
+        if data is not None:
+            check_range(self.url, key, byte_range, data.size)
         return data
 
     def get_suffix(self, key: str, nbytes: int) -> ByteArray | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from zarrgpu.errors import StoreError
 from zarrgpu.model import ByteArray, ByteRange
-from zarrgpu.stores.base import Allocate, check_size, new_bytes
+from zarrgpu.stores.base import Allocate, check_range, check_size, new_bytes
 
 T = TypeVar("T")
 
@@ -82,12 +82,8 @@ class ObjectStore:
                 f"bytes {start}-{end}",
             )
         )
-        if data is not None and data.size != byte_range.nbytes:
-            msg = (
-                f"{self.url!r} key {key!r}: asked for bytes {start}-{end}, got {data.size} bytes; "
-                "the object is truncated or its index is wrong"
-            )
-            raise StoreError(msg)
+        if data is not None:
+            check_range(self.url, key, byte_range, data.size)
         return data
 
     def get_suffix(self, key: str, nbytes: int) -> ByteArray | None:

@@ -17,7 +17,6 @@ import numpy as np
 
 from zarrgpu import reader
 from zarrgpu.devices.resolve import DeviceLike
-from zarrgpu.errors import StoreError
 from zarrgpu.grids import KeyEncoding
 from zarrgpu.interop.zarr_python.decoder import ChunkDecoder, Decoder
 from zarrgpu.interop.zarr_python.fetch import Outcome
@@ -26,7 +25,7 @@ from zarrgpu.opening import array_source
 from zarrgpu.output import output_format
 from zarrgpu.plan.request import ReadRequest
 from zarrgpu.stats import ReadStats
-from zarrgpu.stores.base import Allocate, check_size, new_bytes
+from zarrgpu.stores.base import Allocate, check_range, check_size, new_bytes
 
 _KEYS = KeyEncoding("default", "/")
 
@@ -208,9 +207,8 @@ class GetterStore:
 
         del allocate
         data = self._ask(key, RangeByteRequest(byte_range.offset, byte_range.end))
-        if data is not None and data.size != byte_range.nbytes:
-            msg = f"{self.url!r} key {key!r}: ends before bytes {byte_range.end}; it is truncated"
-            raise StoreError(msg)
+        if data is not None:
+            check_range(self.url, key, byte_range, data.size)
         return data
 
     def get_suffix(self, key: str, nbytes: int) -> ByteArray | None:
