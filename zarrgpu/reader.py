@@ -229,11 +229,7 @@ def start_read(
         except DataError:
             if on_error == "raise" or cut is not None:
                 raise
-            ok[_in_unreadable_shards(sources, request, options)] = False
-            request = _moved_outside(request, ~ok)
-            ok[_unplannable(sources, request, options)] = False
-            request = _moved_outside(request, ~ok)
-            plan = plan_parts(sources, request, options)
+            plan = plan_parts(sources, _readable(sources, request, options, ok), options)
     for kept, source in zip(given, sources, strict=True):
         kept.shard_indexes = source.shard_indexes
     stats.plan_seconds += time.perf_counter() - began
@@ -291,6 +287,19 @@ def _checked_plan(
     )
     check_encoded_sizes(plan, sources)
     return plan
+
+
+def _readable(
+    sources: Sequence[ArraySource],
+    request: ReadRequest,
+    options: ReadOptions,
+    ok: NDArray[np.bool_],
+) -> ReadRequest:
+    """Request whose boxes that cannot be planned are moved outside; they are marked in `ok`."""
+    ok[_in_unreadable_shards(sources, request, options)] = False
+    request = _moved_outside(request, ~ok)
+    ok[_unplannable(sources, request, options)] = False
+    return _moved_outside(request, ~ok)
 
 
 def _in_unreadable_shards(

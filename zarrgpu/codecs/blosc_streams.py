@@ -99,24 +99,9 @@ def parse_containers(
     """
     header = _headers(payload, offset, nbytes)
     flags, typesize = header[:, 2].astype(np.int64), header[:, 3].astype(np.int64)
-    said = np.ascontiguousarray(header[:, 4:]).view("<i4").astype(np.int64)
-    blocksize = said[:, 1]
+    blocksize = _sizes(header)[:, 1]
     memcpyed = (flags & _FLAG_MEMCPYED) != 0
-    code = flags >> 5
-    known = np.isin(code, list(FORMATS))
-    understood = (
-        (nbytes >= HEADER_NBYTES)
-        & (header[:, 0] == _FORMAT_VERSION)
-        & (memcpyed | (header[:, 1] == _INNER_VERSION))
-        & (typesize > 0)
-        & ((flags & _FLAG_RESERVED) == 0)
-        & (said[:, 0] == decoded_nbytes)
-        & (said[:, 2] == nbytes)
-        & (decoded_nbytes > 0)
-        & np.where(memcpyed, nbytes == decoded_nbytes + HEADER_NBYTES, known)
-        & (blocksize > 0)
-        & (blocksize <= decoded_nbytes)
-    )
+    understood = _are_understood(header, nbytes, decoded_nbytes)
     n_blocks = -(-decoded_nbytes // np.maximum(blocksize, 1))
     understood &= memcpyed | (HEADER_NBYTES + 4 * n_blocks <= nbytes)
     n_blocks = np.where(understood & ~memcpyed, n_blocks, 0)
@@ -166,6 +151,33 @@ def _headers(payload: ByteArray, offset: Int64s, nbytes: Int64s) -> NDArray[np.u
     long_enough = nbytes >= HEADER_NBYTES
     header[long_enough] = read_bytes(payload, offset[long_enough], HEADER_NBYTES)
     return header
+
+
+def _sizes(header: NDArray[np.uint8]) -> Int64s:
+    """What headers say: decoded size, size of a block, encoded size."""
+    return np.ascontiguousarray(header[:, 4:]).view("<i4").astype(np.int64)
+
+
+def _are_understood(
+    header: NDArray[np.uint8], nbytes: Int64s, decoded_nbytes: int
+) -> NDArray[np.bool_]:
+    """Whether headers are of containers of these sizes, and of kinds, that are known."""
+    flags, said = header[:, 2].astype(np.int64), _sizes(header)
+    memcpyed = (flags & _FLAG_MEMCPYED) != 0
+    known = np.isin(flags >> 5, list(FORMATS))
+    return np.asarray(
+        (nbytes >= HEADER_NBYTES)
+        & (header[:, 0] == _FORMAT_VERSION)
+        & (memcpyed | (header[:, 1] == _INNER_VERSION))
+        & (header[:, 3] > 0)
+        & ((flags & _FLAG_RESERVED) == 0)
+        & (said[:, 0] == decoded_nbytes)
+        & (said[:, 2] == nbytes)
+        & (decoded_nbytes > 0)
+        & np.where(memcpyed, nbytes == decoded_nbytes + HEADER_NBYTES, known)
+        & (said[:, 1] > 0)
+        & (said[:, 1] <= decoded_nbytes)
+    )
 
 
 def _walk_blocks(
