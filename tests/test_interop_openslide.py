@@ -164,19 +164,31 @@ def test_set_cache_keeps_tiles(path):
         slide.set_cache("x")
 
 
-def test_many_bits_make_no_rgba(tmp_path):
+def ome_zarr(path, data, **attributes):
     zarr = pytest.importorskip("zarr")
-    image = zarr.create_group(tmp_path / "i.zarr", zarr_format=3)
-    image.create_array("0", shape=(40, 40), chunks=(16, 16), dtype="u2")
-    axes = [{"name": n, "type": "space"} for n in "yx"]
-    scale = [{"type": "scale", "scale": [1.0, 1.0]}]
+    image = zarr.create_group(path, zarr_format=3)
+    image.create_array("0", data=data, attributes=attributes)
+    axes = [{"name": n, "type": "channel" if n == "c" else "space"} for n in "yxc"[: data.ndim]]
+    scale = [{"type": "scale", "scale": [1.0] * data.ndim}]
     datasets = [{"path": "0", "coordinateTransformations": scale}]
     image.attrs["ome"] = {
         "version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}],
     }  # fmt: skip
-    slide = ours.open_slide(tmp_path / "i.zarr")
+    return ours.open_slide(path)
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((9, 9), "u2"), ((9, 9, 2), "u1"), ((9, 9, 5), "u1")])
+def test_many_bits_and_channels_without_colours_make_no_rgba(shape, dtype, tmp_path):
+    slide = ome_zarr(tmp_path / "i.zarr", np.zeros(shape, dtype))
     with pytest.raises(ours.OpenSlideError, match="make no RGBA image"):
         slide.read_region((0, 0), 0, (4, 4))
+
+
+def test_attributes_of_a_zarr_array_say_nothing_of_its_colours(tmp_path):
+    """They are free, where those of a TIFF's page are its tags."""
+    attributes = {"photometric": "white is zero", "extra_samples": 1, "bits_per_sample": 4}
+    slide = ome_zarr(tmp_path / "i.zarr", tissue(20, 30), **attributes)
+    assert np.array_equal(pixels_of(slide, 0)[..., :3], tissue(20, 30))
 
 
 def pixels_of(slide, level):

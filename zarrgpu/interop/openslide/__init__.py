@@ -3,10 +3,8 @@
 ``from zarrgpu.interop import openslide`` instead of ``import openslide``, and
 ``from zarrgpu.interop.openslide.deepzoom import DeepZoomGenerator``. What zarrgpu does not read is
 an `OpenSlideUnsupportedFormatError`; what it reads besides (OME-Zarr, URLs) opens too. Differences:
-a coarser level begins at its nearest pixel, where OpenSlide shifts by the fraction of one; a tile
-that was never stored is the fill value, not transparent; an error does not close the slide;
-an associated image has no ``info["icc_profile"]``; there
-is no ``ImageSlide``.
+a coarser level begins at its nearest pixel, where OpenSlide shifts by the fraction of one; a level
+that is not there is an error; an error does not close the slide; all vendors have their profiles.
 
 Needs Pillow.
 """

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zarrgpu.errors import SelectionError
-from zarrgpu.model import ArraySpec
+from zarrgpu.model import ArraySpec, Manifest
 
 _COLOURS: Final = {
     "white is zero": 1,
@@ -27,6 +27,9 @@ _COLOURS: Final = {
 }
 """Samples of a pixel that are colour, by photometric interpretation."""
 
+_PLAIN: Final = {1: 1, 3: 3, 4: 3}
+"""Of so many channels whose interpretation is not stated."""
+
 _ALPHAS: Final = ("associated alpha", "unassociated alpha")
 
 
@@ -37,8 +40,8 @@ def to_rgba(pixels: NDArray[Any], spec: ArraySpec) -> NDArray[np.uint8]:
     ----------
     pixels : array, shape (height, width, channels)
     spec : ArraySpec
-        Of the array that they come from; its attributes say what the samples are. Without a
-        photometric interpretation 1, 3 and 4 channels of uint8 are grey, RGB and RGBA.
+        Of the array that they come from; of a file the attributes say what the samples are.
+        Without a photometric interpretation 1, 3 and 4 channels of uint8 are grey, RGB and RGBA.
 
     Returns
     -------
@@ -50,9 +53,9 @@ def to_rgba(pixels: NDArray[Any], spec: ArraySpec) -> NDArray[np.uint8]:
     SelectionError
         For samples that make no colour.
     """
-    said: Mapping[str, Any] = spec.attributes
+    said = _said(spec)
     kind, channels = said.get("photometric"), pixels.shape[2]
-    colours = _COLOURS.get(str(kind), 0) if kind is not None else min(channels, 3)
+    colours = _COLOURS.get(str(kind), 0) if kind is not None else _PLAIN.get(channels, 0)
     extra = tuple(said.get("extra_samples", ()))
     alpha = channels == 4 if kind is None else channels > colours and extra[:1] in _alphas()
     if not colours or channels != colours + alpha or (kind is None and pixels.dtype != np.uint8):
@@ -73,6 +76,11 @@ def to_rgba(pixels: NDArray[Any], spec: ArraySpec) -> NDArray[np.uint8]:
     return rgba
 
 
+def _said(spec: ArraySpec) -> Mapping[str, Any]:
+    """What a file says of its samples; a Zarr array's attributes are anybody's, and say nothing."""
+    return spec.attributes if isinstance(spec.location, Manifest) else {}
+
+
 def _alphas() -> tuple[tuple[str], ...]:
     return tuple((name,) for name in _ALPHAS)
 
@@ -88,9 +96,10 @@ def _colours(samples: NDArray[np.uint8], kind: str) -> NDArray[Any]:
 
 
 def _eight_bits(pixels: NDArray[Any], spec: ArraySpec, *, grey: bool) -> NDArray[np.uint8]:
-    if pixels.dtype == np.uint8 and "bits_per_sample" not in spec.attributes:
+    said = _said(spec)
+    if pixels.dtype == np.uint8 and "bits_per_sample" not in said:
         return pixels
-    bits = spec.attributes.get("bits_per_sample", 8 * pixels.dtype.itemsize)
+    bits = said.get("bits_per_sample", 8 * pixels.dtype.itemsize)
     if pixels.dtype == np.uint16 and bits == 16:
         # libtiff rounds colours, and cuts grey off
         wide = pixels >> 8 if grey else (pixels.astype(np.uint32) + 128) // 257
@@ -115,7 +124,7 @@ def _divide_by_alpha(rgba: NDArray[np.uint8]) -> None:
 
 
 def _refusal(pixels: NDArray[Any], spec: ArraySpec) -> SelectionError:
-    said = spec.attributes
+    said = _said(spec)
     what = f"{pixels.shape[2]} channel(s) of {pixels.dtype}"
     if "photometric" in said:
         extra = f" and {', '.join(said['extra_samples'])}" if said.get("extra_samples") else ""
