@@ -75,9 +75,7 @@ class Overview:
 
 def write_thumbnail(path: Path, overview: Overview) -> None:
     """Draw the thumbnail with the foreground's outline and the sampled boxes."""
-    from matplotlib.collections import PatchCollection
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Rectangle
 
     h, w = overview.picture.shape[:2]
     scale = min(8.6 / w, 7.4 / h)
@@ -88,33 +86,8 @@ def write_thumbnail(path: Path, overview: Overview) -> None:
     )
     _headline(figure, overview.title, overview.subtitle)
     axes.imshow(overview.picture, extent=(0, *overview.dimensions, 0), interpolation="antialiased")
-    if overview.mask.any() and not overview.mask.all():
-        y, x = (np.arange(n) + 0.5 for n in overview.mask.shape)
-        width0, height0 = overview.dimensions
-        axes.contour(
-            x * width0 / overview.mask.shape[1],
-            y * height0 / overview.mask.shape[0],
-            overview.mask,
-            levels=[0.5],
-            colors=["#37b36b"],
-            linewidths=[1.1],
-        )
-    for places, labels, dashes in (
-        (overview.train, overview.train_labels, "solid"),
-        (overview.validation, overview.validation_labels, (0, (2, 1.2))),
-    ):
-        for value, color in enumerate(CLASS_COLORS):
-            boxes = [Rectangle((x, y), *overview.size) for x, y in places[labels == value].tolist()]
-            axes.add_collection(
-                PatchCollection(
-                    boxes,
-                    path_effects=[_outline(3.0)],
-                    facecolor="none",
-                    edgecolor=color,
-                    linewidth=1.5,
-                    linestyle=dashes,
-                )
-            )
+    _draw_foreground(axes, overview)
+    _draw_boxes(axes, overview)
     handles = [
         Line2D([], [], color=CLASS_COLORS[0], label=f"{CLASS_NAMES[0]} patch"),
         Line2D([], [], color=CLASS_COLORS[1], label=f"{CLASS_NAMES[1]} patch"),
@@ -133,6 +106,45 @@ def write_thumbnail(path: Path, overview: Overview) -> None:
     _name_channels(axes, overview.channels)
     _bare(axes)
     figure.savefig(path, dpi=DPI)
+
+
+def _draw_foreground(axes: Axes, overview: Overview) -> None:
+    """Outline the foreground, where that is a part of the image."""
+    if not overview.mask.any() or overview.mask.all():
+        return
+    y, x = (np.arange(n) + 0.5 for n in overview.mask.shape)
+    width0, height0 = overview.dimensions
+    axes.contour(
+        x * width0 / overview.mask.shape[1],
+        y * height0 / overview.mask.shape[0],
+        overview.mask,
+        levels=[0.5],
+        colors=["#37b36b"],
+        linewidths=[1.1],
+    )
+
+
+def _draw_boxes(axes: Axes, overview: Overview) -> None:
+    """Outline the sampled patches in the colours of their classes; dashed for the validation."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    for places, labels, dashes in (
+        (overview.train, overview.train_labels, "solid"),
+        (overview.validation, overview.validation_labels, (0, (2, 1.2))),
+    ):
+        for value, color in enumerate(CLASS_COLORS):
+            boxes = [Rectangle((x, y), *overview.size) for x, y in places[labels == value].tolist()]
+            axes.add_collection(
+                PatchCollection(
+                    boxes,
+                    path_effects=[_outline(3.0)],
+                    facecolor="none",
+                    edgecolor=color,
+                    linewidth=1.5,
+                    linestyle=dashes,
+                )
+            )
 
 
 def write_mosaic(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,9 @@ from zarrgpu.plan.tables import (
 )
 from zarrgpu.plan.touches import ArrayTouches, padding, touch_chunks
 from zarrgpu.plan.windows import find_windows, in_windows, narrowed
+
+Columns: TypeAlias = tuple[NDArray[np.int32], Int64s, ChunkLocations]
+"""Array, chunk id and place of chunks."""
 
 
 def plan_touches(request: ReadRequest, cut: Cut | None = None) -> list[ArrayTouches]:
@@ -101,28 +105,8 @@ def build_plan(
     fills = [touch.fills for touch in touched if len(touch.fills)]
     request, touched, locations, base = split_by_chunk_shape(request, touched, locations)
     request, touched, locations, base = substitute_missing(request, touched, locations, base)
-    columns: list[tuple[NDArray[np.int32], Int64s, ChunkLocations]] = []
-    pieces: list[PieceTable] = []
-    first = 0
-    for touch, location in zip(touched, locations, strict=True):
-        missing = is_missing(location)
-        stored = _place_order(location, np.flatnonzero(~missing))
-        columns.append(
-            (
-                np.full(len(stored), touch.array, np.int32),
-                touch.chunk_id.take(stored),
-                ChunkLocations(
-                    location.object_id.take(stored),
-                    location.offset.take(stored),
-                    location.nbytes.take(stored),
-                ),
-            )
-        )
-        kept = touch.pieces_of(stored)
-        pieces.append(replace(kept, chunk=kept.chunk + np.int32(first)) if first else kept)
-        first += len(stored)
-        if missing.any():
-            fills.append(_as_fills(touch.pieces_of(np.flatnonzero(missing)), touch.array))
+    columns, pieces, missing = _sorted_by_place(touched, locations)
+    fills += missing
     joined = PieceTable.concatenate(pieces, ndim)
     array, chunk_id, located = _joined_columns(columns)
     piece_start = group_starts(joined.chunk, len(array))
@@ -156,6 +140,36 @@ def build_plan(
     return ReadPlan(request, reads, chunks, joined, PieceTable.concatenate(fills, ndim), base)
 
 
+def _sorted_by_place(
+    touched: Sequence[ArrayTouches], locations: Sequence[ChunkLocations]
+) -> tuple[list[Columns], list[PieceTable], list[PieceTable]]:
+    """Stored chunks of each array in the order of the store, their pieces, fills for the others."""
+    columns: list[Columns] = []
+    pieces: list[PieceTable] = []
+    fills: list[PieceTable] = []
+    first = 0
+    for touch, location in zip(touched, locations, strict=True):
+        missing = is_missing(location)
+        stored = _place_order(location, np.flatnonzero(~missing))
+        columns.append(
+            (
+                np.full(len(stored), touch.array, np.int32),
+                touch.chunk_id.take(stored),
+                ChunkLocations(
+                    location.object_id.take(stored),
+                    location.offset.take(stored),
+                    location.nbytes.take(stored),
+                ),
+            )
+        )
+        kept = touch.pieces_of(stored)
+        pieces.append(replace(kept, chunk=kept.chunk + np.int32(first)) if first else kept)
+        first += len(stored)
+        if missing.any():
+            fills.append(_as_fills(touch.pieces_of(np.flatnonzero(missing)), touch.array))
+    return columns, pieces, fills
+
+
 def _as_fills(pieces: PieceTable, array: int) -> PieceTable:
     """Pieces of chunks that are not stored, as fills of their array."""
     return replace(
@@ -175,9 +189,7 @@ def _place_order(location: ChunkLocations, stored: NDArray[np.intp]) -> NDArray[
     return stored.take(np.lexsort((offset, object_id)))
 
 
-def _joined_columns(
-    columns: list[tuple[NDArray[np.int32], Int64s, ChunkLocations]],
-) -> tuple[NDArray[np.int32], Int64s, ChunkLocations]:
+def _joined_columns(columns: list[Columns]) -> Columns:
     """Array, chunk id and place of all chunks of a plan."""
     if len(columns) == 1:
         return columns[0]
