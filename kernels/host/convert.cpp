@@ -10,6 +10,7 @@
 #include <new>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -86,6 +87,12 @@ void normalise_part(const Line& line, int64_t first, int64_t count, float* value
 }
 
 #if defined(__x86_64__)
+// Asked for by number: clang's `__builtin_cpu_supports` does not know the name before version 18.
+bool supports_f16c() {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 __attribute__((target("avx,f16c"))) void halve_by_instruction(const float* values, int64_t count,
                                                               uint16_t* to) {
     int64_t i = 0;
@@ -100,7 +107,7 @@ __attribute__((target("avx,f16c"))) void halve_by_instruction(const float* value
 void halve(const float* values, int64_t count, uint16_t* to) {
 #if defined(__x86_64__)
     static const bool has_instruction =
-        __builtin_cpu_supports("avx") && __builtin_cpu_supports("f16c");
+        __builtin_cpu_supports("avx") && supports_f16c();
     if (has_instruction) return halve_by_instruction(values, count, to);
 #endif
     for (int64_t i = 0; i < count; i++) to[i] = half_bits(values[i]);

@@ -350,15 +350,22 @@ EXPORT int64_t zarrgpu_crc32c(const uint8_t* data, int64_t nbytes, int64_t by_ta
 }
 
 // Rows `first` to `first + count`, and columns of them, of one image; 1 if done by a decoder of
-// ours, 2 if by libjpeg. For tests.
+// ours, 2 if by libjpeg.
 EXPORT int64_t zarrgpu_decode_image(const zarrgpu::Image* image, int64_t codec, const uint8_t* src,
                                     int64_t src_nbytes, int64_t first, int64_t count,
                                     int64_t first_column, int64_t end_column, uint8_t* dst) {
     using namespace zarrgpu;
     const Columns columns{first_column, end_column};
-    if (codec == JPEG2K) return decode_jpeg2k(*image, src, src_nbytes, first, count, columns, dst);
-    if (decode_plain_jpeg(*image, src, src_nbytes, first, count, columns, dst)) return 1;
-    return decode_jpeg(*image, src, src_nbytes, first, count, dst) ? 2 : 0;
+    int64_t done = 0;
+    if (codec == JPEG2K) {
+        done = decode_jpeg2k(*image, src, src_nbytes, first, count, columns, dst);
+    } else if (decode_plain_jpeg(*image, src, src_nbytes, first, count, columns, dst)) {
+        done = 1;
+    } else if (decode_jpeg(*image, src, src_nbytes, first, count, dst)) {
+        done = 2;
+    }
+    end_work();
+    return done;
 }
 
 // Bits of the float16 nearest to a number, for the test of the way without an instruction.

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace zarrgpu {
 
@@ -19,6 +20,12 @@ class Scratch {
     std::unique_ptr<uint8_t[]> memory_;
     int64_t size_ = 0;
 };
+
+// What a vector holds of memory, used or not.
+template <typename T>
+int64_t nbytes_of(const std::vector<T>& values) {
+    return static_cast<int64_t>(values.capacity() * sizeof(T));
+}
 
 enum class Found { FILE, ABSENT, OTHER };
 

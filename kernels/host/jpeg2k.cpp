@@ -225,7 +225,12 @@ bool decode_jpeg2k(const Image& image, const uint8_t* src, int64_t src_nbytes, i
 }
 
 void keep_jpeg2k_memory(int64_t nbytes) {
-    if (memory) memory->planes.keep_at_most(nbytes);
+    if (!memory) return;
+    memory->planes.keep_at_most(nbytes);
+    const Packets& packets = memory->packets;
+    const int64_t rest =
+        nbytes_of(packets.blocks) + nbytes_of(packets.parts) + nbytes_of(memory->bytes);
+    if (rest > nbytes) memory.reset();
 }
 
 }  // namespace zarrgpu

@@ -25,6 +25,7 @@ enum ColorSpace : int64_t { TOLD_BY_STREAM = 0, GRAY = 1, RGB = 2, YCBCR = 3 };
 
 constexpr int MARGIN = JPEG_ROW_MARGIN;   // bytes before and behind the samples of a row
 constexpr int LEAST_FANCY = 3;            // columns of chroma that libjpeg interpolates
+constexpr int64_t MAX_NBYTES = 128 << 20;  // of samples: libjpeg takes a few rows of more at once
 constexpr int64_t MOST_LEFT_OUT = 65535;  // blocks whose DC differences libjpeg can always sum up
 
 // What a thread uses again for the next image.
@@ -153,6 +154,7 @@ bool find_memory(Job& job) {
         samples_nbytes += plane.stride * 8 * wanted.rows();
         blocks += wanted.down * wanted.columns();
     }
+    if (samples_nbytes > MAX_NBYTES) return false;
     const int64_t row_nbytes = (job.columns.end - job.columns.first + 2 * MARGIN + 31) / 32 * 32;
     job.coefficients_nbytes = blocks * (JPEG_BLOCK_ROOM * 2 + 1);
     uint8_t* samples = memory->planes.room(samples_nbytes + (MAX_JPEG_SAMPLES + 2) * row_nbytes);
@@ -317,7 +319,8 @@ void keep_jpeg_memory(int64_t nbytes) {
     if (!memory) return;
     memory->planes.keep_at_most(nbytes);
     memory->coefficients.keep_at_most(nbytes);
-    if (static_cast<int64_t>(memory->data.bytes.size()) > nbytes) memory->data = {};
+    const JpegData& data = memory->data;
+    if (nbytes_of(data.bytes) + nbytes_of(data.starts) > nbytes) memory->data = {};
 }
 
 }  // namespace zarrgpu

@@ -9,6 +9,8 @@
 
 namespace zarrgpu {
 
+static_assert(sizeof(void*) == 8, "tables are those of 64-bit processors");
+
 constexpr int MAX_AXES = 32;
 
 // How the chunks of an array are encoded.
