@@ -1,4 +1,4 @@
-"""Law: the host executor compiles, without a warning, with other compilers and for others' machines.
+"""Law: the host executor compiles, without a warning, with other compilers and for other machines.
 
 Only those that are installed are asked: clang (whose `__builtin_cpu_supports` knows fewer names),
 GCC for AArch64.
