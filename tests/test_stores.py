@@ -31,6 +31,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 import zarrgpu as zg
 from tests.synthetic_slides import SlideRecipe, make_svs
 from tests.zarr_cases import CHAINS, MemoryStore, Recipe, encode, expected, values, write
+from zarrgpu.cli import main
 from zarrgpu.convert import convert
 from zarrgpu.errors import (
     ChunkDecodeError,
@@ -839,6 +840,15 @@ def test_what_shows_or_keeps_an_address_leaves_its_signature_out(http_server, tm
     documents = [file.read_text() for file in written.rglob("*.json")]
     assert any("slide.svs" in text for text in documents)
     assert not any("signature" in text for text in documents)
+
+
+@pytest.mark.parametrize("command", ["info", "tree", "validate"])
+def test_commands_tell_no_signature(http_server, capsys, command):
+    """Of a group that is read, and is no OME-Zarr image."""
+    main([command, f"{http_server}/data{QUERY}"])
+    told = "".join(capsys.readouterr())
+    assert "/data" in told
+    assert "secret" not in told
 
 
 def test_links_of_a_signed_page_are_names(http_server):

@@ -203,6 +203,7 @@ def _doctor(_: argparse.Namespace) -> None:
 
 def _validate(arguments: argparse.Namespace) -> None:
     from zarrgpu.errors import MetadataError
+    from zarrgpu.stores.public import public_address
     from zarrgpu.tree import printable
     from zarrgpu.validation import validate
 
@@ -211,7 +212,7 @@ def _validate(arguments: argparse.Namespace) -> None:
         print(printable(f"{problem}  ({problem.kind})"))
     if problems:
         msg = f"{len(problems)} problem(s)"
-        raise MetadataError(msg, source=arguments.path)
+        raise MetadataError(msg, source=public_address(arguments.path))
     print("no problems")
 
 
