@@ -256,6 +256,27 @@ def test_samples_become_the_colours_that_openslide_shows(case, tmp_path):
         assert np.array_equal(pixels_of(mine, 0), pixels_of(theirs, 0))
 
 
+@pytest.mark.parametrize(("said", "shown"), [("2", (2, 1)), ("7", (3, 1)), ("x", (0, 0))])
+def test_a_converted_stack_shows_the_plane_that_is_said(said, shown, tmp_path):
+    """The one nearest to it at a level of fewer planes; the property is anybody's."""
+    zarr = pytest.importorskip("zarr")
+    image = zarr.create_group(tmp_path / "i.zarr", zarr_format=3)
+    axes = [{"name": n, "type": "space"} for n in "zyx"]
+    datasets = []
+    for level, size in enumerate((8, 4)):
+        planes = np.arange(size // 2, dtype="u1")[:, None, None]
+        image.create_array(str(level), data=np.tile(planes, (1, size, size)))
+        scale = [{"type": "scale", "scale": [2.0**level] * 3}]
+        datasets.append({"path": str(level), "coordinateTransformations": scale})
+    ome = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    own = {"properties": {"zarrgpu.argos.middle-z": said}}
+    image.attrs.put({"ome": ome, "zarrgpu": own})
+    slide = ours.OpenSlide(tmp_path / "i.zarr")
+    assert tuple(pixels_of(slide, level)[0, 0, 0] for level in (0, 1)) == shown
+    with pytest.raises(ours.OpenSlideError, match="level 2"):
+        slide.read_region((0, 0), 2, (1, 1))
+
+
 def test_alpha_is_what_is_said_to_be_alpha(tmp_path):
     path = tmp_path / "slide.tif"
     options = {"photometric": "rgb", "tile": (64, 64), "metadata": None}

@@ -145,16 +145,22 @@ class OpenSlide(AbstractSlide):
         """Keep decoded chunks in `cache`, in place of a cache of the slide's own."""
         self.slide.set_cache(cache.chunks if isinstance(cache, OpenSlideCache) else cache)
 
-    @cached_property
-    def _position(self) -> dict[str, int]:
+    def _position(self, level: int) -> dict[str, int]:
         """Focal plane that OpenSlide shows, where it is not the first."""
+        if "z" not in self.slide.axes:
+            return {}
+        axis, levels = self.slide.axes.index("z"), self.slide.levels
         middle = self.properties.get("zarrgpu.argos.middle-z", "0")
-        return {"z": int(middle)} if "z" in self.slide.axes else {}
+        if not (middle.isdecimal() and 0 <= level < len(levels)):
+            return {"z": 0}
+        # of a converted slide the property may be anything, and z may have been halved
+        first, planes = levels[0].shape[axis], levels[level].shape[axis]
+        return {"z": min(int(middle[:9]), first - 1) * planes // first}
 
     def _read(
         self, location: tuple[int, int], level: int, size: tuple[int, int], **options: Any
     ) -> NDArray[Any]:
-        options["position"] = self._position
+        options["position"] = self._position(level)
         return np.asarray(self.slide.read_region(location, level, size, device="cpu", **options))
 
     @cached_property
