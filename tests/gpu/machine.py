@@ -72,13 +72,13 @@ def compile_kernels() -> dict[str, float]:
     """
     import cupy
 
-    from zarrgpu.devices.cupy_driver import _CupyNvrtc
+    from zarrgpu.devices.cupy_nvrtc import CupyNvrtc
 
     architecture = int(cupy.cuda.Device().compute_capability)
 
     def one(name: str) -> float:
         began = time.perf_counter()
-        kernel_sources.load_module(name, architecture, _CupyNvrtc())
+        kernel_sources.load_module(name, architecture, CupyNvrtc())
         return round(time.perf_counter() - began, 2)
 
     began = time.perf_counter()

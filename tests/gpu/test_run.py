@@ -6,6 +6,7 @@ device, a replayed read is the read, and targets are met or not by what a file s
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -172,6 +173,15 @@ def test_every_kernel_is_tested_on_a_device():
 
     text = "".join(Path(module.__file__).read_text() for module in MODULES)
     assert [kernel for kernel in KERNELS if f'"{kernel}"' not in text] == []
+
+
+def test_what_a_run_imports_of_zarrgpu_is_there():
+    # within functions too, which only run where there is a GPU
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zarrgpu"):
+                for name in node.names:
+                    exec(f"from {node.module} import {name.name}", {})
 
 
 def test_every_codec_of_the_device_is_measured_and_changed():
