@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -185,6 +186,19 @@ def test_servers_that_cannot_be_reached():
     )
     with pytest.raises(StoreError, match=r"zarr\.json.*GenericError"):
         zg.open(store)
+
+
+@pytest.mark.network
+def test_a_signature_is_in_no_message_and_no_traceback():
+    query = "?signature=secret"
+    store = obstore_store.HTTPStore.from_url(
+        f"http://127.0.0.1:9/data{query}", client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )  # fmt: skip
+    with pytest.raises(StoreError, match=r"127\.0\.0\.1:9/data") as caught:
+        zg.open(store)
+    report = "".join(traceback.format_exception(caught.value)) + repr(ObjectStore(store))
+    assert "secret" not in report
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

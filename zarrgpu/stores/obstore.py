@@ -16,6 +16,8 @@ import numpy as np
 from zarrgpu.errors import StoreError
 from zarrgpu.model import ByteArray, ByteRange
 from zarrgpu.stores.base import Allocate, check_range, check_size, new_bytes
+from zarrgpu.stores.public import public_text
+from zarrgpu.stores.retry import public_error
 
 T = TypeVar("T")
 
@@ -45,7 +47,7 @@ class ObjectStore:
     def __init__(self, store: Any, root: str = "") -> None:
         self.store = store
         self.root = root.strip("/")
-        name = repr(store)
+        name = public_text(repr(store))
         name = f"obstore.{type(store).__name__}" if name.startswith("<") else name
         self.url = f"{name}/{self.root}" if self.root else name
 
@@ -139,14 +141,18 @@ class ObjectStore:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         except PermissionError as error:
-            raise StoreError(f"{where}: access denied: {_first_line(error)}") from error
+            raise StoreError(f"{where}: access denied: {_first_line(error)}") from public_error(
+                error
+            )
         except Exception as error:
-            raise StoreError(f"{where}: {type(error).__name__}: {_first_line(error)}") from error
+            raise StoreError(
+                f"{where}: {type(error).__name__}: {_first_line(error)}"
+            ) from public_error(error)
 
 
 def _first_line(error: BaseException) -> str:
     """Message of an error without the debug text that obstore adds."""
-    return str(error).split("\n", 1)[0]
+    return public_text(str(error).split("\n", 1)[0])
 
 
 def _bytes(data: Any) -> ByteArray | None:

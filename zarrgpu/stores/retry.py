@@ -95,7 +95,7 @@ def attempt(request: Callable[[], T], where: str) -> T | None:
             if number < ATTEMPTS and passes(error):
                 sleep(pause_s(number))
                 continue
-            raise StoreError(f"{where}: {_what_failed(error, number)}") from _public(error)
+            raise StoreError(f"{where}: {_what_failed(error, number)}") from public_error(error)
     raise AssertionError
 
 
@@ -105,7 +105,7 @@ class _RemoteError(Exception):
     status: int | None = None
 
 
-def _public(error: Exception) -> Exception:
+def public_error(error: Exception) -> Exception:
     """Give an error as it may be logged: itself, if neither it nor its causes tell a query."""
     seen: BaseException | None = error
     while seen is not None and public_text(str(seen)) == str(seen):
