@@ -344,8 +344,12 @@ def test_a_libjpeg_that_is_not_there_is_not_used():
         library._library, "zarrgpu_use_jpeg_library", np.ctypeslib.ctypes.c_int64, 1
     )
     none = np.zeros(len(native.JPEG_LIBRARY), np.int64)
+    pixels, codec = pixels_of(64, 64, 3), jpeg_codec(64, 64)
+    others = imagecodecs.jpeg8_encode(pixels, level=90, subsampling="411")  # not for our own
+    assert compiled(codec, others, 0, 64) is not None
     try:
         assert use(native.address(none)) == 0
+        assert compiled(codec, others, 0, 64) is None
     finally:
         assert use(native.address(library._jpeg_table)) == 1
 

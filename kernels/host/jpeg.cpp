@@ -222,7 +222,7 @@ bool use_jpeg_library(const JpegLibrary& found) {
 
 bool decode_jpeg(const Image& image, const uint8_t* src, int64_t src_nbytes, int64_t first,
                  int64_t count, uint8_t* dst) {
-    const int64_t scan = scan_at(image, src, src_nbytes);
+    const int64_t scan = library.create ? scan_at(image, src, src_nbytes) : 0;
     if (!scan || !ends_well(src, scan, src_nbytes)) return false;
     return run_on(image, src, src_nbytes, first, count, dst) == ENDED;
 }
