@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 SIDE = 256
-CACHE_NBYTES = 512 << 20
+CACHE_NBYTES = 1 << 30
+"""Of decoded tiles; readers with a handle for each thread share it evenly."""
 THREADS = len(os.sched_getaffinity(0))
 
 Read = Callable[[np.ndarray, np.ndarray], None]
@@ -47,7 +48,7 @@ def openslide(path: Path, cache_nbytes: int) -> Read:
 
     def reader() -> ReadOne:
         slide = openslide.OpenSlide(str(path))
-        slide.set_cache(openslide.OpenSlideCache(cache_nbytes))
+        slide.set_cache(openslide.OpenSlideCache(cache_nbytes // THREADS))
         return lambda x, y: np.asarray(slide.read_region((x, y), 0, (SIDE, SIDE)))
 
     return shares([reader() for _ in range(THREADS)])
@@ -101,7 +102,7 @@ def pyvips(path: Path, cache_nbytes: int) -> Read:
         image = pyvips.Image.tiffload(str(path), page=0)
         if cache_nbytes:
             tile = int(image.get("tile-width")) if "tile-width" in image.get_fields() else 256
-            tiles = cache_nbytes // (tile * tile * image.bands)
+            tiles = cache_nbytes // THREADS // (tile * tile * image.bands)
             image = image.tilecache(
                 tile_width=tile, tile_height=tile, max_tiles=tiles, access="random", threaded=True
             )

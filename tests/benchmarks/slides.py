@@ -2,7 +2,7 @@
 
 On the real slides of ../shared/data where they are, on a made one, and on large ones, of whose
 tiles each is touched by few patches. Peers (`slide_peers`) get their best settings: all cores and a
-cache of 512 MB. "cold": it starts empty, and ours has none, as a batch decodes each tile once.
+cache of 1 GiB. "cold": it starts empty, and ours has none, as a batch decodes each tile once.
 "warm": all tiles are in the caches, in ours too.
 """
 
