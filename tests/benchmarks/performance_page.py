@@ -118,7 +118,7 @@ def cpu_targets() -> str:
         ("full reads", "every cell >= 1.0 x", cells("full read"), 1.0),
         ("... into `out`: of the codec alone", "every cell >= 0.9",
          coded(cells("full read", figure="codec_alone_to_into_out")), 0.9),
-        ("SVS patches, one batch of 1,024, caches start cold", "every cell >= 2 x",
+        ("SVS patches, one batch, caches start cold", "every cell >= 2 x",
          slide_cells(), 2),
     ]  # fmt: skip
     lines = ["| work | target | lowest cell | geometric mean | met |", "|---|---|---|---|---|"]
