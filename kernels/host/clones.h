@@ -1,5 +1,6 @@
-// Functions that are compiled for several kinds of processors, of which the loader takes the one
-// that suits: CLONES("avx2") is the plain one, and one with AVX2.
+// How functions are compiled. CLONES: for several kinds of processors, of which the loader takes
+// the one that suits: CLONES("avx2") is the plain one, and one with AVX2. INLINE: within those that
+// call.
 
 #pragma once
 
@@ -11,3 +12,5 @@
 #else
 #define CLONES(...)
 #endif
+
+#define INLINE __attribute__((always_inline)) inline

@@ -16,6 +16,7 @@
 #include <csetjmp>
 #include <cstring>
 
+#include "big_endian.h"
 #include "jpeg_stream.h"
 
 namespace zarrgpu {
@@ -167,8 +168,6 @@ End run_on(const Image& image, const uint8_t* src, int64_t src_nbytes, int64_t f
     work.dst = dst;
     return run(work, decode);
 }
-
-int64_t big16(const uint8_t* at) { return at[0] << 8 | at[1]; }
 
 // Where entropy-coded data begins; 0 unless the stream is plain, and of this image.
 int64_t scan_at(const Image& image, const uint8_t* src, int64_t nbytes) {

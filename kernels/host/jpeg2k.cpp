@@ -86,15 +86,6 @@ void convert_band(Memory& own, const SubBand& band, Area needs, int32_t* to, int
     decode_band(own, band, needs, to, stride, Halve{});
 }
 
-void join_bands(Plane<const float> low, Plane<const float> details, Plane<float> joined, int width,
-                int height, Area area, float* room) {
-    join_bands_97(low, details, joined, width, height, area.rows, area.columns, room);
-}
-void join_bands(Plane<const int32_t> low, Plane<const int32_t> details, Plane<int32_t> joined,
-                int width, int height, Area area, int32_t* room) {
-    join_bands_53(low, details, joined, width, height, area.rows, area.columns, room);
-}
-
 // Memory for one component, but for its samples: coefficients, samples of the level before, a row.
 template <typename T>
 struct Rooms {
@@ -125,20 +116,10 @@ void decode_component(Memory& own, int component, Area area, Plane<T> plane, Roo
             convert_band(own, bands[b], needs[r], to, rooms.details.stride);
         }
         const Plane<T> joined = (levels - r) % 2 ? rooms.other : plane;
-        join_bands({low.samples, low.stride}, {rooms.details.samples, rooms.details.stride}, joined,
-                   packets.width_at(component, r), packets.height_at(component, r), wanted[r],
-                   rooms.row);
+        join_bands(low, rooms.details, joined, packets.width_at(component, r),
+                   packets.height_at(component, r), wanted[r].rows, wanted[r].columns, rooms.row);
         low = joined;
     }
-}
-
-void to_pixels(const float* const planes[], int samples, bool transformed, int count,
-               uint8_t* dst) {
-    pixels_97(planes, samples, transformed, count, dst);
-}
-void to_pixels(const int32_t* const planes[], int samples, bool transformed, int count,
-               uint8_t* dst) {
-    pixels_53(planes, samples, transformed, count, dst);
 }
 
 template <typename T>

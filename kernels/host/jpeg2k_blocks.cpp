@@ -89,7 +89,6 @@ constexpr Tables TABLES = make_tables();
 
 // ---- sets of the coefficients of a group
 
-constexpr int GROUP = 16;                              // columns
 constexpr uint64_t EVERY_COLUMN = 0x1111111111111111;  // times rows, as bits 0 to 3
 
 // Bits of those around a coefficient of each row that are coded after it, from its own bit on.

@@ -9,7 +9,8 @@ namespace zarrgpu {
 constexpr int BLOCK_SIDE = 64;         // widest and highest code-block decoded here
 constexpr int BLOCK_GUARD_NBYTES = 2;  // behind the bytes of a code-block, 0xFF each
 
-constexpr int SET_STRIDE = BLOCK_SIDE / 16 + 2;
+constexpr int GROUP = 16;                           // columns of which a set has 64 bits
+constexpr int SET_STRIDE = BLOCK_SIDE / GROUP + 2;  // sets from one stripe to the next
 
 // Orientation of a sub-band: which of the two directions its high-pass filter ran along.
 enum Band { LL = 0, HL = 1, LH = 2, HH = 3 };

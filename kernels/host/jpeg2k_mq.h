@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#define INLINE __attribute__((always_inline)) inline
+#include "clones.h"
 
 namespace zarrgpu {
 

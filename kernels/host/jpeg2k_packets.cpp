@@ -9,6 +9,8 @@
 
 #include <algorithm>
 
+#include "big_endian.h"
+
 namespace zarrgpu {
 namespace {
 
@@ -30,9 +32,6 @@ enum Marker {
     SOT = 0xFF90,
     SOD = 0xFF93,
 };
-
-int64_t big16(const uint8_t* at) { return at[0] << 8 | at[1]; }
-int64_t big32(const uint8_t* at) { return big16(at) << 16 | big16(at + 2); }
 
 bool read_size(const uint8_t* body, int64_t nbytes, const Image& image, Coding& coding) {
     const int64_t width = image.width, height = image.height, samples = image.samples;
@@ -78,7 +77,7 @@ bool are_single(const uint8_t* precincts, const Coding& coding) {
 bool read_style(const uint8_t* body, int64_t nbytes, Coding& coding) {
     if (nbytes < 10 || body[0] > 1) return false;  // with markers between packets
     coding.progression = body[1];
-    coding.layers = static_cast<int>(big16(body + 2));
+    coding.layers = big16(body + 2);
     coding.component_transform = body[4];
     coding.levels = body[5];
     if (body[6] > 8 || body[7] > 8) return false;

@@ -17,8 +17,6 @@
 #include <emmintrin.h>
 #endif
 
-#define INLINE __attribute__((always_inline)) inline
-
 // Results are the same in registers of any width, as no operations are fused (-ffp-contract=off).
 #define WIDE CLONES("avx512f", "avx2")
 
@@ -154,8 +152,8 @@ struct Rows {
 };
 
 template <typename W, typename T>
-INLINE void join_bands(Plane<const T> low, Plane<const T> details, Plane<T> joined, int width,
-                       int height, Interval rows, Interval columns, T* __restrict room) {
+INLINE void join(Plane<T> low, Plane<T> details, Plane<T> joined, int width, int height,
+                 Interval rows, Interval columns, T* __restrict room) {
     const int low_width = (width + 1) / 2, low_height = (height + 1) / 2;
     const Interval half = wavelet_needs(rows, height);
     const Rows<W, T> lines{joined, columns, half.first, half.end,
@@ -219,18 +217,17 @@ Interval wavelet_needs(Interval needed, int size) {
             std::min(needed.end / 2 + 1 + MARGIN, (size + 1) / 2)};
 }
 
-WIDE void join_bands_97(Plane<const float> low, Plane<const float> details, Plane<float> joined,
-                        int width, int height, Interval rows, Interval columns, float* room) {
-    join_bands<Irreversible>(low, details, joined, width, height, rows, columns, room);
+WIDE void join_bands(Plane<float> low, Plane<float> details, Plane<float> joined, int width,
+                     int height, Interval rows, Interval columns, float* room) {
+    join<Irreversible>(low, details, joined, width, height, rows, columns, room);
 }
 
-WIDE void join_bands_53(Plane<const int32_t> low, Plane<const int32_t> details,
-                        Plane<int32_t> joined, int width, int height, Interval rows,
-                        Interval columns, int32_t* room) {
-    join_bands<Reversible>(low, details, joined, width, height, rows, columns, room);
+WIDE void join_bands(Plane<int32_t> low, Plane<int32_t> details, Plane<int32_t> joined, int width,
+                     int height, Interval rows, Interval columns, int32_t* room) {
+    join<Reversible>(low, details, joined, width, height, rows, columns, room);
 }
 
-WIDE void pixels_97(const float* const planes[], int samples, bool transformed, int count,
+WIDE void to_pixels(const float* const planes[], int samples, bool transformed, int count,
                     uint8_t* dst) {
     constexpr int MOST = 64;
     alignas(16) float values[4][MOST];
@@ -262,7 +259,7 @@ WIDE void pixels_97(const float* const planes[], int samples, bool transformed, 
     }
 }
 
-WIDE void pixels_53(const int32_t* const planes[], int samples, bool transformed, int count,
+WIDE void to_pixels(const int32_t* const planes[], int samples, bool transformed, int count,
                     uint8_t* dst) {
     for (int i = 0; i < count; i++, dst += samples) {
         if (transformed) {

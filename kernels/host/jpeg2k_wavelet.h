@@ -1,4 +1,5 @@
-// Inverse wavelet transforms of JPEG 2000, and from components to pixels.
+// Inverse wavelet transforms of JPEG 2000, and from components to pixels: of floats the
+// irreversible ones (9-7), of integers the reversible ones (5-3).
 
 #pragma once
 
@@ -23,18 +24,18 @@ struct Plane {
 // in both directions; `details` holds the others, each in its corner. Of the result only what is
 // asked for is right, if what `wavelet_needs` says of the sub-bands is. `room` holds `width`
 // samples.
-void join_bands_97(Plane<const float> low, Plane<const float> details, Plane<float> joined,
-                   int width, int height, Interval rows, Interval columns, float* room);
-void join_bands_53(Plane<const int32_t> low, Plane<const int32_t> details, Plane<int32_t> joined,
-                   int width, int height, Interval rows, Interval columns, int32_t* room);
+void join_bands(Plane<float> low, Plane<float> details, Plane<float> joined, int width, int height,
+                Interval rows, Interval columns, float* room);
+void join_bands(Plane<int32_t> low, Plane<int32_t> details, Plane<int32_t> joined, int width,
+                int height, Interval rows, Interval columns, int32_t* room);
 
 // Samples of each half, low- and high-pass alike, that `needed` of `size` samples depend on.
 Interval wavelet_needs(Interval needed, int size);
 
 // `count` samples of three planes undergo the inverse component transform, or none, and become
 // bytes of pixels: moved by half the range, rounded, clamped.
-void pixels_97(const float* const planes[], int samples, bool transformed, int count, uint8_t* dst);
-void pixels_53(const int32_t* const planes[], int samples, bool transformed, int count,
+void to_pixels(const float* const planes[], int samples, bool transformed, int count, uint8_t* dst);
+void to_pixels(const int32_t* const planes[], int samples, bool transformed, int count,
                uint8_t* dst);
 
 // Turn `count` pixels of full-range BT.601 YCbCr into RGB, as zarrgpu/codecs/jpeg2k.py does.

@@ -13,7 +13,6 @@
 
 #include "clones.h"
 
-#define INLINE __attribute__((always_inline)) inline
 #define LIKELY(condition) __builtin_expect(!!(condition), 1)
 
 namespace zarrgpu {

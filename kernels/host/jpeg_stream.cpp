@@ -5,13 +5,13 @@
 
 #include <cstring>
 
+#include "big_endian.h"
+
 namespace zarrgpu {
 namespace {
 
 constexpr int64_t MAX_PADDING_NBYTES = 3;
 constexpr int TABLES = 4;
-
-int big16(const uint8_t* at) { return at[0] << 8 | at[1]; }
 
 struct Tables {
     const uint8_t* quant[TABLES];
