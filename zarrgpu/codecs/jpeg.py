@@ -37,7 +37,7 @@ import numpy as np
 from zarrgpu.codecs.base import CodecError, checked
 from zarrgpu.codecs.configuration import one_of, positive_int, short_height
 from zarrgpu.codecs.imagecodecs_call import call_imagecodecs
-from zarrgpu.devices.native import native_library
+from zarrgpu.devices.native import jpeg_library
 from zarrgpu.errors import UnsupportedCodecError
 
 if TYPE_CHECKING:
@@ -177,11 +177,8 @@ class JpegCodec:
 
     def _check_data(self, data: bytes, header: JpegHeader) -> None:
         """Refuse what libjpeg completed with what was not encoded, where it can be asked."""
-        library = native_library()
-        if library is None or "jpeg" not in library.codecs:
-            return
-        shape = (header.height, header.width, self.samples)
-        if library.jpeg_warns(data, shape, self.libjpeg_spaces, self.tables):
+        library, shape = jpeg_library(), (header.height, header.width, self.samples)
+        if library and library.jpeg_warns(data, shape, self.libjpeg_spaces, self.tables):
             raise CodecError(DAMAGED)
 
     def _check(self, header: JpegHeader) -> None:

@@ -26,7 +26,7 @@ from zarrgpu.codecs.base import CodecError, checked
 from zarrgpu.codecs.configuration import one_of, positive_int
 from zarrgpu.codecs.imagecodecs_call import call_imagecodecs
 from zarrgpu.codecs.jpeg import DAMAGED
-from zarrgpu.devices.native import native_library
+from zarrgpu.devices.native import jpeg_library
 from zarrgpu.errors import UnsupportedCodecError
 
 if TYPE_CHECKING:
@@ -123,10 +123,7 @@ class RestartJpegCodec:
         whole = target.flags.c_contiguous
         room = target if whole else np.empty(target.shape, np.uint8)
         stream = b"".join((self.header, data.tobytes(), _END))
-        library = native_library()
-        if library is None or "jpeg" not in library.codecs:
-            library = None
-        shape = (self.height, self.width, self.samples)
+        library, shape = jpeg_library(), (self.height, self.width, self.samples)
         if library is None or not library.decode_jpeg(stream, shape, (stored, wanted), room):
             call_imagecodecs(
                 "jpeg8_decode",

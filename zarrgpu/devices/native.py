@@ -217,6 +217,12 @@ def native_library() -> NativeLibrary | None:
         return None
 
 
+def jpeg_library() -> NativeLibrary | None:
+    """Return the library where it can ask libjpeg."""
+    library = native_library()
+    return library if library is not None and "jpeg" in library.codecs else None
+
+
 @cache
 def _opened(path: str) -> ctypes.CDLL:
     return ctypes.CDLL(path)
