@@ -28,6 +28,7 @@ from zarrgpu.selection_reads import (
 )
 from zarrgpu.selections import pop_fields, resolve
 from zarrgpu.stats import ReadStats
+from zarrgpu.stores.base import read_stored
 
 _FAR = 1 << 62
 """Further from the origin than any array or patch reaches."""
@@ -111,10 +112,7 @@ class Array(ArrayIndexers):
     def icc_profile(self) -> bytes | None:
         """ICC profile of a TIFF's page or a DICOM image that carries one; read when asked for."""
         profile = self.source.spec.icc_profile
-        if profile is None:
-            return None
-        data = self.source.store.get_range(profile.key, profile.byte_range)
-        return None if data is None else data.tobytes()
+        return None if profile is None else read_stored(self.source.store, profile)
 
     @property
     def fill_value(self) -> Any:

@@ -24,6 +24,7 @@ from zarrgpu.patches import (
 from zarrgpu.pyramid import Pyramid
 from zarrgpu.reader import OnError
 from zarrgpu.stats import ReadStats
+from zarrgpu.stores.base import read_stored
 from zarrgpu.thumbnail import reduce_bands, reduce_rows, source_rows, thumbnail_size
 
 _THUMBNAIL_STRIP_NBYTES = 64 << 20
@@ -110,11 +111,10 @@ def read_regions(
 
 def read_icc_profile(slide: Pyramid) -> bytes | None:
     """ICC profile of an image, or else of level 0; that of a file is read when it is asked for."""
-    profile = slide.spec.icc_profile or slide.levels[0].source.spec.icc_profile
-    if not isinstance(profile, StoredBytes):
-        return profile
-    data = slide.levels[0].source.store.get_range(profile.key, profile.byte_range)
-    return None if data is None else data.tobytes()
+    profile, first = slide.spec.icc_profile, slide.levels[0]
+    if isinstance(profile, StoredBytes):
+        return read_stored(first.source.store, profile)
+    return profile or first.icc_profile
 
 
 def read_thumbnail(slide: Pyramid, size: tuple[int, int]) -> NDArray[Any]:

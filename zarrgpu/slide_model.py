@@ -55,6 +55,7 @@ class SlideSpec:
     associated : mapping of str to ArraySpec
         Label, macro, thumbnail; axes ``(y, x, c)``.
     icc_profile : bytes, StoredBytes or None
+        None where level 0 carries it, or there is none.
     channels : tuple of mapping
         OME ``omero.channels`` (label, color, window) where the file has them.
     downsamples : tuple of float, or None

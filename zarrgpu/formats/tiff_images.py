@@ -27,7 +27,7 @@ from zarrgpu.formats.slide_properties import (
     resolution_mpp,
     tiff_properties,
 )
-from zarrgpu.formats.tiff import page_to_array_spec, read_sub_pages, stored_profile
+from zarrgpu.formats.tiff import page_to_array_spec, read_sub_pages
 from zarrgpu.formats.tiff_tags import Tag
 from zarrgpu.model import ArraySpec
 from zarrgpu.slide_model import SlideSpec
@@ -82,7 +82,7 @@ def pyramid_slide(
         page_to_array_spec(page, key=file.key, image=f"level {i}") for i, page in enumerate(levels)
     ]
     arrays = [arrays[0], *(_placed(arrays[0], array) for array in arrays[1:])]
-    icc_profile = stored_profile(first, file.key)
+    icc_profile = arrays[0].icc_profile
     mpp = resolution_mpp(first)
     properties = {
         "openslide.vendor": "generic-tiff",

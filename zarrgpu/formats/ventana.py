@@ -33,7 +33,7 @@ from zarrgpu.formats.slide_properties import (
     parse_number,
     tiff_properties,
 )
-from zarrgpu.formats.tiff import page_to_array_spec, stored_profile
+from zarrgpu.formats.tiff import page_to_array_spec
 from zarrgpu.formats.tiff_ifd import MAX_SMALL_NBYTES
 from zarrgpu.formats.tiff_tags import BYTE_TYPES, Tag
 from zarrgpu.formats.tile_placement import PlacedTiles, place_tiles
@@ -100,7 +100,7 @@ def ventana_slide(file: TiffFile) -> SlideSpec:
         specs = [_placed(spec, layout, int(n)) for spec, n in zip(specs, shrinks, strict=True)]
     associated, properties = _associated(file)
     described = {f"ventana.{name}": value for name, value in iscan.attrib.items() if value}
-    profile = stored_profile(first, file.key)
+    profile = specs[0].icc_profile
     mpp = parse_number(described.get("ventana.ScanRes"))
     usable = mpp if mpp is not None and mpp > 0 else None
     return SlideSpec(
@@ -120,7 +120,6 @@ def ventana_slide(file: TiffFile) -> SlideSpec:
             **properties,
         },
         associated=associated,
-        icc_profile=profile,
         downsamples=tuple(shrinks),
         quickhash=tiff_quickhash(file.key, pages[-1], first),
     )

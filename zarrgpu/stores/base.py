@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from zarrgpu.errors import ObjectTooLargeError, StoreError
-from zarrgpu.model import ByteArray, ByteRange
+from zarrgpu.model import ByteArray, ByteRange, StoredBytes
 
 Allocate: TypeAlias = Callable[[int], ByteArray]
 """Gives writable memory of a size: recycled or pinned memory of the caller."""
@@ -105,6 +105,12 @@ def local_file(store: Store, key: str) -> str | None:
     find = getattr(store, "local_file", None)
     path = None if find is None else find(key)
     return path if isinstance(path, str) else None
+
+
+def read_stored(store: Store, stored: StoredBytes) -> bytes | None:
+    """Bytes that lie in an object; None if that is not there."""
+    data = store.get_range(stored.key, stored.byte_range)
+    return None if data is None else data.tobytes()
 
 
 def range_reader(
