@@ -27,11 +27,7 @@ from zarrgpu.convert.settings import ConvertOptions
 from zarrgpu.convert.source import Box, Source, open_source
 from zarrgpu.convert.state import PartialOutput, fingerprint, local_output
 from zarrgpu.devices.host import available_cores
-from zarrgpu.errors import (
-    MemoryBudgetError,
-    RequestError,
-    StoreError,
-)
+from zarrgpu.errors import MemoryBudgetError, RequestError, StoreError
 from zarrgpu.hierarchy import join
 from zarrgpu.model import Manifest, ReadOptions
 from zarrgpu.opening import open as open_node

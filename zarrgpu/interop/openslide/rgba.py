@@ -30,7 +30,8 @@ _COLOURS: Final = {
 _PLAIN: Final = {1: 1, 3: 3, 4: 3}
 """Of so many channels whose interpretation is not stated."""
 
-_ALPHAS: Final = ("associated alpha", "unassociated alpha")
+_MULTIPLIED: Final = "associated alpha"
+_ALPHAS: Final = (_MULTIPLIED, "unassociated alpha")
 
 
 def to_rgba(pixels: NDArray[Any], spec: ArraySpec) -> NDArray[np.uint8]:
@@ -56,8 +57,8 @@ def to_rgba(pixels: NDArray[Any], spec: ArraySpec) -> NDArray[np.uint8]:
     said = _said(spec)
     kind, channels = said.get("photometric"), pixels.shape[2]
     colours = _COLOURS.get(str(kind), 0) if kind is not None else _PLAIN.get(channels, 0)
-    extra = tuple(said.get("extra_samples", ()))
-    alpha = channels == 4 if kind is None else channels > colours and extra[:1] in _alphas()
+    extra = next(iter(said.get("extra_samples", ())), None)
+    alpha = channels == 4 if kind is None else channels > colours and extra in _ALPHAS
     if not colours or channels != colours + alpha or (kind is None and pixels.dtype != np.uint8):
         raise _refusal(pixels, spec)
     rgba = np.empty((*pixels.shape[:2], 4), np.uint8)
@@ -71,7 +72,7 @@ def to_rgba(pixels: NDArray[Any], spec: ArraySpec) -> NDArray[np.uint8]:
             rgba[..., channel] = shown[..., min(channel, shown.shape[2] - 1)]
         if alpha:
             rgba[..., 3] = samples[..., colours]
-            if extra[:1] == _ALPHAS[:1]:
+            if extra == _MULTIPLIED:
                 _divide_by_alpha(rgba)
     return rgba
 
@@ -79,10 +80,6 @@ def to_rgba(pixels: NDArray[Any], spec: ArraySpec) -> NDArray[np.uint8]:
 def _said(spec: ArraySpec) -> Mapping[str, Any]:
     """What a file says of its samples; a Zarr array's attributes are anybody's, and say nothing."""
     return spec.attributes if isinstance(spec.location, Manifest) else {}
-
-
-def _alphas() -> tuple[tuple[str], ...]:
-    return tuple((name,) for name in _ALPHAS)
 
 
 def _colours(samples: NDArray[np.uint8], kind: str) -> NDArray[Any]:
