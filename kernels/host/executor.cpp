@@ -349,6 +349,12 @@ EXPORT int64_t zarrgpu_crc32c(const uint8_t* data, int64_t nbytes, int64_t by_ta
     return zarrgpu::crc32c(data, nbytes, by_tables);
 }
 
+// Whether libjpeg completes the image by guessing (jpeg.h).
+EXPORT int64_t zarrgpu_jpeg_warns(const zarrgpu::Image* image, const uint8_t* src,
+                                  int64_t src_nbytes, uint8_t* scratch) {
+    return zarrgpu::jpeg_warns(*image, src, src_nbytes, scratch);
+}
+
 // Rows `first` to `first + count`, and columns of them, of one image; 1 if done by a decoder of
 // ours, 2 if by libjpeg.
 EXPORT int64_t zarrgpu_decode_image(const zarrgpu::Image* image, int64_t codec, const uint8_t* src,

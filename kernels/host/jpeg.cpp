@@ -226,14 +226,8 @@ bool decode_jpeg(const Image& image, const uint8_t* src, int64_t src_nbytes, int
     return run_on(image, src, src_nbytes, first, count, dst) == ENDED;
 }
 
-}  // namespace zarrgpu
-
-// Whether libjpeg warns of the entropy-coded data of a stream of any kind, whose header was looked
-// at: then it completes the image with what was not encoded. False where it can not be asked, or
-// refuses the stream. `scratch` is as large as the image.
-extern "C" __attribute__((visibility("default"))) int64_t zarrgpu_jpeg_warns(
-    const zarrgpu::Image* image, const uint8_t* src, int64_t src_nbytes, uint8_t* scratch) {
-    using namespace zarrgpu;
-    if (!library.create) return false;
-    return run_on(*image, src, src_nbytes, 0, image->height, scratch) == WARNED;
+bool jpeg_warns(const Image& image, const uint8_t* src, int64_t src_nbytes, uint8_t* scratch) {
+    return library.create && run_on(image, src, src_nbytes, 0, image.height, scratch) == WARNED;
 }
+
+}  // namespace zarrgpu

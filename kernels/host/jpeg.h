@@ -30,4 +30,9 @@ bool use_jpeg_library(const JpegLibrary& found);
 bool decode_jpeg(const Image& image, const uint8_t* src, int64_t src_nbytes, int64_t first,
                  int64_t count, uint8_t* dst);
 
+// Whether libjpeg warns of the entropy-coded data of a stream of any kind, whose header was looked
+// at: then it completes the image with what was not encoded. False where it can not be asked, or
+// refuses the stream. `scratch` is as large as the image.
+bool jpeg_warns(const Image& image, const uint8_t* src, int64_t src_nbytes, uint8_t* scratch);
+
 }  // namespace zarrgpu
